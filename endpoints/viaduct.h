@@ -1,5 +1,41 @@
 /* SPDX-License-Identifier: MIT */
-/* Viaduct's only public header: what a program may ask the library itself. */
+/*
+ * viaduct.h - the public header of libviaduct, a software RDMA NIC in user space
+ *
+ * There is almost nothing to call here, and that is the point. A program that wants RDMA speaks
+ * to libibverbs, as it would with any adapter; libviaduct stands below, where the kernel's driver
+ * and the hardware would be, and answers. The device it shows is called via0.
+ *
+ * Three ways to get it under a program
+ *
+ *   viaduct run -- PROGRAM ARGS      loads the library before the program (LD_PRELOAD), after it
+ *                                    has checked that the pieces it needs are installed
+ *   LD_PRELOAD=.../libviaduct.so     the same without the checks, as a container image might do
+ *   cc ... -lviaduct                 a program of your own. Name the library before -libverbs, so
+ *                                    that its functions are found first, and call
+ *                                    viaduct_version() once, or a linker that drops unused
+ *                                    libraries (--as-needed) leaves it out
+ *
+ * The program itself needs libibverbs and the stock rxe provider (Debian: ibverbs-providers).
+ * Real RDMA devices stay in the list beside via0.
+ *
+ * Environment, read once, when the library is first needed. A wrong value is one line on stderr
+ * and no device, never a guess.
+ *
+ *   VIADUCT_NICS           the NICs and their addresses, IPv4 or IPv6:
+ *                          via0=192.0.2.5,via1=127.0.0.2
+ *                          unset: via0 on the host's primary address, or on loopback if it has none
+ *   VIADUCT_LINK           auto or shm: how peers are reached. Both mean shared memory between the
+ *                          processes of one user on one host.
+ *   VIADUCT_RUNTIME_DIR    where processes find each other: an absolute path of a folder that
+ *                          belongs to the user alone (mode 0700); it is made if it is missing.
+ *                          Processes with different folders can't see each other.
+ *                          unset: $XDG_RUNTIME_DIR/viaduct, else a private folder per user
+ *
+ * Threads, fork and exec: every function of libibverbs may be called from any thread, as its
+ * manual says. The contexts of a process are dead in a child made by fork (its calls fail with
+ * EIO); a program started by exec opens the device afresh.
+ */
 #ifndef VIADUCT_H
 #define VIADUCT_H
 
@@ -7,6 +43,12 @@
 extern "C" {
 #endif
 
+/*
+ * The library's version, such as "0.1.0": a constant string, never to be freed.
+ *
+ * Versions are MAJOR.MINOR.PATCH as in semantic versioning. While MAJOR is 0, a new MINOR may
+ * change what this header says. May be called at any time, from any thread and signal handler.
+ */
 const char *viaduct_version(void);
 
 #ifdef __cplusplus
