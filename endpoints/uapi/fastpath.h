@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The data path without commands. Programs reach poll, post and arm through public function tables
+ * that the stock library fills with the provider's functions; here ours are put in their place.
+ *
+ *   ibv_context.ops          poll_cq req_notify_cq post_send post_recv post_srq_recv bind_mw
+ *   verbs_context            create_cq_ex create_qp_ex query_rt_values
+ *   ibv_cq_ex (cqex.c)       start_poll ... read_completion_wallclock_ns
+ *   ibv_qp_ex (qpex.c)       wr_start ... wr_abort
+ *
+ * A table is found in one of two ways. ibv_open_device() is ours where the dynamic linker lets us
+ * stand before the library's. Everywhere else (libibverbs linked statically, or loaded by dlopen) a
+ * command that creates an object names the program's struct (user_handle), and its first word is
+ * the struct ibv_context. That word is the program's: it is read through the kernel, which says
+ * EFAULT where a load would be a crash, and believed only if everything around it fits. Providers of
+ * rdma-core 17 to 21 set it after the command: then the next command finds it.
+ *
+ * Changes are single pointer-size atomic stores, made once a context, while other threads may call
+ * through the tables: before and after, a call works. uverbs.c calls the functions below.
+ */
+#ifndef VIADUCT_UAPI_FASTPATH_H
+#define VIADUCT_UAPI_FASTPATH_H
+
+#include <infiniband/verbs.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct context;
+struct cq;
+struct qp;
+struct srq;
+struct uapi_file;
+
+/*
+ * Provided by uverbs.c: the context behind an open file, NULL if the file is another kind of device.
+ * Called with core_lock() held.
+ */
+struct context *uverbs_file_context(const struct uapi_file *file);
+
+/* ---- called by uverbs.c with core_lock() held, when the command has succeeded ---- */
+void fastpath_cq_created(struct cq *cq);
+void fastpath_srq_created(struct srq *srq, uint64_t user_handle);
+void fastpath_qp_created(struct qp *qp);
+/* `to` is the new state (the old one if the command did not move it). */
+void fastpath_qp_modified(struct qp *qp, enum ibv_qp_state to);
+/* Before the object goes: its number may come back with another. */
+void fastpath_qp_destroyed(struct qp *qp);
+void fastpath_context_closed(struct context *context);
+
+/* ---- for the interposed symbols, core_lock() not held ---- */
+/* The library has just opened this context; does nothing if it is not one of ours. */
+void fastpath_context_opened(struct ibv_context *ibv);
+/* The context of ours behind the library's, or NULL. Takes core_lock(). */
+struct context *fastpath_context_of(const struct ibv_context *ibv);
+
+/* ---- probing memory of the program: never faults ---- */
+bool fastpath_read(uint64_t addr, void *out, uint64_t size);
+/*
+ * Does [addr, addr + 8 * count) look like a table of functions: the first `required` set and every
+ * one that is set inside the same loaded object?
+ */
+bool fastpath_is_table(uint64_t addr, unsigned count, unsigned required);
+
+/* ---- cqex.c ---- */
+/* Completion fields that we can deliver, beyond what the stock provider knows. */
+#define CQEX_OWN_FLAGS \
+    (IBV_WC_EX_WITH_COMPLETION_TIMESTAMP | IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK)
+/* Put our functions into an extended CQ; own_flags: what the program asked for of the above. */
+int cqex_patch(struct ibv_cq_ex *ex, struct cq *cq, uint64_t own_flags);
+/* The same for a CQ that may or may not be an extended one. */
+void cqex_probe(struct cq *cq);
+
+/* ---- qpex.c ---- */
+/* Operations of ibv_qp_ex that work on this type of queue pair (enum ibv_qp_create_send_ops_flags). */
+uint64_t qpex_supported(enum ibv_qp_type type);
+/*
+ * Put our functions into an extended queue pair, for the operations asked. core_lock() held.
+ * -ENOMEM leaves it as it was.
+ */
+int qpex_patch(struct ibv_qp_ex *ex, struct qp *qp, uint64_t send_ops);
+/* Have our functions been put in already? Only reads one pointer of the program's struct. */
+bool qpex_is_ours(const struct ibv_qp_ex *ex);
+/* For a queue pair that may or may not be an extended one. core_lock() held. */
+void qpex_probe(struct qp *qp);
+void qpex_forget(uint32_t handle);
+
+#endif
