@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -48,6 +49,12 @@ static inline ssize_t sys_pread(int fd, void *buf, size_t len, off_t at)
 static inline ssize_t sys_pwrite(int fd, const void *buf, size_t len, off_t at)
 {
     return syscall(SYS_pwrite64, fd, buf, len, at);
+}
+
+/* The kernel's struct stat is libc's, on 64-bit machines. */
+static inline int sys_fstat(int fd, struct stat *out)
+{
+    return (int)syscall(SYS_fstat, fd, out);
 }
 
 static inline int sys_ioctl(int fd, unsigned long request, void *arg)
