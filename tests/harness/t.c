@@ -138,6 +138,18 @@ void t_eq(const char *file, int line, bool fatal, const char *what, long long a,
     t_note(file, line, what, "%lld (0x%llx) is not %lld (0x%llx)", a, a, b, b);
 }
 
+void t_in(const char *file, int line, const char *what, long long x, const long long *set,
+          size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (x == set[i]) {
+            return;
+        }
+    }
+    t_fail(file, line, what, "%lld (0x%llx) is none of the %zu values allowed, first %lld", x, x,
+           count, set[0]);
+}
+
 void t_streq(const char *file, int line, const char *what, const char *a, const char *b)
 {
     if (!a || !b || strcmp(a, b) != 0) {
@@ -327,6 +339,11 @@ uint64_t t_seed(void)
     return seed;
 }
 
+void t_rand_split(uint64_t stream)
+{
+    random_state = mix(seed + stream);
+}
+
 uint64_t t_rand(void)
 {
     random_state += UINT64_C(0x9e3779b97f4a7c15);
@@ -344,26 +361,29 @@ static uint64_t pattern(uint64_t pattern_seed, size_t index)
     return mix(pattern_seed ^ ((uint64_t)index << 20));
 }
 
-void t_fill(void *buf, size_t len, uint64_t pattern_seed)
+void t_fill(void *buf, size_t at, size_t len, uint64_t pattern_seed)
 {
-    for (size_t i = 0; i < len; i += 8) {
-        uint64_t word = pattern(pattern_seed, i / 8);
+    for (size_t i = 0; i < len;) {
+        uint64_t word = pattern(pattern_seed, (at + i) / 8);
+        size_t from = (at + i) % 8;
+        size_t n = 8 - from < len - i ? 8 - from : len - i;
 
-        memcpy((char *)buf + i, &word, len - i < 8 ? len - i : 8);
+        memcpy((char *)buf + i, (char *)&word + from, n);
+        i += n;
     }
 }
 
-int64_t t_compare(const void *buf, size_t len, uint64_t pattern_seed)
+int64_t t_compare(const void *buf, size_t at, size_t len, uint64_t pattern_seed)
 {
     const uint8_t *bytes = buf;
 
-    for (size_t i = 0; i < len; i += 8) {
-        uint64_t word = pattern(pattern_seed, i / 8);
+    for (size_t i = 0; i < len;) {
+        uint64_t word = pattern(pattern_seed, (at + i) / 8);
         const uint8_t *want = (const uint8_t *)&word;
 
-        for (size_t k = 0; k < 8 && i + k < len; k++) {
-            if (bytes[i + k] != want[k]) {
-                return (int64_t)(i + k);
+        for (size_t k = (at + i) % 8; k < 8 && i < len; k++, i++) {
+            if (bytes[i] != want[k]) {
+                return (int64_t)i;
             }
         }
     }

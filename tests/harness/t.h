@@ -58,6 +58,10 @@
 #define T_EQ(a, b) t_eq(__FILE__, __LINE__, true, #a " == " #b, (long long)(a), (long long)(b))
 #define T_CHECK_EQ(a, b) \
     t_eq(__FILE__, __LINE__, false, #a " == " #b, (long long)(a), (long long)(b))
+/* The integer is one of those listed: where a specification leaves a choice. */
+#define T_IN(x, ...) \
+    t_in(__FILE__, __LINE__, #x, (long long)(x), (const long long[]){ __VA_ARGS__ }, \
+         sizeof((const long long[]){ __VA_ARGS__ }) / sizeof(long long))
 #define T_STREQ(a, b) t_streq(__FILE__, __LINE__, #a " == " #b, (a), (b))
 #define T_MEMEQ(a, b, len) t_memeq(__FILE__, __LINE__, #a " == " #b, (a), (b), (len))
 
@@ -67,6 +71,8 @@ void t_note(const char *file, int line, const char *what, const char *format, ..
     __attribute__((format(printf, 4, 5)));
 _Noreturn void t_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void t_eq(const char *file, int line, bool fatal, const char *what, long long a, long long b);
+void t_in(const char *file, int line, const char *what, long long x, const long long *set,
+          size_t count);
 void t_streq(const char *file, int line, const char *what, const char *a, const char *b);
 void t_memeq(const char *file, int line, const char *what, const void *a, const void *b,
              size_t len);
@@ -124,10 +130,12 @@ uint64_t t_seed(void);
 uint64_t t_rand(void);
 uint64_t t_rand_below(uint64_t bound);
 
-/* Fills or compares `len` bytes of a pattern that depends on seed and position only. */
-void t_fill(void *buf, size_t len, uint64_t seed);
-/* The position of the first wrong byte, or -1. */
-int64_t t_compare(const void *buf, size_t len, uint64_t seed);
+/*
+ * Fills or compares `len` bytes of a pattern that depends on seed and position only; the first
+ * byte has the position `at`. t_compare gives the index of the first wrong byte, or -1.
+ */
+void t_fill(void *buf, size_t at, size_t len, uint64_t seed);
+int64_t t_compare(const void *buf, size_t at, size_t len, uint64_t seed);
 
 /* --- peers ---------------------------------------------------------------------------------- */
 

@@ -30,6 +30,9 @@ struct t_catch *t_catch_set(struct t_catch *c);
 /* Adds a peer's failures to ours, and jumps if the peer did. */
 void t_take_over(const struct t_report *theirs, const char *who);
 
+/* Gives a new process random numbers of its own: streams differ by `stream`, the seed stays. */
+void t_rand_split(uint64_t stream);
+
 /* The factor by which all deadlines are stretched. */
 int t_slow(void);
 

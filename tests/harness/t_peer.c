@@ -43,6 +43,7 @@ struct answer {
 /* All peers of this process. A forked peer closes the sockets of its elder brothers by this list,
  * or they would never see the end of theirs. */
 static struct t_peer *peers[PEERS_MAX];
+static uint64_t processes; /* started so far */
 
 static ssize_t receive(int fd, void *buf, size_t size)
 {
@@ -99,10 +100,11 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-_Noreturn static void process_main(int fd, pid_t parent)
+_Noreturn static void process_main(int fd, pid_t parent, uint64_t number)
 {
     void *state = NULL;
 
+    t_rand_split(number);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) {
         _exit(1);
@@ -120,10 +122,11 @@ static void start_process(struct t_peer *peer, int fd)
 {
     pid_t parent = getpid();
 
+    processes++;
     peer->pid = fork();
     T_ASSERT(peer->pid >= 0, "fork: %s", strerror(errno));
     if (peer->pid == 0) {
-        process_main(fd, parent);
+        process_main(fd, parent, processes);
     }
     close(fd);
 }

@@ -91,12 +91,13 @@ T_TEST(harness, pattern_differs_by_seed_and_is_found_wrong)
     /* t_compare finds a single wrong byte, at any place, also in the last partial word. */
     uint8_t buf[43];
 
-    t_fill(buf, sizeof(buf), 7);
-    T_EQ(t_compare(buf, sizeof(buf), 7), -1);
-    T_ASSERT(t_compare(buf, sizeof(buf), 8) >= 0);
+    t_fill(buf, 0, sizeof(buf), 7);
+    T_EQ(t_compare(buf + 13, 13, 22, 7), -1);
+    T_EQ(t_compare(buf, 0, sizeof(buf), 7), -1);
+    T_ASSERT(t_compare(buf, 0, sizeof(buf), 8) >= 0);
     for (size_t i = 0; i < sizeof(buf); i++) {
         buf[i] ^= 1;
-        T_EQ(t_compare(buf, sizeof(buf), 7), (long long)i);
+        T_EQ(t_compare(buf, 0, sizeof(buf), 7), (long long)i);
         buf[i] ^= 1;
     }
 }
