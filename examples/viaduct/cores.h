@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* Which CPU each side of a measurement runs on. */
+#ifndef VIADUCT_CORES_H
+#define VIADUCT_CORES_H
+
+/* How many CPUs this process may use. */
+unsigned cores_allowed(void);
+
+/*
+ * The n-th CPU to use, n from 0. CPUs of different cores come first, hyperthreads of a core
+ * already named come last. With fewer than n+1 CPUs the last one is shared.
+ */
+int cores_pick(unsigned n);
+
+/* Bind the calling thread. Negative errno if the CPU may not be used. */
+int cores_pin(int cpu);
+
+#endif

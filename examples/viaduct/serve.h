@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* The server's half of a session. */
+#ifndef VIADUCT_SERVE_H
+#define VIADUCT_SERVE_H
+
+#include "session.h"
+
+/* Told in the hello; a server refuses a client that says another one. */
+#define SERVE_PROTOCOL "viaduct-session/1"
+
+/* Do what the client at the other end of channel orders, until it ends. Enum cmd_exit. */
+int serve_client(int channel, const struct session_options *local, int cpu);
+
+/* Shared with the client's half: both complain in the name of --cpus. */
+int session_cpus(const struct session_options *options, int cpus_out[2]);
+int session_pin(int cpu);
+
+#endif

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: MIT */
+/* The client's half of a session, and what both halves share. The server's is in serve.c. */
+#include "session.h"
+
+#include "channel.h"
+#include "cmd.h"
+#include "cores.h"
+#include "serve.h"
+#include "wait.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+int session_role(int argc, char **argv, int first, enum session_role *role_out,
+                 const char **host_out)
+{
+    int words = argc - first;
+
+    *host_out = NULL;
+    if (words == 0) {
+        *role_out = ROLE_BOTH;
+    } else if (strcmp(argv[first], "server") == 0 && words == 1) {
+        *role_out = ROLE_SERVER;
+    } else if (strcmp(argv[first], "client") == 0 && words == 2) {
+        *role_out = ROLE_CLIENT;
+        *host_out = argv[first + 1];
+    } else if (strcmp(argv[first], "client") == 0 && words == 1) {
+        complain("'client' needs the server's host; with no operand both sides start here");
+        return CMD_USAGE;
+    } else {
+        bool known = strcmp(argv[first], "server") == 0 || strcmp(argv[first], "client") == 0;
+
+        complain("'%s' is unexpected; write nothing, 'server' or 'client HOST'",
+                 argv[known ? argc - 1 : first]);
+        return CMD_USAGE;
+    }
+    return CMD_OK;
+}
+
+/* "C,S", or the best two. */
+int session_cpus(const struct session_options *options, int cpus_out[2])
+{
+    char rest;
+
+    cpus_out[0] = cores_pick(0);
+    cpus_out[1] = cores_pick(1);
+    wait_yields = cpus_out[0] == cpus_out[1];
+    if (options->cpus == NULL)
+        return CMD_OK;
+    if (sscanf(options->cpus, "%d,%d%c", &cpus_out[0], &cpus_out[1], &rest) != 2 ||
+        cpus_out[0] < 0 || cpus_out[1] < 0) {
+        complain("--cpus: '%s' is not two CPU numbers; write it like 0,1", options->cpus);
+        return CMD_USAGE;
+    }
+    wait_yields = cpus_out[0] == cpus_out[1];
+    return CMD_OK;
+}
+
+int session_pin(int cpu)
+{
+    int error = cores_pin(cpu);
+
+    if (error == 0)
+        return CMD_OK;
+    complain("--cpus: CPU %d can't be used here: %s", cpu, strerror(-error));
+    return CMD_USAGE;
+}
+
+static int send_json(int channel, json_t *message)
+{
+    char *text = json_dumps(message, JSON_COMPACT);
+    int error = text != NULL ? channel_put(channel, text, strlen(text)) : -ENOMEM;
+
+    free(text);
+    json_decref(message);
+    if (error == 0)
+        return CMD_OK;
+    complain("the other side is gone: %s", strerror(-error));
+    return CMD_FAILED;
+}
+
+/* Fork before the device is opened: a verbs context does not survive a fork. */
+static int start_server(struct session *session, const struct session_options *options)
+{
+    struct session_options local = *options;
+    int ends[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+        complain("socketpair failed: %s", strerror(errno));
+        return CMD_FAILED;
+    }
+    fflush(stdout);
+    session->server = fork();
+    if (session->server < 0) {
+        complain("fork failed: %s", strerror(errno));
+        close(ends[0]);
+        close(ends[1]);
+        session->server = 0;
+        return CMD_FAILED;
+    }
+    if (session->server == 0) {
+        close(ends[0]);
+        _exit(serve_client(ends[1], &local, session->server_cpu));
+    }
+    close(ends[1]);
+    session->channel = ends[0];
+    return CMD_OK;
+}
+
+static int reach_server(struct session *session, const struct session_options *options,
+                        const char *host)
+{
+    int error = channel_connect(host, (uint16_t)options->port, &session->channel);
+
+    session->server_cpu = -1;
+    if (error == 0)
+        return CMD_OK;
+    complain("no server answers at %s, TCP port %u: %s; start one there with '%s server'", host,
+             (unsigned)options->port, strerror(-error), cmd_name);
+    return CMD_FAILED;
+}
+
+static int greet(struct session *session, const struct rig_config *c)
+{
+    json_t *hello = json_pack("{s:s, s:I, s:i, s:i, s:i, s:i, s:b}", "protocol", SERVE_PROTOCOL,
+                              "message_bytes", (json_int_t)c->message_bytes, "qps", (int)c->qps,
+                              "depth", (int)c->depth, "recv_depth", (int)c->recv_depth,
+                              "inline_bytes", (int)c->inline_bytes, "events", (int)c->events);
+
+    return send_json(session->channel, hello);
+}
+
+static int open_rig(struct session *session, const struct rig_config *config)
+{
+    int code = rig_open(config, &session->rig);
+
+    if (code != CMD_OK)
+        return code;
+    /* Threads that the device has started may run anywhere; this one measures. */
+    code = session_pin(session->client_cpu);
+    if (code == CMD_OK)
+        code = greet(session, config);
+    if (code == CMD_OK)
+        code = rig_connect(&session->rig, session->channel);
+    if (code == CMD_OK)
+        code = measure_prepare(&session->rig);
+    if (code != CMD_OK)
+        rig_close(&session->rig);
+    return code;
+}
+
+static int end_server(struct session *session, int code)
+{
+    int status;
+
+    if (session->server == 0)
+        return code;
+    if (code != CMD_OK)
+        kill(session->server, SIGTERM); /* it would only add that we are gone */
+    if (waitpid(session->server, &status, 0) != session->server || code != CMD_OK)
+        return code;
+    if (WIFSIGNALED(status))
+        complain("the server side was killed by signal %d", WTERMSIG(status));
+    return status == 0 ? CMD_OK : CMD_FAILED;
+}
+
+int session_open(const struct session_options *options, const struct rig_config *config,
+                 const char *host, struct session *session_out)
+{
+    struct session session = { .channel = -1 };
+    int cpus[2];
+    int code = session_cpus(options, cpus);
+
+    if (code != CMD_OK)
+        return code;
+    session.client_cpu = cpus[0];
+    session.server_cpu = cpus[1];
+    code = host == NULL ? start_server(&session, options) : reach_server(&session, options, host);
+    if (code != CMD_OK)
+        return code;
+    code = open_rig(&session, config);
+    if (code != CMD_OK) {
+        end_server(&session, code);
+        close(session.channel);
+        return code;
+    }
+    *session_out = session;
+    return CMD_OK;
+}
+
+int session_measure(struct session *session, const struct measure_case *which,
+                    struct measure_result *result_out)
+{
+    json_t *order = json_pack("{s:s, s:s, s:s, s:I, s:i}", "do", "measure", "test",
+                              measure_test_names[which->test], "op",
+                              measure_op_names[which->op], "size_bytes",
+                              (json_int_t)which->size, "batch", (int)which->batch);
+    int code = send_json(session->channel, order);
+
+    return code != CMD_OK ? code : measure_client(&session->rig, which, result_out);
+}
+
+int session_check(struct session *session, enum measure_op op, size_t size, unsigned rounds)
+{
+    json_t *order = json_pack("{s:s, s:s, s:I, s:i}", "do", "check", "op", measure_op_names[op],
+                              "size_bytes", (json_int_t)size, "rounds", (int)rounds);
+    int code = send_json(session->channel, order);
+
+    return code != CMD_OK ? code : check_run(&session->rig, true, op, size, rounds);
+}
+
+int session_close(struct session *session, int code)
+{
+    if (code == CMD_OK)
+        code = send_json(session->channel, json_pack("{s:s}", "do", "end"));
+    code = end_server(session, code);
+    rig_close(&session->rig);
+    close(session->channel);
+    return code;
+}
+
+void session_print(const struct session *session)
+{
+    const char *how = session->rig.config.events ? "sleeping until completions come"
+                      : wait_yields              ? "polling and yielding (one CPU for both)"
+                                                 : "polling";
+
+    printf("# sides    client: process %d on CPU %d; ", (int)getpid(), session->client_cpu);
+    if (session->server != 0)
+        printf("server: process %d on CPU %d; both %s\n", (int)session->server,
+               session->server_cpu, how);
+    else
+        printf("server elsewhere; %s\n", how);
+}
+
+json_t *session_json(const struct session *session)
+{
+    return json_pack("{s:i, s:i, s:b, s:b}", "client_cpu", session->client_cpu, "server_cpu",
+                     session->server_cpu, "events", (int)session->rig.config.events, "yields",
+                     (int)wait_yields);
+}
