@@ -15,8 +15,8 @@
 /* One socket that takes IPv6 and IPv4, or IPv4 alone where there is no IPv6. */
 static int listen_socket(uint16_t port)
 {
-    struct sockaddr_in6 any6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
-    struct sockaddr_in any4 = { .sin_family = AF_INET, .sin_port = htons(port) };
+    struct sockaddr_in6 any6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    struct sockaddr_in any4 = {.sin_family = AF_INET, .sin_port = htons(port)};
     int on = 1, off = 0;
     int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const struct sockaddr *address = (const struct sockaddr *)&any6;
@@ -102,7 +102,7 @@ static int connect_one(const struct addrinfo *info)
 
 int channel_connect(const char *host, uint16_t port, int *fd_out)
 {
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     struct addrinfo *list;
     char service[8];
     int fd = -EHOSTUNREACH;

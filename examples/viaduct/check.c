@@ -42,8 +42,8 @@ static int compare(const struct check *check, const char *buffer, uint64_t n)
 
         if (got != pattern(n, i)) {
             complain("wrong data: %s of %zu bytes, message %" PRIu64 ", byte %zu is 0x%02x and "
-                     "should be 0x%02x", measure_op_names[check->op], check->size, n, i, got,
-                     pattern(n, i));
+                     "should be 0x%02x",
+                     measure_op_names[check->op], check->size, n, i, got, pattern(n, i));
             return CMD_FAILED;
         }
     }
@@ -52,7 +52,7 @@ static int compare(const struct check *check, const char *buffer, uint64_t n)
 
 static int request(const struct check *check, enum measure_op op, size_t size)
 {
-    struct pass pass = { .rig = check->rig, .which = { .test = TEST_BW, .op = op, .size = size } };
+    struct pass pass = {.rig = check->rig, .which = {.test = TEST_BW, .op = op, .size = size}};
     struct ibv_sge sge;
     struct ibv_send_wr wr;
     struct ibv_wc wc;
@@ -73,7 +73,7 @@ static int announce(const struct check *check)
 
 static int receive(const struct check *check, size_t size)
 {
-    struct pass pass = { .rig = check->rig };
+    struct pass pass = {.rig = check->rig};
     struct ibv_wc wc;
 
     if (wait_completions(check->rig, check->rig->recv_cq, 1, &wc) < 0)
@@ -145,7 +145,7 @@ static int round_atomic(const struct check *check, uint64_t r)
 
 int check_run(struct rig *rig, bool client, enum measure_op op, size_t size, unsigned rounds)
 {
-    struct check check = { .rig = rig, .client = client, .op = op, .size = size };
+    struct check check = {.rig = rig, .client = client, .op = op, .size = size};
     int code = CMD_OK;
 
     for (uint64_t r = 0; r < rounds && code == CMD_OK; r++) {

@@ -83,8 +83,9 @@ static int open_by_name(const char *name, struct ibv_context **context_out)
 
     if (dev == NULL) {
         complain("no RDMA device%s%s%s here; 'viaduct devices' lists what there is, 'viaduct "
-                 "doctor' says what is missing", name != NULL ? " is called '" : "",
-                 name != NULL ? name : "", name != NULL ? "'" : "");
+                 "doctor' says what is missing",
+                 name != NULL ? " is called '" : "", name != NULL ? name : "",
+                 name != NULL ? "'" : "");
         code = CMD_UNAVAILABLE;
     } else {
         *context_out = ibv_open_device(dev);
@@ -108,15 +109,13 @@ static int choose_gid(struct device *device, int gid_index)
         return CMD_UNAVAILABLE;
     }
     if (device->port.state != IBV_PORT_ACTIVE) {
-        complain("port 1 of %s is not active (%s)", name,
-                 ibv_port_state_str(device->port.state));
+        complain("port 1 of %s is not active (%s)", name, ibv_port_state_str(device->port.state));
         return CMD_UNAVAILABLE;
     }
     device->gid_index = gid_index >= 0 ? gid_index : best_gid(device);
     if (device->gid_index >= device->port.gid_tbl_len ||
         ibv_query_gid(device->context, DEVICE_PORT, device->gid_index, &device->gid) != 0) {
-        complain("--gid: %s has no GID %d; 'viaduct devices' lists them", name,
-                 device->gid_index);
+        complain("--gid: %s has no GID %d; 'viaduct devices' lists them", name, device->gid_index);
         return CMD_USAGE;
     }
     device->gid_type = device_gid_type(device->context, device->gid_index);
@@ -125,7 +124,7 @@ static int choose_gid(struct device *device, int gid_index)
 
 int device_open(const char *name, int gid_index, struct device *device_out)
 {
-    struct device device = { 0 };
+    struct device device = {0};
     int code = open_by_name(name, &device.context);
 
     if (code != CMD_OK)
@@ -156,8 +155,7 @@ void device_print(const struct device *device)
 json_t *device_json(const struct device *device)
 {
     return json_pack("{s:s, s:i, s:s, s:s, s:i}", "name",
-                     ibv_get_device_name(device->context->device), "gid_index",
-                     device->gid_index, "gid", device_gid_text(&device->gid), "gid_type",
-                     device->gid_type, "mtu_bytes",
-                     (int)device_mtu_bytes(device->port.active_mtu));
+                     ibv_get_device_name(device->context->device), "gid_index", device->gid_index,
+                     "gid", device_gid_text(&device->gid), "gid_type", device->gid_type,
+                     "mtu_bytes", (int)device_mtu_bytes(device->port.active_mtu));
 }

@@ -18,11 +18,17 @@ struct devices {
 };
 
 static const struct option_def defs[] = {
-    { .name = "device", .letter = 'd', .type = OPTION_TEXT, .value = "NAME",
-      .offset = offsetof(struct devices, device), .help = "only this one" },
-    { .name = "json", .type = OPTION_FLAG, .offset = offsetof(struct devices, json),
-      .help = "one JSON document" },
-    { 0 },
+    {.name = "device",
+     .letter = 'd',
+     .type = OPTION_TEXT,
+     .value = "NAME",
+     .offset = offsetof(struct devices, device),
+     .help = "only this one"},
+    {.name = "json",
+     .type = OPTION_FLAG,
+     .offset = offsetof(struct devices, json),
+     .help = "one JSON document"},
+    {0},
 };
 
 static const struct option_set set = {
@@ -38,13 +44,12 @@ static const struct option_set set = {
 /* The limits worth a line, in this order, in text and in JSON. */
 static json_t *limits_json(const struct ibv_device_attr *a, uint32_t max_msg_bytes)
 {
-    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I}",
-                     "max_qp", a->max_qp, "max_qp_wr", a->max_qp_wr, "max_sge", a->max_sge,
-                     "max_cq", a->max_cq, "max_cqe", a->max_cqe, "max_srq", a->max_srq,
-                     "max_srq_wr", a->max_srq_wr, "max_pd", a->max_pd, "max_mr", a->max_mr,
-                     "max_mw", a->max_mw, "max_qp_rd_atom", a->max_qp_rd_atom,
-                     "max_mr_size_bytes", (json_int_t)a->max_mr_size, "max_msg_size_bytes",
-                     (json_int_t)max_msg_bytes);
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I}", "max_qp",
+                     a->max_qp, "max_qp_wr", a->max_qp_wr, "max_sge", a->max_sge, "max_cq",
+                     a->max_cq, "max_cqe", a->max_cqe, "max_srq", a->max_srq, "max_srq_wr",
+                     a->max_srq_wr, "max_pd", a->max_pd, "max_mr", a->max_mr, "max_mw", a->max_mw,
+                     "max_qp_rd_atom", a->max_qp_rd_atom, "max_mr_size_bytes",
+                     (json_int_t)a->max_mr_size, "max_msg_size_bytes", (json_int_t)max_msg_bytes);
 }
 
 static json_t *gids_json(struct ibv_context *context, const struct ibv_port_attr *port)
@@ -58,9 +63,9 @@ static json_t *gids_json(struct ibv_context *context, const struct ibv_port_attr
         if (ibv_query_gid(context, DEVICE_PORT, i, &gid) != 0 ||
             memcmp(&gid, &none, sizeof(gid)) == 0)
             continue;
-        json_array_append_new(gids, json_pack("{s:i, s:s, s:s}", "index", i, "gid",
-                                              device_gid_text(&gid), "type",
-                                              device_gid_type(context, i)));
+        json_array_append_new(gids,
+                              json_pack("{s:i, s:s, s:s}", "index", i, "gid", device_gid_text(&gid),
+                                        "type", device_gid_type(context, i)));
     }
     return gids;
 }
@@ -81,12 +86,12 @@ static json_t *open_json(struct ibv_context *context)
         errno = ibv_query_port(context, DEVICE_PORT, &port);
     if (errno != 0)
         return json_pack("{s:b, s:s}", "usable", 0, "why", strerror(errno));
-    object = json_pack("{s:b, s:s, s:s, s:i, s:s, s:i, s:o, s:o}", "usable", 1, "state",
-                       ibv_port_state_str(port.state), "link_layer",
-                       link_layer_name(port.link_layer), "mtu_bytes",
-                       (int)device_mtu_bytes(port.active_mtu), "firmware", attr.fw_ver, "ports",
-                       (int)attr.phys_port_cnt, "gids", gids_json(context, &port), "limits",
-                       limits_json(&attr, port.max_msg_sz));
+    object =
+        json_pack("{s:b, s:s, s:s, s:i, s:s, s:i, s:o, s:o}", "usable", 1, "state",
+                  ibv_port_state_str(port.state), "link_layer", link_layer_name(port.link_layer),
+                  "mtu_bytes", (int)device_mtu_bytes(port.active_mtu), "firmware", attr.fw_ver,
+                  "ports", (int)attr.phys_port_cnt, "gids", gids_json(context, &port), "limits",
+                  limits_json(&attr, port.max_msg_sz));
     return object;
 }
 
@@ -113,7 +118,8 @@ static bool in_list(const json_t *devices, const char *name)
     size_t index;
     json_t *device;
 
-    json_array_foreach (devices, index, device) {
+    json_array_foreach(devices, index, device)
+    {
         if (strcmp(json_string_value(json_object_get(device, "name")), name) == 0)
             return true;
     }
@@ -165,9 +171,9 @@ static void print_limits(const json_t *limits)
     json_t *value;
     unsigned n = 0;
 
-    json_object_foreach ((json_t *)limits, key, value)
-        printf("%s%s %" JSON_INTEGER_FORMAT, n++ % 4 == 0 ? n == 1 ? "  limits  " : "\n          "
-                                                          : ", ", key, json_integer_value(value));
+    json_object_foreach((json_t *)limits, key, value) printf(
+        "%s%s %" JSON_INTEGER_FORMAT, n++ % 4 == 0 ? n == 1 ? "  limits  " : "\n          " : ", ",
+        key, json_integer_value(value));
     putchar('\n');
 }
 
@@ -193,7 +199,7 @@ static void print_device(const json_t *device)
     printf("%s  %s, %s, MTU %d bytes, firmware %s\n", text_of(device, "name"),
            text_of(device, "state"), text_of(device, "link_layer"),
            (int)number_of(device, "mtu_bytes"), text_of(device, "firmware"));
-    json_array_foreach (json_object_get(device, "gids"), index, gid)
+    json_array_foreach(json_object_get(device, "gids"), index, gid)
         printf("  gid %-3d %s  %s\n", (int)number_of(gid, "index"), text_of(gid, "gid"),
                text_of(gid, "type"));
     print_limits(json_object_get(device, "limits"));
@@ -204,9 +210,8 @@ static void print_text(const json_t *devices, const json_t *missing)
     size_t index;
     json_t *item;
 
-    json_array_foreach (devices, index, item)
-        print_device(item);
-    json_array_foreach (missing, index, item)
+    json_array_foreach(devices, index, item) print_device(item);
+    json_array_foreach(missing, index, item)
         printf("# no %s: %s\n", text_of(item, "name"), text_of(item, "why"));
 }
 
@@ -215,7 +220,8 @@ static bool any_usable(const json_t *devices)
     size_t index;
     json_t *device;
 
-    json_array_foreach (devices, index, device) {
+    json_array_foreach(devices, index, device)
+    {
         if (json_is_true(json_object_get(device, "usable")))
             return true;
     }
@@ -260,7 +266,7 @@ static int show(const struct devices *opts)
 
 int devices_main(int argc, char **argv)
 {
-    struct devices opts = { 0 };
+    struct devices opts = {0};
     int first = 0;
     enum options_result parsed = options_parse(&set, argc, argv, &opts, &first);
 

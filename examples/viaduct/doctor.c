@@ -11,9 +11,11 @@ struct doctor {
 };
 
 static const struct option_def defs[] = {
-    { .name = "json", .type = OPTION_FLAG, .offset = offsetof(struct doctor, json),
-      .help = "one JSON document" },
-    { 0 },
+    {.name = "json",
+     .type = OPTION_FLAG,
+     .offset = offsetof(struct doctor, json),
+     .help = "one JSON document"},
+    {0},
 };
 
 static const struct option_set set = {
@@ -25,7 +27,7 @@ static const struct option_set set = {
             "The result is 1 if anything failed.",
 };
 
-static const char *const level_names[] = { "ok", "note", "warn", "FAIL" };
+static const char *const level_names[] = {"ok", "note", "warn", "FAIL"};
 
 static void print_finding(const char *name, const struct finding *finding)
 {
@@ -49,7 +51,7 @@ static enum probe_level examine(bool json, const char *program, json_t *array)
     bool last = false;
 
     for (const struct probe *probe = probes; !last; probe++) {
-        struct finding finding = { 0 };
+        struct finding finding = {0};
         const char *name = probe->name != NULL ? probe->name : "program";
 
         last = probe->name == NULL;
@@ -69,7 +71,7 @@ static enum probe_level examine(bool json, const char *program, json_t *array)
 
 int doctor_main(int argc, char **argv)
 {
-    struct doctor opts = { 0 };
+    struct doctor opts = {0};
     json_t *array;
     int first = 0;
     enum options_result parsed = options_parse(&set, argc, argv, &opts, &first);
@@ -79,8 +81,7 @@ int doctor_main(int argc, char **argv)
     if (parsed != OPTIONS_OK)
         return parsed == OPTIONS_HELP ? CMD_OK : CMD_USAGE;
     if (first + 1 < argc) {
-        complain("'%s' is unexpected: one PROGRAM at most, without its arguments",
-                 argv[first + 1]);
+        complain("'%s' is unexpected: one PROGRAM at most, without its arguments", argv[first + 1]);
         return CMD_USAGE;
     }
     array = json_array();

@@ -64,7 +64,7 @@ static void read_kind(int fd, struct elf_info *info)
     union {
         Elf64_Ehdr elf;
         char text[512];
-    } head = { .text = "" };
+    } head = {.text = ""};
     ssize_t n = pread(fd, &head, sizeof(head) - 1, 0);
 
     info->kind = ELF_UNKNOWN;
@@ -81,7 +81,7 @@ static void read_kind(int fd, struct elf_info *info)
 
 int elf_inspect(const char *path, struct elf_info *info_out)
 {
-    struct elf_info info = { 0 };
+    struct elf_info info = {0};
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
 

@@ -17,8 +17,8 @@ enum elf_kind {
 
 struct elf_info {
     enum elf_kind kind;
-    bool setuid;       /* or setgid */
-    bool capabilities; /* gets rights from the file: LD_PRELOAD is ignored as for setuid */
+    bool setuid;                /* or setgid */
+    bool capabilities;          /* gets rights from the file: LD_PRELOAD is ignored as for setuid */
     char interpreter[PATH_MAX]; /* the loader, or the script's interpreter */
 };
 

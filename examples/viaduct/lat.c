@@ -37,10 +37,10 @@ static void lat_init(struct lat *lat, struct pass *pass, uint64_t iters)
     lat->iters = iters;
     pass_request(pass, &lat->sge, &lat->wr);
     lat->plain_flags = lat->wr.send_flags;
-    lat->recv_sge = (struct ibv_sge){ .addr = (uintptr_t)rig->recv_part,
-                                      .length = (uint32_t)rig->config.message_bytes,
-                                      .lkey = rig->mr->lkey };
-    lat->recv = (struct ibv_recv_wr){ .sg_list = &lat->recv_sge, .num_sge = 1 };
+    lat->recv_sge = (struct ibv_sge){.addr = (uintptr_t)rig->recv_part,
+                                     .length = (uint32_t)rig->config.message_bytes,
+                                     .lkey = rig->mr->lkey};
+    lat->recv = (struct ibv_recv_wr){.sg_list = &lat->recv_sge, .num_sge = 1};
 }
 
 static inline int lat_reap(struct lat *lat)
@@ -115,8 +115,8 @@ static int message_client(struct lat *lat)
 static int message_server(struct lat *lat)
 {
     for (uint64_t i = 0; i < lat->iters; i++) {
-        if (lat_receive(lat) != CMD_OK || lat_send(lat, i) != CMD_OK ||
-            lat_repost(lat) != CMD_OK || lat_tidy(lat, i) != CMD_OK)
+        if (lat_receive(lat) != CMD_OK || lat_send(lat, i) != CMD_OK || lat_repost(lat) != CMD_OK ||
+            lat_tidy(lat, i) != CMD_OK)
             return CMD_FAILED;
     }
     return lat_reap(lat);

@@ -13,10 +13,12 @@ static const struct subcommand {
     int (*main)(int argc, char **argv);
     const char *summary;
 } subcommands[] = {
-    { "devices", "viaduct devices", devices_main, "what can be opened here, and why not the rest" },
-    { "run", "viaduct run", run_main, "run a program with via0 under it" },
-    { "pingpong", "viaduct pingpong", pingpong_main, "messages to and fro, checked and timed" },
-    { "doctor", "viaduct doctor", doctor_main, "check this machine or a program, and how to mend it" },
+    {"devices", "viaduct devices", devices_main, "what can be opened here, and why not the rest"},
+    {"run", "viaduct run", run_main, "run a program with via0 under it"},
+    {"pingpong", "viaduct pingpong", pingpong_main, "messages to and fro, checked and timed"},
+    {"bench", "viaduct bench", bench_main, "latency, bandwidth and message rate"},
+    {"doctor", "viaduct doctor", doctor_main,
+     "check this machine or a program, and how to mend it"},
 };
 #define SUBCOMMAND_COUNT (sizeof(subcommands) / sizeof(subcommands[0]))
 

@@ -15,8 +15,8 @@
 #define PASS_ITERS_MIN 16
 #define PASS_ITERS_MAX (UINT64_C(1) << 26)
 
-const char *const measure_test_names[] = { "lat", "bw", "rate", NULL };
-const char *const measure_op_names[] = { "send", "write", "read", "atomic", NULL };
+const char *const measure_test_names[] = {"lat", "bw", "rate", NULL};
+const char *const measure_op_names[] = {"send", "write", "read", "atomic", NULL};
 
 static int gone(int error)
 {
@@ -26,7 +26,7 @@ static int gone(int error)
 
 int measure_prepare(struct rig *rig)
 {
-    struct pass pass = { .rig = rig };
+    struct pass pass = {.rig = rig};
     int code = CMD_OK;
 
     for (unsigned i = 0; i < rig->config.qps && code == CMD_OK; i++)
@@ -197,7 +197,7 @@ static int client_case(struct pass *pass, pass_fn run, struct hist *hist,
 int measure_client(struct rig *rig, const struct measure_case *which,
                    struct measure_result *result_out)
 {
-    struct measure_result result = { .which = *which };
+    struct measure_result result = {.which = *which};
     struct hist *hist = malloc(sizeof(*hist));
     struct pass pass;
     int code;

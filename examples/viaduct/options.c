@@ -78,7 +78,7 @@ static bool read_whole_number(const char *text, bool bytes, uint64_t *value_out)
 /* FROM, FROM:TO (doubling), FROM:TO:*N or FROM:TO:+N. */
 static bool read_sizes(const char *text, struct sizes *sizes_out)
 {
-    struct sizes s = { .factor = 2 };
+    struct sizes s = {.factor = 2};
     char op;
 
     if (!read_number(&text, true, &s.from))
@@ -173,13 +173,13 @@ static void complain_value(const struct option_def *def, const char *text)
         break;
     case OPTION_SIZES:
         complain("--%s: '%s' is not sizes from %llu to %llu bytes; write them like 64, 8:1M:*2 "
-                 "or 64:256:+64", def->name, text, (unsigned long long)def->min,
-                 (unsigned long long)def->max);
+                 "or 64:256:+64",
+                 def->name, text, (unsigned long long)def->min, (unsigned long long)def->max);
         break;
     case OPTION_SECONDS:
         complain("--%s: '%s' is not a time over %llu and up to %llu seconds; write it like 2 or "
-                 "0.5", def->name, text, (unsigned long long)def->min,
-                 (unsigned long long)def->max);
+                 "0.5",
+                 def->name, text, (unsigned long long)def->min, (unsigned long long)def->max);
         break;
     case OPTION_SET:
         print_words(words, sizeof(words), def->words);
@@ -265,14 +265,14 @@ static void parser_init(struct parser *parser, const struct option_set *set)
         const struct option_def *def = &set->defs[row];
         int has_value = def->type == OPTION_FLAG ? no_argument : required_argument;
 
-        parser->longs[row] = (struct option){ def->name, has_value, NULL, getopt_value(def, row) };
+        parser->longs[row] = (struct option){def->name, has_value, NULL, getopt_value(def, row)};
         if (def->letter != 0) {
             parser->shorts[used++] = def->letter;
             if (has_value)
                 parser->shorts[used++] = ':';
         }
     }
-    parser->longs[row] = (struct option){ "help", no_argument, NULL, 'h' };
+    parser->longs[row] = (struct option){"help", no_argument, NULL, 'h'};
 }
 
 static const struct option_def *parser_find(const struct parser *parser, int value)
@@ -290,9 +290,9 @@ static void print_help(const struct option_set *set)
 
     printf("usage: %s %s\n\n%s\n\n", cmd_name, set->usage, set->intro);
     for (const struct option_def *def = set->defs; def->name != NULL; def++) {
-        int n = snprintf(left, sizeof(left), "%c%c%s --%s", def->letter != 0 ? '-' : ' ',
-                         def->letter != 0 ? def->letter : ' ', def->letter != 0 ? "," : " ",
-                         def->name);
+        int n =
+            snprintf(left, sizeof(left), "%c%c%s --%s", def->letter != 0 ? '-' : ' ',
+                     def->letter != 0 ? def->letter : ' ', def->letter != 0 ? "," : " ", def->name);
         if (def->value != NULL && n > 0 && (size_t)n < sizeof(left))
             snprintf(left + n, sizeof(left) - (size_t)n, " %s", def->value);
         printf("  %-26s %s\n", left, def->help);
@@ -316,8 +316,8 @@ static void complain_option(int kind, const struct parser *parser, const char *w
         complain("unknown option '-%c'; see '%s --help'", optopt, cmd_name);
 }
 
-enum options_result options_parse(const struct option_set *set, int argc, char **argv,
-                                  void *values, int *first_out)
+enum options_result options_parse(const struct option_set *set, int argc, char **argv, void *values,
+                                  int *first_out)
 {
     struct parser parser;
     int kind;

@@ -71,8 +71,8 @@ enum options_result {
  * Parse until "--" or the first word that is no option; first_out is its index. Prints help or
  * the one line that names the bad argument. values is partly written when it fails.
  */
-enum options_result options_parse(const struct option_set *set, int argc, char **argv,
-                                  void *values, int *first_out);
+enum options_result options_parse(const struct option_set *set, int argc, char **argv, void *values,
+                                  int *first_out);
 
 /* All options with their values, as a new JSON object. */
 json_t *options_json(const struct option_set *set, const void *values);

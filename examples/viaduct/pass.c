@@ -35,9 +35,9 @@ void pass_request(const struct pass *pass, struct ibv_sge *sge, struct ibv_send_
 {
     const struct rig *rig = pass->rig;
 
-    *sge = (struct ibv_sge){ .addr = (uintptr_t)rig->send_part,
-                             .length = (uint32_t)pass->which.size,
-                             .lkey = rig->mr->lkey };
+    *sge = (struct ibv_sge){.addr = (uintptr_t)rig->send_part,
+                            .length = (uint32_t)pass->which.size,
+                            .lkey = rig->mr->lkey};
     memset(wr, 0, sizeof(*wr));
     wr->sg_list = sge;
     wr->num_sge = 1;
@@ -69,19 +69,19 @@ int pass_post_recvs(const struct pass *pass, unsigned index, unsigned count)
 {
     const struct rig *rig = pass->rig;
     struct ibv_recv_wr chain[RECV_CHAIN_MAX], *bad;
-    struct ibv_sge sge = { .addr = (uintptr_t)rig->recv_part,
-                           .length = (uint32_t)rig->config.message_bytes,
-                           .lkey = rig->mr->lkey };
+    struct ibv_sge sge = {.addr = (uintptr_t)rig->recv_part,
+                          .length = (uint32_t)rig->config.message_bytes,
+                          .lkey = rig->mr->lkey};
     int error = 0;
 
     while (count > 0 && error == 0) {
         unsigned n = count < RECV_CHAIN_MAX ? count : RECV_CHAIN_MAX;
 
         for (unsigned i = 0; i < n; i++)
-            chain[i] = (struct ibv_recv_wr){ .wr_id = index,
-                                             .sg_list = &sge,
-                                             .num_sge = 1,
-                                             .next = i + 1 < n ? &chain[i + 1] : NULL };
+            chain[i] = (struct ibv_recv_wr){.wr_id = index,
+                                            .sg_list = &sge,
+                                            .num_sge = 1,
+                                            .next = i + 1 < n ? &chain[i + 1] : NULL};
         error = ibv_post_recv(rig->qps[index], chain, &bad);
         count -= n;
     }

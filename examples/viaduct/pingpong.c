@@ -20,19 +20,42 @@ struct pingpong {
 #define FIELD(member) offsetof(struct pingpong, member)
 
 static const struct option_def defs[] = {
-    { .name = "op", .letter = 'o', .type = OPTION_SET, .offset = FIELD(ops), .value = "LIST",
-      .words = measure_op_names, .help = "send, write, read, atomic or all (send,write,read)" },
-    { .name = "sizes", .letter = 's', .type = OPTION_SIZES, .offset = FIELD(sizes),
-      .value = "BYTES", .min = 1, .max = 1 << 30, .help = "64 or 8:1M:*2 (8:32K:*64)" },
-    { .name = "iters", .letter = 'n', .type = OPTION_COUNT, .offset = FIELD(iters), .value = "N",
-      .min = 1, .max = 1000000000, .help = "round trips of each line (20000)" },
-    { .name = "check", .type = OPTION_COUNT, .offset = FIELD(check), .value = "N",
-      .max = 1000000000, .help = "messages of each line to compare byte by byte (1000)" },
+    {.name = "op",
+     .letter = 'o',
+     .type = OPTION_SET,
+     .offset = FIELD(ops),
+     .value = "LIST",
+     .words = measure_op_names,
+     .help = "send, write, read, atomic or all (send,write,read)"},
+    {.name = "sizes",
+     .letter = 's',
+     .type = OPTION_SIZES,
+     .offset = FIELD(sizes),
+     .value = "BYTES",
+     .min = 1,
+     .max = 1 << 30,
+     .help = "64 or 8:1M:*2 (8:32K:*64)"},
+    {.name = "iters",
+     .letter = 'n',
+     .type = OPTION_COUNT,
+     .offset = FIELD(iters),
+     .value = "N",
+     .min = 1,
+     .max = 1000000000,
+     .help = "round trips of each line (20000)"},
+    {.name = "check",
+     .type = OPTION_COUNT,
+     .offset = FIELD(check),
+     .value = "N",
+     .max = 1000000000,
+     .help = "messages of each line to compare byte by byte (1000)"},
     SESSION_OPTIONS(struct pingpong, session),
-    { .name = "half", .type = OPTION_FLAG, .offset = FIELD(half),
-      .help = "show one way: half the round trip" },
-    { .name = "json", .type = OPTION_FLAG, .offset = FIELD(json), .help = "one JSON document" },
-    { 0 },
+    {.name = "half",
+     .type = OPTION_FLAG,
+     .offset = FIELD(half),
+     .help = "show one way: half the round trip"},
+    {.name = "json", .type = OPTION_FLAG, .offset = FIELD(json), .help = "one JSON document"},
+    {0},
 };
 
 static const struct option_set set = {
@@ -60,8 +83,8 @@ static unsigned rounds_for(const struct pingpong *opts, size_t size)
 static int one_line(const struct pingpong *opts, struct session *session, enum measure_op op,
                     size_t size, struct results *results)
 {
-    struct measure_case which = { .test = TEST_LAT, .op = op, .size = size, .batch = 1,
-                                  .iters = opts->iters };
+    struct measure_case which = {
+        .test = TEST_LAT, .op = op, .size = size, .batch = 1, .iters = opts->iters};
     struct measure_result result;
     unsigned rounds = rounds_for(opts, size);
     int code = session_check(session, op, size, rounds);
@@ -72,13 +95,11 @@ static int one_line(const struct pingpong *opts, struct session *session, enum m
         return code;
     results->compared += rounds * (op == OP_SEND || op == OP_WRITE ? 2u : 1u);
     report_lat_row(&results->table, &result, opts->half);
-    json_array_append_new(results->array,
-                          report_json(&result, &session->rig.config, opts->half));
+    json_array_append_new(results->array, report_json(&result, &session->rig.config, opts->half));
     return CMD_OK;
 }
 
-static int all_lines(const struct pingpong *opts, struct session *session,
-                     struct results *results)
+static int all_lines(const struct pingpong *opts, struct session *session, struct results *results)
 {
     int code = CMD_OK;
 
@@ -111,12 +132,11 @@ static void print_text(const struct session *session, const struct pingpong *opt
 static int print_json(const struct session *session, const struct pingpong *opts,
                       const struct results *results, int argc, char **argv)
 {
-    return report_document(json_pack("{s:s, s:o, s:o, s:o, s:o, s:I, s:O}", "schema",
-                                     "viaduct.pingpong/1", "host", host_json(argc, argv),
-                                     "device", device_json(&session->rig.device), "sides",
-                                     session_json(session), "options", options_json(&set, opts),
-                                     "messages_compared", (json_int_t)results->compared,
-                                     "results", results->array));
+    return report_document(
+        json_pack("{s:s, s:o, s:o, s:o, s:o, s:I, s:O}", "schema", "viaduct.pingpong/1", "host",
+                  host_json(argc, argv), "device", device_json(&session->rig.device), "sides",
+                  session_json(session), "options", options_json(&set, opts), "messages_compared",
+                  (json_int_t)results->compared, "results", results->array));
 }
 
 static int client(const struct pingpong *opts, const char *host, int argc, char **argv)
@@ -131,7 +151,7 @@ static int client(const struct pingpong *opts, const char *host, int argc, char 
         .inline_bytes = 64,
         .events = opts->session.events,
     };
-    struct results results = { .array = json_array() };
+    struct results results = {.array = json_array()};
     struct session session;
     int code = session_open(&opts->session, &config, host, &session);
 
@@ -154,7 +174,7 @@ int pingpong_main(int argc, char **argv)
     struct pingpong opts = {
         .session = SESSION_DEFAULTS,
         .ops = 1u << OP_SEND | 1u << OP_WRITE | 1u << OP_READ,
-        .sizes = { .from = 8, .to = 32 << 10, .factor = 64 },
+        .sizes = {.from = 8, .to = 32 << 10, .factor = 64},
         .iters = 20000,
         .check = 1000,
     };

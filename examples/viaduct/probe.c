@@ -26,9 +26,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-__attribute__((format(printf, 3, 4))) static void find(struct finding *finding,
-                                                       enum probe_level level,
-                                                       const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void
+find(struct finding *finding, enum probe_level level, const char *format, ...)
 {
     va_list args;
 
@@ -38,8 +37,8 @@ __attribute__((format(printf, 3, 4))) static void find(struct finding *finding,
     va_end(args);
 }
 
-__attribute__((format(printf, 2, 3))) static void mend(struct finding *finding,
-                                                       const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void mend(struct finding *finding, const char *format,
+                                                       ...)
 {
     va_list args;
 
@@ -172,8 +171,8 @@ static int peer_memory_error(void)
     reader = fork();
     if (reader == 0) {
         unsigned long copy;
-        struct iovec local = { &copy, sizeof(copy) };
-        struct iovec remote = { (void *)(uintptr_t)&word, sizeof(word) };
+        struct iovec local = {&copy, sizeof(copy)};
+        struct iovec remote = {(void *)(uintptr_t)&word, sizeof(word)};
 
         close(ends[1]);
         _exit(process_vm_readv(target, &local, 1, &remote, 1, 0) == sizeof(copy) ? 0 : errno);
@@ -239,8 +238,10 @@ static void probe_memlock(struct finding *finding)
     if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
         find(finding, PROBE_OK, "no limit on locked memory");
     else
-        find(finding, PROBE_NOTE, "%llu KiB of memory may be locked; via0 locks none, a real "
-             "adapter locks all that is registered", (unsigned long long)limit.rlim_cur >> 10);
+        find(finding, PROBE_NOTE,
+             "%llu KiB of memory may be locked; via0 locks none, a real "
+             "adapter locks all that is registered",
+             (unsigned long long)limit.rlim_cur >> 10);
 }
 
 static void probe_hardware(struct finding *finding)
@@ -248,7 +249,8 @@ static void probe_hardware(struct finding *finding)
     if (provider_kernel_has_rdma())
         find(finding, PROBE_OK, "the kernel has RDMA devices; via0 stands beside them");
     else
-        find(finding, PROBE_NOTE, "no RDMA in the kernel (/dev/infiniband is missing); via0 does "
+        find(finding, PROBE_NOTE,
+             "no RDMA in the kernel (/dev/infiniband is missing); via0 does "
              "not need it");
 }
 
@@ -268,18 +270,24 @@ static void probe_via0(struct finding *finding)
 }
 
 const struct probe probes[] = {
-    { "library", probe_library },         { "provider", probe_provider },
-    { "cpus", probe_cores },              { "runtime-dir", probe_runtime_dir },
-    { "memfd", probe_memfd },             { "process-vm", probe_process_vm },
-    { "userfaultfd", probe_userfaultfd }, { "membarrier", probe_membarrier },
-    { "memlock", probe_memlock },         { "hardware", probe_hardware },
-    { "device", probe_via0 },             { NULL, NULL },
+    {"library", probe_library},
+    {"provider", probe_provider},
+    {"cpus", probe_cores},
+    {"runtime-dir", probe_runtime_dir},
+    {"memfd", probe_memfd},
+    {"process-vm", probe_process_vm},
+    {"userfaultfd", probe_userfaultfd},
+    {"membarrier", probe_membarrier},
+    {"memlock", probe_memlock},
+    {"hardware", probe_hardware},
+    {"device", probe_via0},
+    {NULL, NULL},
 };
 
 void probe_program(const char *name, struct finding *finding)
 {
     char path[400], script[420] = "";
-    struct elf_info info = { .kind = ELF_SCRIPT };
+    struct elf_info info = {.kind = ELF_SCRIPT};
     const char *obstacle;
 
     /* A script's interpreter may be a script itself, but not for ever. */

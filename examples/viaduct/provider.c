@@ -70,11 +70,14 @@ const char *provider_why_no_via(char *text, size_t size)
 
     switch (provider_find(path, sizeof(path))) {
     case PROVIDER_NO_LIBRARY:
-        snprintf(text, size, "the rxe provider of libibverbs is missing (%.300s); install the "
-                 "Debian package ibverbs-providers", path);
+        snprintf(text, size,
+                 "the rxe provider of libibverbs is missing (%.300s); install the "
+                 "Debian package ibverbs-providers",
+                 path);
         break;
     case PROVIDER_NO_CONFIG:
-        snprintf(text, size, "no file in " CONFIG_DIR " says 'driver rxe'; install the Debian "
+        snprintf(text, size,
+                 "no file in " CONFIG_DIR " says 'driver rxe'; install the Debian "
                  "package ibverbs-providers anew");
         break;
     default:

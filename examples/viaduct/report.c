@@ -7,10 +7,10 @@
 #include <math.h>
 #include <stdio.h>
 
-static const char *const lat_heads[] = { "op", "size_bytes", "count", "min_ns", "p50_ns",
-                                         "p90_ns", "p99_ns", "p99.9_ns", "max_ns" };
-static const char *const flow_heads[] = { "test", "op", "size_bytes", "qps", "batch", "count",
-                                          "seconds", "MB_per_s", "Mmsg_per_s" };
+static const char *const lat_heads[] = {"op",     "size_bytes", "count",    "min_ns", "p50_ns",
+                                        "p90_ns", "p99_ns",     "p99.9_ns", "max_ns"};
+static const char *const flow_heads[] = {"test",  "op",      "size_bytes", "qps",       "batch",
+                                         "count", "seconds", "MB_per_s",   "Mmsg_per_s"};
 
 void report_lat_table(struct table *table)
 {
@@ -35,7 +35,7 @@ static double scale_of(const struct measure_result *result, bool half)
 void report_lat_row(struct table *table, const struct measure_result *r, bool half)
 {
     double scale = scale_of(r, half);
-    const double values[] = { r->min_ns, r->p50_ns, r->p90_ns, r->p99_ns, r->p999_ns, r->max_ns };
+    const double values[] = {r->min_ns, r->p50_ns, r->p90_ns, r->p99_ns, r->p999_ns, r->max_ns};
 
     table_cell(table, "%s", measure_op_names[r->which.op]);
     table_cell(table, "%zu", r->which.size);
@@ -77,8 +77,8 @@ static void add_lat(json_t *object, const struct measure_result *r, bool half)
     const struct {
         const char *name;
         double value;
-    } times[] = { { "min", r->min_ns }, { "p50", r->p50_ns },   { "p90", r->p90_ns },
-                  { "p99", r->p99_ns }, { "p99_9", r->p999_ns }, { "max", r->max_ns } };
+    } times[] = {{"min", r->min_ns}, {"p50", r->p50_ns},    {"p90", r->p90_ns},
+                 {"p99", r->p99_ns}, {"p99_9", r->p999_ns}, {"max", r->max_ns}};
     char key[32];
 
     for (unsigned i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
@@ -89,11 +89,10 @@ static void add_lat(json_t *object, const struct measure_result *r, bool half)
 
 json_t *report_json(const struct measure_result *r, const struct rig_config *config, bool half)
 {
-    json_t *object = json_pack("{s:s, s:s, s:I, s:I, s:f}", "test",
-                               measure_test_names[r->which.test], "op",
-                               measure_op_names[r->which.op], "size_bytes",
-                               (json_int_t)r->which.size, "count", (json_int_t)r->count,
-                               "seconds", r->seconds);
+    json_t *object =
+        json_pack("{s:s, s:s, s:I, s:I, s:f}", "test", measure_test_names[r->which.test], "op",
+                  measure_op_names[r->which.op], "size_bytes", (json_int_t)r->which.size, "count",
+                  (json_int_t)r->count, "seconds", r->seconds);
 
     if (r->which.test == TEST_LAT) {
         add_lat(object, r, half);

@@ -47,7 +47,8 @@ static int check_limits(const struct rig *rig)
     }
     if ((uint64_t)c->qps * c->recv_depth > (unsigned)attr->max_cqe) {
         complain("--qps: %u times %u receives need a longer completion queue than the device's "
-                 "%d; lower --qps or --depth", c->qps, c->recv_depth, attr->max_cqe);
+                 "%d; lower --qps or --depth",
+                 c->qps, c->recv_depth, attr->max_cqe);
         return CMD_USAGE;
     }
     return CMD_OK;
@@ -82,8 +83,8 @@ static int create_queues(struct rig *rig)
             return fail(rig, "ibv_create_comp_channel");
     }
     rig->send_cq = ibv_create_cq(context, (int)(c->qps * c->depth), NULL, rig->comp_channel, 0);
-    rig->recv_cq = ibv_create_cq(context, (int)(c->qps * c->recv_depth), NULL, rig->comp_channel,
-                                 0);
+    rig->recv_cq =
+        ibv_create_cq(context, (int)(c->qps * c->recv_depth), NULL, rig->comp_channel, 0);
     if (rig->send_cq == NULL || rig->recv_cq == NULL)
         return fail(rig, "ibv_create_cq");
     return CMD_OK;
@@ -96,11 +97,11 @@ static struct ibv_qp *create_qp(struct rig *rig)
         .send_cq = rig->send_cq,
         .recv_cq = rig->recv_cq,
         .qp_type = IBV_QPT_RC,
-        .cap = { .max_send_wr = rig->config.depth,
-                 .max_recv_wr = rig->config.recv_depth,
-                 .max_send_sge = 1,
-                 .max_recv_sge = 1,
-                 .max_inline_data = rig->config.inline_bytes },
+        .cap = {.max_send_wr = rig->config.depth,
+                .max_recv_wr = rig->config.recv_depth,
+                .max_send_sge = 1,
+                .max_recv_sge = 1,
+                .max_inline_data = rig->config.inline_bytes},
     };
     struct ibv_qp *qp = ibv_create_qp(rig->pd, &init);
 
@@ -118,8 +119,8 @@ static int create_qps(struct rig *rig)
     struct ibv_qp_attr attr = {
         .qp_state = IBV_QPS_INIT,
         .port_num = DEVICE_PORT,
-        .qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
-                           IBV_ACCESS_REMOTE_ATOMIC,
+        .qp_access_flags =
+            IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC,
     };
     int mask = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
 
@@ -139,7 +140,7 @@ static int create_qps(struct rig *rig)
 
 int rig_open(const struct rig_config *config, struct rig *rig_out)
 {
-    struct rig rig = { .config = *config, .channel = -1 };
+    struct rig rig = {.config = *config, .channel = -1};
     int code = device_open(config->device, config->gid_index, &rig.device);
 
     if (code != CMD_OK)
@@ -192,9 +193,11 @@ static int address_parse(const char *line, struct address *a_out)
     struct address a;
     int at = 0;
 
-    if (sscanf(line, "%8" SCNx32 " %8" SCNx32 " %8" SCNx32 " %8" SCNx32 " %8" SCNx32
-               " %16" SCNx64 " %8" SCNx32 " %n", &a.qpn, &a.psn, &a.mtu, &a.lid, &a.rd_atomic,
-               &a.addr, &a.rkey, &at) != 7 || at == 0)
+    if (sscanf(line,
+               "%8" SCNx32 " %8" SCNx32 " %8" SCNx32 " %8" SCNx32 " %8" SCNx32 " %16" SCNx64
+               " %8" SCNx32 " %n",
+               &a.qpn, &a.psn, &a.mtu, &a.lid, &a.rd_atomic, &a.addr, &a.rkey, &at) != 7 ||
+        at == 0)
         return -EPROTO;
     for (unsigned i = 0; i < sizeof(a.gid.raw); i++, at += 2) {
         if (sscanf(line + at, "%2" SCNx8, &a.gid.raw[i]) != 1)
@@ -227,16 +230,17 @@ static int qp_to_rtr(const struct rig *rig, struct ibv_qp *qp, const struct addr
         .rq_psn = remote->psn,
         .max_dest_rd_atomic = rd_atomic(rig->device.attr.max_qp_rd_atom),
         .min_rnr_timer = 1,
-        .ah_attr = { .is_global = 1,
-                     .dlid = (uint16_t)remote->lid,
-                     .port_num = DEVICE_PORT,
-                     .grh = { .dgid = remote->gid,
-                              .sgid_index = (uint8_t)rig->device.gid_index,
-                              .hop_limit = 64 } },
+        .ah_attr = {.is_global = 1,
+                    .dlid = (uint16_t)remote->lid,
+                    .port_num = DEVICE_PORT,
+                    .grh = {.dgid = remote->gid,
+                            .sgid_index = (uint8_t)rig->device.gid_index,
+                            .hop_limit = 64}},
     };
 
-    return ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
-                         IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
+    return ibv_modify_qp(qp, &attr,
+                         IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
+                             IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
 }
 
 static int qp_to_rts(const struct rig *rig, struct ibv_qp *qp, const struct address *local,
@@ -248,12 +252,13 @@ static int qp_to_rts(const struct rig *rig, struct ibv_qp *qp, const struct addr
         .timeout = 14,
         .retry_cnt = 7,
         .rnr_retry = 7,
-        .max_rd_atomic = (uint8_t)min_unsigned(
-            rd_atomic(rig->device.attr.max_qp_init_rd_atom), remote->rd_atomic),
+        .max_rd_atomic = (uint8_t)min_unsigned(rd_atomic(rig->device.attr.max_qp_init_rd_atom),
+                                               remote->rd_atomic),
     };
 
-    return ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT |
-                         IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC);
+    return ibv_modify_qp(qp, &attr,
+                         IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
+                             IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC);
 }
 
 static int exchange(struct rig *rig, const struct address *local, struct address *remote_out)

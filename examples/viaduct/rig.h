@@ -21,8 +21,8 @@ struct rig_config {
     const char *device; /* NULL: default */
     int gid_index;      /* < 0: default */
     unsigned qps;
-    unsigned depth;      /* sends outstanding on a queue pair */
-    unsigned recv_depth; /* receives posted on a queue pair */
+    unsigned depth;       /* sends outstanding on a queue pair */
+    unsigned recv_depth;  /* receives posted on a queue pair */
     size_t message_bytes; /* the longest */
     unsigned inline_bytes;
     bool events; /* completions are waited for in the kernel instead of polled for */

@@ -23,13 +23,22 @@ struct run {
 #define FIELD(member) offsetof(struct run, member)
 
 static const struct option_def defs[] = {
-    { .name = "nic", .type = OPTION_LIST, .offset = FIELD(nics), .value = "NAME=ADDR",
-      .help = "a NIC and its address: via0=192.0.2.5; may come again" },
-    { .name = "link", .type = OPTION_TEXT, .offset = FIELD(link), .value = "LINK",
-      .help = "how peers are reached: auto or shm (auto)" },
-    { .name = "runtime-dir", .type = OPTION_TEXT, .offset = FIELD(runtime_dir), .value = "DIR",
-      .help = "folder where processes find each other" },
-    { 0 },
+    {.name = "nic",
+     .type = OPTION_LIST,
+     .offset = FIELD(nics),
+     .value = "NAME=ADDR",
+     .help = "a NIC and its address: via0=192.0.2.5; may come again"},
+    {.name = "link",
+     .type = OPTION_TEXT,
+     .offset = FIELD(link),
+     .value = "LINK",
+     .help = "how peers are reached: auto or shm (auto)"},
+    {.name = "runtime-dir",
+     .type = OPTION_TEXT,
+     .offset = FIELD(runtime_dir),
+     .value = "DIR",
+     .help = "folder where processes find each other"},
+    {0},
 };
 
 static const struct option_set set = {
@@ -118,7 +127,8 @@ static int set_preload(void)
     }
     if (strpbrk(library, " :") != NULL) {
         complain("libviaduct.so can't be preloaded from %s: the loader takes no path with a space "
-                 "or a colon; install it elsewhere", library);
+                 "or a colon; install it elsewhere",
+                 library);
         return CMD_UNAVAILABLE;
     }
     if (before != NULL && strstr(before, library) != NULL)
@@ -167,7 +177,7 @@ static int find_program(const char *name, char *path, size_t size)
 int run_main(int argc, char **argv)
 {
     char path[4096];
-    struct run opts = { 0 };
+    struct run opts = {0};
     int first = 0;
     enum options_result parsed = options_parse(&set, argc, argv, &opts, &first);
     int code;

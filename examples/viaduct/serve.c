@@ -80,7 +80,7 @@ static int obey_measure(struct rig *rig, const json_t *order)
 {
     const char *test_name = "", *op_name = "";
     json_int_t size = 0, batch = 0;
-    struct measure_case which = { 0 };
+    struct measure_case which = {0};
     int bad = json_unpack((json_t *)order, "{s:s, s:s, s:I, s:I}", "test", &test_name, "op",
                           &op_name, "size_bytes", &size, "batch", &batch);
     int test = find_word(measure_test_names, test_name);

@@ -172,7 +172,7 @@ static int end_server(struct session *session, int code)
 int session_open(const struct session_options *options, const struct rig_config *config,
                  const char *host, struct session *session_out)
 {
-    struct session session = { .channel = -1 };
+    struct session session = {.channel = -1};
     int cpus[2];
     int code = session_cpus(options, cpus);
 
@@ -197,9 +197,8 @@ int session_measure(struct session *session, const struct measure_case *which,
                     struct measure_result *result_out)
 {
     json_t *order = json_pack("{s:s, s:s, s:s, s:I, s:i}", "do", "measure", "test",
-                              measure_test_names[which->test], "op",
-                              measure_op_names[which->op], "size_bytes",
-                              (json_int_t)which->size, "batch", (int)which->batch);
+                              measure_test_names[which->test], "op", measure_op_names[which->op],
+                              "size_bytes", (json_int_t)which->size, "batch", (int)which->batch);
     int code = send_json(session->channel, order);
 
     return code != CMD_OK ? code : measure_client(&session->rig, which, result_out);
@@ -232,8 +231,8 @@ void session_print(const struct session *session)
 
     printf("# sides    client: process %d on CPU %d; ", (int)getpid(), session->client_cpu);
     if (session->server != 0)
-        printf("server: process %d on CPU %d; both %s\n", (int)session->server,
-               session->server_cpu, how);
+        printf("server: process %d on CPU %d; both %s\n", (int)session->server, session->server_cpu,
+               how);
     else
         printf("server elsewhere; %s\n", how);
 }

@@ -24,21 +24,46 @@ struct session_options {
     bool once;
 };
 
-#define SESSION_DEFAULTS { .gid = UINT64_MAX, .port = SESSION_PORT }
+#define SESSION_DEFAULTS                                                                           \
+    {                                                                                              \
+        .gid = UINT64_MAX, .port = SESSION_PORT                                                    \
+    }
 
 #define SESSION_OPTIONS(owner, member)                                                             \
-    { .name = "device", .letter = 'd', .type = OPTION_TEXT, .value = "NAME",                      \
-      .offset = offsetof(owner, member.device), .help = "verbs device (via0)" },                   \
-    { .name = "gid", .letter = 'x', .type = OPTION_COUNT, .value = "N", .max = 255,               \
-      .offset = offsetof(owner, member.gid), .help = "GID index (the first RoCE v2 IPv4 one)" },   \
-    { .name = "port", .letter = 'p', .type = OPTION_COUNT, .value = "PORT", .max = 65535,         \
-      .offset = offsetof(owner, member.port), .help = "TCP port of the server (18515; 0: any)" },  \
-    { .name = "cpus", .type = OPTION_TEXT, .value = "C,S",                                        \
-      .offset = offsetof(owner, member.cpus), .help = "CPU of the client, CPU of the server" },    \
-    { .name = "events", .letter = 'e', .type = OPTION_FLAG,                                       \
-      .offset = offsetof(owner, member.events), .help = "sleep for completions, don't poll" },     \
-    { .name = "once", .type = OPTION_FLAG,                                                        \
-      .offset = offsetof(owner, member.once), .help = "server: end after one client" }
+    {.name = "device",                                                                             \
+     .letter = 'd',                                                                                \
+     .type = OPTION_TEXT,                                                                          \
+     .value = "NAME",                                                                              \
+     .offset = offsetof(owner, member.device),                                                     \
+     .help = "verbs device (via0)"},                                                               \
+        {.name = "gid",                                                                            \
+         .letter = 'x',                                                                            \
+         .type = OPTION_COUNT,                                                                     \
+         .value = "N",                                                                             \
+         .max = 255,                                                                               \
+         .offset = offsetof(owner, member.gid),                                                    \
+         .help = "GID index (the first RoCE v2 IPv4 one)"},                                        \
+        {.name = "port",                                                                           \
+         .letter = 'p',                                                                            \
+         .type = OPTION_COUNT,                                                                     \
+         .value = "PORT",                                                                          \
+         .max = 65535,                                                                             \
+         .offset = offsetof(owner, member.port),                                                   \
+         .help = "TCP port of the server (18515; 0: any)"},                                        \
+        {.name = "cpus",                                                                           \
+         .type = OPTION_TEXT,                                                                      \
+         .value = "C,S",                                                                           \
+         .offset = offsetof(owner, member.cpus),                                                   \
+         .help = "CPU of the client, CPU of the server"},                                          \
+        {.name = "events",                                                                         \
+         .letter = 'e',                                                                            \
+         .type = OPTION_FLAG,                                                                      \
+         .offset = offsetof(owner, member.events),                                                 \
+         .help = "sleep for completions, don't poll"},                                             \
+    {                                                                                              \
+        .name = "once", .type = OPTION_FLAG, .offset = offsetof(owner, member.once),               \
+        .help = "server: end after one client"                                                     \
+    }
 
 enum session_role { ROLE_BOTH, ROLE_SERVER, ROLE_CLIENT };
 

@@ -20,8 +20,7 @@ struct table {
 void table_init(struct table *table, const char *const *heads, unsigned columns);
 
 /* The next cell, from left to right, row by row. */
-void table_cell(struct table *table, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+void table_cell(struct table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* A number with about four significant digits and no unit. */
 void table_number(struct table *table, double value);

@@ -55,7 +55,7 @@ int wait_arm(struct ibv_cq *cq)
 /* Sleep until there is an event, looking after the other side once a second. */
 static int wait_readable(const struct rig *rig)
 {
-    struct pollfd pfd = { .fd = rig->comp_channel->fd, .events = POLLIN };
+    struct pollfd pfd = {.fd = rig->comp_channel->fd, .events = POLLIN};
 
     for (unsigned seconds = 0; poll(&pfd, 1, 1000) == 0; seconds++) {
         if (!channel_alive(rig->channel))

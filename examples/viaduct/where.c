@@ -14,7 +14,7 @@
 const char *where_library(const char **tried_out)
 {
     /* A build tree, or an installation's own idea of a library directory. */
-    static const char *const places[] = { "../lib", "../" VIADUCT_LIBDIR };
+    static const char *const places[] = {"../lib", "../" VIADUCT_LIBDIR};
     static char found[PATH_MAX], tried[2 * PATH_MAX];
     char self[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);

@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: MIT */
+/* viaduct bench: latency, bandwidth and message rate, beside what others reach. */
+#include "bench.h"
+
+#include "clock.h"
+#include "cmd.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FIELD(member) offsetof(struct bench_options, member)
+
+static const struct option_def defs[] = {
+    {.name = "test",
+     .letter = 't',
+     .type = OPTION_SET,
+     .offset = FIELD(tests),
+     .value = "LIST",
+     .words = measure_test_names,
+     .help = "lat, bw, rate or all (all)"},
+    {.name = "op",
+     .letter = 'o',
+     .type = OPTION_SET,
+     .offset = FIELD(ops),
+     .value = "LIST",
+     .words = measure_op_names,
+     .help = "send, write, read, atomic or all (all)"},
+    {.name = "sizes",
+     .letter = 's',
+     .type = OPTION_SIZES,
+     .offset = FIELD(sizes),
+     .value = "BYTES",
+     .min = 1,
+     .max = 1 << 30,
+     .help = "64 or 8:1M:*2 (bw: 1M; others: 8)"},
+    {.name = "iters",
+     .letter = 'n',
+     .type = OPTION_COUNT,
+     .offset = FIELD(iters),
+     .value = "N",
+     .min = 1,
+     .max = UINT64_C(1) << 40,
+     .help = "messages of each line, instead of a time"},
+    {.name = "seconds",
+     .letter = 'D',
+     .type = OPTION_SECONDS,
+     .offset = FIELD(seconds),
+     .value = "S",
+     .max = 86400,
+     .help = "time for each line (0.3)"},
+    {.name = "qps",
+     .letter = 'q',
+     .type = OPTION_COUNT,
+     .offset = FIELD(qps),
+     .value = "N",
+     .min = 1,
+     .max = 65535,
+     .help = "queue pairs to share bw and rate (1)"},
+    {.name = "depth",
+     .type = OPTION_COUNT,
+     .offset = FIELD(depth),
+     .value = "N",
+     .min = 64,
+     .max = 32768,
+     .help = "messages in flight on a queue pair (128)"},
+    {.name = "batch",
+     .letter = 'l',
+     .type = OPTION_COUNT,
+     .offset = FIELD(batch),
+     .value = "N",
+     .min = 1,
+     .max = MEASURE_BATCH_MAX,
+     .help = "requests in one post (bw: 1, rate: 16)"},
+    {.name = "inline",
+     .letter = 'I',
+     .type = OPTION_BYTES,
+     .offset = FIELD(inline_bytes),
+     .value = "BYTES",
+     .max = 4096,
+     .help = "send up to this size inline (64)"},
+    {.name = "check",
+     .type = OPTION_COUNT,
+     .offset = FIELD(check),
+     .value = "N",
+     .max = 1000000,
+     .help = "messages of each size to compare first (16)"},
+    {.name = "against",
+     .letter = 'a',
+     .type = OPTION_SET,
+     .offset = FIELD(against),
+     .value = "LIST",
+     .words = rival_names,
+     .help = "floor, memcpy, ucx, libfabric or all"},
+    {.name = "rounds",
+     .type = OPTION_COUNT,
+     .offset = FIELD(rounds),
+     .value = "N",
+     .min = 1,
+     .max = BENCH_ROUNDS_MAX,
+     .help = "take turns so often, show medians (against: 5, else 1)"},
+    SESSION_OPTIONS(struct bench_options, session),
+    {.name = "half",
+     .type = OPTION_FLAG,
+     .offset = FIELD(half),
+     .help = "show one way: half the round trip"},
+    {.name = "json", .type = OPTION_FLAG, .offset = FIELD(json), .help = "one JSON document"},
+    {.name = "csv", .type = OPTION_FLAG, .offset = FIELD(csv), .help = "comma-separated values"},
+    {.name = "plot",
+     .type = OPTION_TEXT,
+     .offset = FIELD(plot),
+     .value = "FILE.svg",
+     .help = "draw it there, too"},
+    {.name = "quiet", .type = OPTION_FLAG, .offset = FIELD(quiet), .help = "no progress on stderr"},
+    {0},
+};
+
+static const struct option_set set = {
+    .usage = "[OPTIONS] [server | client HOST]",
+    .intro = "Measure latency (lat), bandwidth (bw) and message rate (rate). Without an operand\n"
+             "both sides start here, as two processes on two CPUs; the client tells the server.",
+    .defs = defs,
+    .more = "Example: viaduct bench -t lat -o send,write -s 8:4K:*2 -a floor,ucx --plot lat.svg",
+};
+
+/* --- the plan --- */
+
+static struct sizes sizes_of(const struct bench_options *opts, enum measure_test test,
+                             enum measure_op op)
+{
+    if (op == OP_ATOMIC)
+        return (struct sizes){.from = 8, .to = 8, .factor = 2};
+    if (opts->sizes.from != 0)
+        return opts->sizes;
+    return test == TEST_BW ? (struct sizes){.from = 1 << 20, .to = 1 << 20, .factor = 2}
+                           : (struct sizes){.from = 8, .to = 8, .factor = 2};
+}
+
+static bool wanted(const struct bench_options *opts, enum measure_test test, enum measure_op op)
+{
+    return (opts->tests & 1u << test) && (opts->ops & 1u << op) &&
+           !(op == OP_ATOMIC && test == TEST_BW);
+}
+
+static void add_case(const struct bench_options *opts, enum measure_test test, enum measure_op op,
+                     uint64_t size, struct bench_results *plan)
+{
+    struct bench_entry *entry = &plan->entries[plan->count++];
+
+    memset(entry, 0, sizeof(*entry));
+    entry->result.which = (struct measure_case){
+        .test = test,
+        .op = op,
+        .size = size,
+        .batch = opts->batch != 0    ? (unsigned)opts->batch
+                 : test == TEST_RATE ? 16
+                                     : 1,
+        .iters = opts->iters,
+        .seconds = opts->seconds,
+    };
+}
+
+static unsigned plan_most(const struct bench_options *opts)
+{
+    unsigned sizes = opts->sizes.from != 0 ? sizes_count(&opts->sizes) : 1;
+
+    return TEST_COUNT * OP_COUNT * sizes;
+}
+
+/* One entry for each line of the result, in its order. */
+static int make_plan(const struct bench_options *opts, struct bench_results *plan)
+{
+    plan->count = 0;
+    plan->entries = calloc(plan_most(opts), sizeof(*plan->entries));
+    for (unsigned i = 0; plan->entries != NULL && i < TEST_COUNT * OP_COUNT; i++) {
+        enum measure_test test = i / OP_COUNT;
+        enum measure_op op = i % OP_COUNT;
+        struct sizes sizes = sizes_of(opts, test, op);
+
+        if (!wanted(opts, test, op))
+            continue;
+        for (uint64_t size = sizes.from; size != 0; size = sizes_next(&sizes, size))
+            add_case(opts, test, op, size, plan);
+    }
+    if (plan->count > 0)
+        return CMD_OK;
+    complain("nothing to do: bandwidth of atomics is their rate; use --test rate");
+    return CMD_USAGE;
+}
+
+static size_t longest(const struct bench_results *plan)
+{
+    size_t bytes = 8;
+
+    for (unsigned i = 0; i < plan->count; i++) {
+        if (plan->entries[i].result.which.size > bytes)
+            bytes = plan->entries[i].result.which.size;
+    }
+    return bytes;
+}
+
+/* --- progress on stderr, for runs that last --- */
+
+struct progress {
+    bool enabled;
+    bool terminal;
+    uint64_t began_ns;
+    uint64_t shown_ns;
+};
+
+static void progress_show(struct progress *progress, const struct bench_results *plan,
+                          unsigned index, unsigned round, const char *who)
+{
+    const struct measure_case *which = &plan->entries[index].result.which;
+    uint64_t now = clock_ns();
+
+    /* A terminal's line is rewritten; a file gets one line in ten seconds. */
+    if (!progress->enabled || now - progress->began_ns < UINT64_C(1000000000) ||
+        (!progress->terminal && now - progress->shown_ns < UINT64_C(10000000000)))
+        return;
+    progress->shown_ns = now;
+    fprintf(stderr, "%s[%u/%u] %s %s %zu bytes, round %u, %s%s", progress->terminal ? "\r" : "",
+            index + 1, plan->count, measure_test_names[which->test], measure_op_names[which->op],
+            which->size, round + 1, who, progress->terminal ? "          " : "\n");
+    fflush(stderr);
+}
+
+static void progress_end(const struct progress *progress)
+{
+    if (progress->terminal && progress->shown_ns != 0)
+        fprintf(stderr, "\r%70s\r", "");
+}
+
+/* --- measuring --- */
+
+double bench_value(const struct measure_result *r)
+{
+    bool two_ways = r->which.op == OP_SEND || r->which.op == OP_WRITE;
+
+    if (r->which.test == TEST_LAT)
+        return two_ways ? r->p50_ns / 2 : r->p50_ns;
+    return r->which.test == TEST_BW ? r->bytes_per_s : r->messages_per_s;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, unsigned count)
+{
+    qsort(values, count, sizeof(*values), by_value);
+    return values[count / 2];
+}
+
+static int by_bench_value(const void *a, const void *b)
+{
+    double x = bench_value(a), y = bench_value(b);
+
+    return (x > y) - (x < y);
+}
+
+struct turns {
+    struct measure_result own[BENCH_ROUNDS_MAX];
+    double rivals[RIVAL_COUNT][BENCH_ROUNDS_MAX];
+};
+
+static int one_round(struct session *session, const struct bench_options *opts,
+                     struct bench_results *plan, unsigned index, unsigned round,
+                     struct turns *turns, struct progress *progress)
+{
+    const struct measure_case *which = &plan->entries[index].result.which;
+    int code;
+
+    progress_show(progress, plan, index, round, "viaduct");
+    code = session_measure(session, which, &turns->own[round]);
+    for (unsigned r = 0; r < RIVAL_COUNT && code == CMD_OK; r++) {
+        if (!(opts->against & 1u << r) || !rival_plays((enum rival)r, which))
+            continue;
+        progress_show(progress, plan, index, round, rival_names[r]);
+        code = rival_measure((enum rival)r, which, session->client_cpu, session->server_cpu,
+                             &turns->rivals[r][round]);
+    }
+    return code;
+}
+
+/* We and the rivals take turns, so that what else the machine does meets all alike. */
+static int measure_entry(struct session *session, const struct bench_options *opts,
+                         struct bench_results *plan, unsigned index, struct progress *progress)
+{
+    struct bench_entry *entry = &plan->entries[index];
+    struct turns *turns = calloc(1, sizeof(*turns));
+    unsigned rounds = (unsigned)opts->rounds;
+    int code = CMD_OK;
+
+    if (turns == NULL)
+        return CMD_FAILED;
+    for (unsigned round = 0; round < rounds && code == CMD_OK; round++)
+        code = one_round(session, opts, plan, index, round, turns, progress);
+    if (code == CMD_OK) {
+        qsort(turns->own, rounds, sizeof(turns->own[0]), by_bench_value);
+        entry->result = turns->own[rounds / 2];
+        entry->value = bench_value(&entry->result);
+        for (unsigned r = 0; r < RIVAL_COUNT; r++)
+            entry->rivals[r] = median(turns->rivals[r], rounds);
+    }
+    free(turns);
+    return code;
+}
+
+/* A line's payload is compared the first time its operation meets its size. */
+static int check_entry(struct session *session, const struct bench_options *opts,
+                       const struct bench_results *plan, unsigned index)
+{
+    const struct measure_case *which = &plan->entries[index].result.which;
+
+    for (unsigned i = 0; i < index; i++) {
+        const struct measure_case *before = &plan->entries[i].result.which;
+
+        if (before->op == which->op && before->size == which->size)
+            return CMD_OK;
+    }
+    return session_check(session, which->op, which->size, (unsigned)opts->check);
+}
+
+static int measure_all(struct session *session, const struct bench_options *opts,
+                       struct bench_results *plan)
+{
+    struct progress progress = {
+        .enabled = !opts->quiet, .terminal = isatty(STDERR_FILENO), .began_ns = clock_ns()};
+    int code = CMD_OK;
+
+    for (unsigned i = 0; i < plan->count && code == CMD_OK; i++) {
+        code = check_entry(session, opts, plan, i);
+        if (code == CMD_OK)
+            code = measure_entry(session, opts, plan, i, &progress);
+    }
+    progress_end(&progress);
+    return code;
+}
+
+/* --- the command --- */
+
+static void drop_missing_rivals(struct bench_options *opts, const char *host)
+{
+    for (unsigned r = 0; r < RIVAL_COUNT; r++) {
+        const char *why = rival_missing((enum rival)r);
+
+        if (!(opts->against & 1u << r) || (why == NULL && host == NULL))
+            continue;
+        complain("--against: %s does not take part: %s", rival_names[r],
+                 why != NULL ? why : "the server is elsewhere");
+        opts->against &= ~(1u << r);
+    }
+}
+
+static struct rig_config config_of(const struct bench_options *opts, size_t message_bytes)
+{
+    uint64_t recv_depth = 512 / opts->qps;
+
+    return (struct rig_config){
+        .device = opts->session.device,
+        .gid_index = opts->session.gid == UINT64_MAX ? -1 : (int)opts->session.gid,
+        .qps = (unsigned)opts->qps,
+        .depth = (unsigned)opts->depth,
+        /* Room for the sender to be ahead, or it would be told to wait all the time. */
+        .recv_depth = (unsigned)(recv_depth > 2 * opts->depth ? recv_depth : 2 * opts->depth),
+        .message_bytes = message_bytes,
+        .inline_bytes = (unsigned)opts->inline_bytes,
+        .events = opts->session.events,
+    };
+}
+
+static int client(struct bench_options *opts, const char *host, int argc, char **argv)
+{
+    struct bench_results plan;
+    struct session session;
+    int code = make_plan(opts, &plan);
+
+    if (code == CMD_OK) {
+        struct rig_config config = config_of(opts, longest(&plan));
+
+        drop_missing_rivals(opts, host);
+        code = session_open(&opts->session, &config, host, &session);
+    }
+    if (code == CMD_OK) {
+        code = measure_all(&session, opts, &plan);
+        if (code == CMD_OK)
+            code = bench_report(opts, &set, &session, &plan, argc, argv);
+        code = session_close(&session, code);
+    }
+    free(plan.entries);
+    return code;
+}
+
+/* A plot that can't be written is told before minutes are spent. */
+static int check_options(const struct bench_options *opts)
+{
+    const char *end = opts->plot != NULL ? strrchr(opts->plot, '.') : NULL;
+    FILE *file;
+
+    if (opts->json && opts->csv) {
+        complain("--csv: not together with --json; choose one");
+        return CMD_USAGE;
+    }
+    if (opts->plot == NULL)
+        return CMD_OK;
+    if (end == NULL || strcmp(end, ".svg") != 0) {
+        complain("--plot: '%s' does not end with .svg, and that is what is drawn", opts->plot);
+        return CMD_USAGE;
+    }
+    file = fopen(opts->plot, "ae");
+    if (file == NULL) {
+        complain("--plot: '%s' can't be written: %m", opts->plot);
+        return CMD_USAGE;
+    }
+    fclose(file);
+    return CMD_OK;
+}
+
+int bench_main(int argc, char **argv)
+{
+    struct bench_options opts = {
+        .session = SESSION_DEFAULTS,
+        .tests = (1u << TEST_COUNT) - 1,
+        .ops = (1u << OP_COUNT) - 1,
+        .seconds = 0.3,
+        .qps = 1,
+        .depth = 128,
+        .inline_bytes = 64,
+        .check = 16,
+    };
+    enum session_role role;
+    const char *host;
+    int first = 0;
+    enum options_result parsed = options_parse(&set, argc, argv, &opts, &first);
+    int code;
+
+    if (parsed != OPTIONS_OK)
+        return parsed == OPTIONS_HELP ? CMD_OK : CMD_USAGE;
+    code = session_role(argc, argv, first, &role, &host);
+    if (code == CMD_OK)
+        code = check_options(&opts);
+    if (code != CMD_OK)
+        return code;
+    if (opts.rounds == 0)
+        opts.rounds = opts.against != 0 ? 5 : 1;
+    return role == ROLE_SERVER ? session_serve(&opts.session) : client(&opts, host, argc, argv);
+}

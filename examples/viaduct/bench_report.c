@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT */
+/* The results of bench as tables, CSV, JSON and a plot. */
+#include "bench.h"
+#include "cmd.h"
+#include "host.h"
+#include "plot.h"
+#include "report.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const units[] = {"ns_one_way", "MB_per_s", "Mmsg_per_s"};
+
+/* Reads and atomics have no one way: theirs is the whole operation. */
+static const char *unit_of(const struct measure_case *which)
+{
+    bool whole = which->op == OP_READ || which->op == OP_ATOMIC;
+
+    return which->test == TEST_LAT && whole ? "ns" : units[which->test];
+}
+
+/* In the unit: nanoseconds stay, bytes and messages become millions. */
+static double in_unit(const struct measure_case *which, double value)
+{
+    return which->test == TEST_LAT ? value : value / 1e6;
+}
+
+static void print_table(struct table *table, bool csv)
+{
+    if (table->rows > 0 && csv)
+        table_print_csv(table, stdout);
+    else if (table->rows > 0)
+        table_print(table, stdout);
+    table_free(table);
+}
+
+static void print_lat(const struct bench_options *opts, const struct bench_results *results)
+{
+    struct table table;
+
+    report_lat_table(&table);
+    for (unsigned i = 0; i < results->count; i++) {
+        if (results->entries[i].result.which.test == TEST_LAT)
+            report_lat_row(&table, &results->entries[i].result, opts->half);
+    }
+    print_table(&table, opts->csv);
+}
+
+static void print_flow(const struct bench_options *opts, const struct session *session,
+                       const struct bench_results *results)
+{
+    struct table table;
+
+    report_flow_table(&table);
+    for (unsigned i = 0; i < results->count; i++) {
+        if (results->entries[i].result.which.test != TEST_LAT)
+            report_flow_row(&table, &results->entries[i].result, &session->rig.config);
+    }
+    print_table(&table, opts->csv);
+}
+
+static void versus_row(struct table *table, const struct bench_entry *entry, unsigned rival)
+{
+    const struct measure_case *which = &entry->result.which;
+
+    table_cell(table, "%s", measure_test_names[which->test]);
+    table_cell(table, "%s", measure_op_names[which->op]);
+    table_cell(table, "%zu", which->size);
+    table_cell(table, "%s", unit_of(which));
+    table_number(table, in_unit(which, entry->value));
+    table_cell(table, "%s", rival_names[rival]);
+    table_number(table, in_unit(which, entry->rivals[rival]));
+    table_cell(table, "%.2f", entry->value / entry->rivals[rival]);
+    table_cell(table, "%s", which->test == TEST_LAT ? "less" : "more");
+}
+
+static void print_versus(const struct bench_options *opts, const struct bench_results *results)
+{
+    static const char *const heads[] = {"test",  "op",    "size_bytes", "unit",  "viaduct",
+                                        "rival", "value", "ratio",      "better"};
+    struct table table;
+
+    table_init(&table, heads, sizeof(heads) / sizeof(heads[0]));
+    for (unsigned i = 0; i < results->count; i++) {
+        for (unsigned r = 0; r < RIVAL_COUNT; r++) {
+            if (results->entries[i].rivals[r] > 0)
+                versus_row(&table, &results->entries[i], r);
+        }
+    }
+    if (table.rows > 0)
+        printf("# against  medians of %u turns each, alternately; ratio is viaduct / rival\n",
+               (unsigned)opts->rounds);
+    print_table(&table, opts->csv);
+}
+
+static void print_text(const struct bench_options *opts, const struct session *session,
+                       const struct bench_results *results, int argc, char **argv)
+{
+    host_print(argc, argv);
+    device_print(&session->rig.device);
+    session_print(session);
+    report_print_times(opts->half);
+    print_lat(opts, results);
+    print_flow(opts, session, results);
+    print_versus(opts, results);
+}
+
+/* --- JSON --- */
+
+static const char *value_key(enum measure_test test)
+{
+    static const char *const keys[] = {"ns", "bytes_per_s", "messages_per_s"};
+
+    return keys[test];
+}
+
+static json_t *versus_json(const struct bench_entry *entry, unsigned rival)
+{
+    const struct measure_case *which = &entry->result.which;
+    char own[40], other[40];
+
+    snprintf(own, sizeof(own), "viaduct_%s", value_key(which->test));
+    snprintf(other, sizeof(other), "rival_%s", value_key(which->test));
+    return json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:f, s:s}", "test",
+                     measure_test_names[which->test], "op", measure_op_names[which->op],
+                     "size_bytes", (json_int_t)which->size, "rival", rival_names[rival], own,
+                     report_real(entry->value), other, report_real(entry->rivals[rival]), "ratio",
+                     entry->value / entry->rivals[rival], "better",
+                     which->test == TEST_LAT ? "less" : "more");
+}
+
+static int print_json(const struct bench_options *opts, const struct option_set *set,
+                      const struct session *session, const struct bench_results *results, int argc,
+                      char **argv)
+{
+    json_t *lines = json_array();
+    json_t *versus = json_array();
+
+    for (unsigned i = 0; i < results->count; i++) {
+        const struct bench_entry *entry = &results->entries[i];
+
+        json_array_append_new(lines, report_json(&entry->result, &session->rig.config, opts->half));
+        for (unsigned r = 0; r < RIVAL_COUNT; r++) {
+            if (entry->rivals[r] > 0)
+                json_array_append_new(versus, versus_json(entry, r));
+        }
+    }
+    return report_document(
+        json_pack("{s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o}", "schema", "viaduct.bench/1", "host",
+                  host_json(argc, argv), "device", device_json(&session->rig.device), "sides",
+                  session_json(session), "options", options_json(set, opts), "rounds",
+                  (json_int_t)opts->rounds, "results", lines, "against", versus));
+}
+
+/* --- the plot --- */
+
+static void plot_entry(struct plot_panel *panel, const struct bench_entry *entry)
+{
+    const struct measure_case *which = &entry->result.which;
+    char name[40];
+
+    plot_add(panel, measure_op_names[which->op], (double)which->size, in_unit(which, entry->value));
+    for (unsigned r = 0; r < RIVAL_COUNT; r++) {
+        if (!(entry->rivals[r] > 0))
+            continue;
+        snprintf(name, sizeof(name), "%s (%s)", rival_names[r], measure_op_names[which->op]);
+        plot_add(panel, name, (double)which->size, in_unit(which, entry->rivals[r]));
+    }
+}
+
+static int draw(const struct bench_options *opts, const struct session *session,
+                const struct bench_results *results)
+{
+    static const char *const titles[] = {"latency, median", "bandwidth", "message rate"};
+    static const char *const labels[] = {"nanoseconds one way (reads, atomics: whole)",
+                                         "megabytes per second", "million messages per second"};
+    struct plot *plot = calloc(1, sizeof(*plot));
+    char title[100];
+    int error;
+
+    if (plot == NULL)
+        return CMD_FAILED;
+    snprintf(title, sizeof(title), "viaduct bench on %s",
+             ibv_get_device_name(session->rig.device.context->device));
+    plot->title = title;
+    for (unsigned test = 0; test < TEST_COUNT; test++) {
+        struct plot_panel *panel = &plot->panels[plot->count];
+
+        if (!(opts->tests & 1u << test))
+            continue;
+        panel->title = titles[test];
+        panel->y_label = labels[test];
+        for (unsigned i = 0; i < results->count; i++) {
+            if (results->entries[i].result.which.test == test)
+                plot_entry(panel, &results->entries[i]);
+        }
+        plot->count += panel->count > 0;
+    }
+    error = plot_write(plot, opts->plot);
+    free(plot);
+    if (error == 0)
+        return CMD_OK;
+    complain("--plot: '%s' could not be written: %s", opts->plot, strerror(-error));
+    return CMD_FAILED;
+}
+
+int bench_report(const struct bench_options *opts, const struct option_set *set,
+                 const struct session *session, const struct bench_results *results, int argc,
+                 char **argv)
+{
+    int code = opts->plot != NULL ? draw(opts, session, results) : CMD_OK;
+
+    if (code != CMD_OK)
+        return code;
+    if (opts->json)
+        return print_json(opts, set, session, results, argc, argv);
+    print_text(opts, session, results, argc, argv);
+    return CMD_OK;
+}

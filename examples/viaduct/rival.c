@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: MIT */
+/* Rivals: each is a server and a client program, and a word about how to read its output. */
+#include "rival.h"
+
+#include "channel.h"
+#include "cmd.h"
+#include "cores.h"
+#include "floor.h"
+#include "where.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ARGS_MAX 24
+#define OUTPUT_MAX 8192
+#define CONNECT_TRIES 40
+
+const char *const rival_names[] = {"floor", "memcpy", "ucx", "libfabric", NULL};
+
+static bool installed(const char *program)
+{
+    char path[4096];
+
+    return where_program(program, path, sizeof(path)) == 0;
+}
+
+const char *rival_missing(enum rival rival)
+{
+    if (rival == RIVAL_UCX && !installed("ucx_perftest"))
+        return "ucx_perftest is not installed (Debian: ucx-utils)";
+    if (rival == RIVAL_LIBFABRIC && !installed("fi_pingpong"))
+        return "fi_pingpong is not installed (Debian: libfabric-bin)";
+    return NULL;
+}
+
+bool rival_plays(enum rival rival, const struct measure_case *which)
+{
+    bool two_sided = which->op == OP_SEND || which->op == OP_WRITE;
+
+    switch (rival) {
+    case RIVAL_FLOOR:
+        return which->test == TEST_LAT && two_sided && which->size <= 64;
+    case RIVAL_MEMCPY:
+        return which->test == TEST_BW;
+    case RIVAL_UCX:
+        return two_sided || (which->op == OP_READ && which->test == TEST_BW);
+    case RIVAL_LIBFABRIC:
+        return which->test == TEST_LAT && which->op == OP_SEND;
+    default:
+        return false;
+    }
+}
+
+/* --- a pair of programs --- */
+
+struct match {
+    const char *server[ARGS_MAX];
+    const char *client[ARGS_MAX];
+    const char *environment; /* NAME=VALUE, may be NULL */
+    int cpu;
+    int other_cpu;
+};
+
+/* Start argv with its stdout in out_fd (-1: nowhere). Our NIC is not to be under it. */
+static pid_t start(const struct match *match, const char *const *argv, int cpu, int out_fd)
+{
+    pid_t pid = fork();
+
+    if (pid != 0)
+        return pid;
+    int null_fd = open("/dev/null", O_RDWR);
+
+    dup2(null_fd, STDIN_FILENO);
+    dup2(out_fd >= 0 ? out_fd : null_fd, STDOUT_FILENO);
+    dup2(null_fd, STDERR_FILENO);
+    unsetenv("LD_PRELOAD");
+    if (match->environment != NULL)
+        putenv(strdup(match->environment));
+    cores_pin(cpu);
+    execvp(argv[0], (char *const *)(uintptr_t)argv);
+    _exit(127);
+}
+
+static void nap(long ms)
+{
+    struct timespec pause = {.tv_nsec = ms * 1000000};
+
+    nanosleep(&pause, NULL);
+}
+
+static size_t read_output(int fd, char *output)
+{
+    size_t used = 0;
+    ssize_t n;
+
+    while ((n = read(fd, output + used, OUTPUT_MAX - 1 - used)) > 0)
+        used += (size_t)n;
+    output[used] = '\0';
+    return used;
+}
+
+/* Run the client once. Returns its exit status, or -1. */
+static int run_client(const struct match *match, char *output)
+{
+    int ends[2], status = -1;
+    pid_t pid;
+
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return -1;
+    pid = start(match, match->client, match->cpu, ends[1]);
+    close(ends[1]);
+    read_output(ends[0], output);
+    close(ends[0]);
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        return -1;
+    return status;
+}
+
+/*
+ * The server needs a moment before it listens, and a client that comes too early gives up: it
+ * is then started again.
+ */
+static int play(const struct match *match, char *output)
+{
+    pid_t server = start(match, match->server, match->other_cpu, -1);
+    int status = -1;
+
+    for (int i = 0; server > 0 && status != 0 && i < CONNECT_TRIES; i++) {
+        nap(25);
+        if (waitpid(server, NULL, WNOHANG) == server)
+            server = -1;
+        else
+            status = run_client(match, output);
+    }
+    if (server > 0) {
+        nap(25);
+        kill(server, SIGKILL);
+        waitpid(server, NULL, 0);
+    }
+    if (status == 0)
+        return CMD_OK;
+    complain("%s did not run to its end", match->client[0]);
+    return CMD_FAILED;
+}
+
+/* A port nobody uses now. */
+static unsigned free_port(void)
+{
+    uint16_t port = 0;
+    int fd;
+
+    if (channel_listen(0, &fd, &port) == 0)
+        close(fd);
+    return port;
+}
+
+/* --- UCX --- */
+
+static const char *ucx_test(const struct measure_case *which, bool low_level)
+{
+    if (which->test == TEST_LAT) {
+        if (low_level)
+            return which->op == OP_SEND ? "am_lat" : "put_lat";
+        return which->op == OP_SEND ? "tag_lat" : "ucp_put_lat";
+    }
+    if (low_level)
+        return which->op == OP_SEND ? "am_bw" : "put_bw";
+    if (which->op == OP_READ)
+        return "ucp_get";
+    return which->op == OP_SEND ? "tag_bw" : "ucp_put_bw";
+}
+
+/* About a quarter of a second. */
+static unsigned long ucx_iters(const struct measure_case *which)
+{
+    unsigned long iters = which->test == TEST_LAT ? 1000000 : 4000000;
+    unsigned long most = (unsigned long)((UINT64_C(4) << 30) / which->size) + 10;
+
+    return iters < most ? iters : most;
+}
+
+/* iterations,percentile us,average us,overall us,MB/s,overall MB/s,messages,overall messages */
+static bool ucx_value(const char *output, enum measure_test test, double *value_out)
+{
+    const char *line = strrchr(output, '\n');
+    double us, mb, messages;
+
+    while (line != NULL && line > output && line[-1] != '\n')
+        line--;
+    if (line == NULL ||
+        sscanf(line, "%*[0-9],%lf,%*[^,],%*[^,],%*[^,],%lf,%*[^,],%lf", &us, &mb, &messages) != 3)
+        return false;
+    if (test == TEST_LAT)
+        *value_out = us * 1000;
+    else
+        *value_out = test == TEST_BW ? mb * 1048576 : messages;
+    return true;
+}
+
+/*
+ * Small messages: UCX's lower interface over POSIX shared memory, its fastest path. Large ones:
+ * the upper interface, which picks the best way itself.
+ */
+static int measure_ucx(const struct measure_case *which, struct match *match, double *value_out)
+{
+    bool low_level = which->size <= 4096 && which->op != OP_READ;
+    char port[16], size[24], iters[24], output[OUTPUT_MAX];
+    const char *test = ucx_test(which, low_level);
+    const char *const args[] = {"-p",  port, "-t", test, "-s",     size, "-n",
+                                iters, "-v", "-f", "-d", "memory", "-x", "posix"};
+    unsigned count = low_level ? 14 : 10;
+
+    snprintf(port, sizeof(port), "%u", free_port());
+    snprintf(size, sizeof(size), "%zu", which->size);
+    snprintf(iters, sizeof(iters), "%lu", ucx_iters(which));
+    match->server[0] = match->client[0] = "ucx_perftest";
+    match->client[1] = "127.0.0.1";
+    memcpy(&match->server[1], args, count * sizeof(args[0]));
+    memcpy(&match->client[2], args, count * sizeof(args[0]));
+    match->environment = low_level ? NULL : "UCX_TLS=posix,sysv,cma,self";
+    if (play(match, output) != CMD_OK)
+        return CMD_FAILED;
+    if (ucx_value(output, which->test, value_out))
+        return CMD_OK;
+    complain("ucx_perftest answered something else than its table");
+    return CMD_FAILED;
+}
+
+/* --- libfabric --- */
+
+/* The last line: bytes, sent, acknowledged, total, time, MB/s, us a transfer, Mxfers/s. */
+static bool libfabric_value(const char *output, double *value_out)
+{
+    const char *line = strrchr(output, '\n');
+    double us;
+
+    while (line != NULL && line > output && line[-1] != '\n')
+        line--;
+    if (line == NULL || sscanf(line, "%*s %*s %*s %*s %*s %*s %lf", &us) != 1)
+        return false;
+    *value_out = us * 1000;
+    return true;
+}
+
+static int measure_libfabric(const struct measure_case *which, struct match *match,
+                             double *value_out)
+{
+    char port[16], size[24], output[OUTPUT_MAX];
+    const char *const args[] = {"-p", "shm", "-e", "rdm", "-I", "100000", "-S", size};
+
+    snprintf(port, sizeof(port), "%u", free_port());
+    snprintf(size, sizeof(size), "%zu", which->size);
+    match->server[0] = match->client[0] = "fi_pingpong";
+    memcpy(&match->server[1], args, sizeof(args));
+    memcpy(&match->client[1], args, sizeof(args));
+    match->server[9] = "-B";
+    match->client[9] = "-P";
+    match->server[10] = match->client[10] = port;
+    match->client[11] = "127.0.0.1";
+    if (play(match, output) != CMD_OK)
+        return CMD_FAILED;
+    if (libfabric_value(output, value_out))
+        return CMD_OK;
+    complain("fi_pingpong answered something else than its table");
+    return CMD_FAILED;
+}
+
+int rival_measure(enum rival rival, const struct measure_case *which, int cpu, int other_cpu,
+                  double *value_out)
+{
+    struct match match = {.cpu = cpu, .other_cpu = other_cpu};
+
+    switch (rival) {
+    case RIVAL_FLOOR:
+        return floor_cache_line(cpu, other_cpu, value_out);
+    case RIVAL_MEMCPY:
+        return floor_memcpy(which->size, value_out);
+    case RIVAL_UCX:
+        return measure_ucx(which, &match, value_out);
+    case RIVAL_LIBFABRIC:
+        return measure_libfabric(which, &match, value_out);
+    default:
+        return CMD_FAILED;
+    }
+}
