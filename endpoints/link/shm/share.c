@@ -18,7 +18,10 @@
 #endif
 
 #define OWNED_SIZE (SHARE_WINDOWS_MAX * SHARE_BITMAP_WORDS * sizeof(uint64_t))
-#define NO_TOOLS {-1, -1, -1, -1}
+#define NO_TOOLS                                                                                   \
+    {                                                                                              \
+        -1, -1, -1, -1                                                                             \
+    }
 
 struct share_owner share_owner = {
     .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -284,15 +287,10 @@ static int window_take(uint64_t addr)
     return window;
 }
 
-static bool is_ours(const struct maps_vma *vma)
-{
-    return vma->shared && vma->ino == share_owner.ino && vma->dev == share_owner.dev;
-}
-
 /* Is the page at addr mapped to its own place in the memfd? */
 static bool is_placed(const struct maps_vma *vma, int window, uint64_t addr)
 {
-    return is_ours(vma) && window >= 0 &&
+    return share_is_ours(vma) && window >= 0 &&
            vma->offset + (addr - vma->start) == share_offset(window, addr);
 }
 
@@ -306,8 +304,8 @@ static void check_vma(struct walk *walk, const struct maps_vma *vma)
     walk->advice = 0;
     walk->kept = (struct share_run){0, 0};
     /* Locked memory stays locked; this is the one call that says so for a range. */
-    if (vma->plain && syscall(SYS_msync, vma->start, vma->end - vma->start,
-                              MS_ASYNC | MS_INVALIDATE) &&
+    if (vma->plain &&
+        syscall(SYS_msync, vma->start, vma->end - vma->start, MS_ASYNC | MS_INVALIDATE) &&
         errno == EBUSY)
         walk->may_exchange = false;
     if (walk->may_exchange && atomic_load(&share_owner.odd_advice)) {

@@ -114,8 +114,8 @@ struct share_view {
 };
 
 /*
- * The caller keeps mem_fd open while the view is, and closes it. Refused (-EPERM) if the owner could
- * cut the memfd short under us.
+ * The caller keeps mem_fd open while the view is, and closes it. Refused (-EPERM) if the owner
+ * could cut the memfd short under us.
  */
 int share_view_open(struct share_view *view, const struct share_map *map, int mem_fd);
 void share_view_close(struct share_view *view);
@@ -153,8 +153,7 @@ static inline char *share_translate(struct share_view *view, uint64_t addr, uint
 
     if (index >= SHARE_DIRECTORY || (addr + len - 1) >> SHARE_WINDOW_SHIFT != index)
         return NULL;
-    unsigned window =
-        atomic_load_explicit(&view->map->directory[index], memory_order_acquire);
+    unsigned window = atomic_load_explicit(&view->map->directory[index], memory_order_acquire);
     if (window == 0 || window > SHARE_WINDOWS_MAX)
         return NULL;
     window--;

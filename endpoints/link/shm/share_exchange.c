@@ -83,8 +83,8 @@ static int copy(struct exchange *ex)
         uint64_t at = ex->runs[i].start;
 
         while (at < ex->runs[i].end) {
-            ssize_t put = sys_pwrite(ex->mem_fd, (const void *)(uintptr_t)at,
-                                     ex->runs[i].end - at, (off_t)(ex->offset + at - ex->start));
+            ssize_t put = sys_pwrite(ex->mem_fd, (const void *)(uintptr_t)at, ex->runs[i].end - at,
+                                     (off_t)(ex->offset + at - ex->start));
             if (put <= 0)
                 return put < 0 ? -errno : -ENOSPC;
             at += (uint64_t)put;

@@ -73,8 +73,7 @@ static int read_sparse(uint64_t at, uint64_t len, char *to)
         pos = (uint64_t)data;
         while (pos < end && pos < (uint64_t)hole) {
             uint64_t stop = (uint64_t)hole < end ? (uint64_t)hole : end;
-            ssize_t got =
-                sys_pread(share_owner.mem_fd, to + (pos - at), stop - pos, (off_t)pos);
+            ssize_t got = sys_pread(share_owner.mem_fd, to + (pos - at), stop - pos, (off_t)pos);
 
             if (got <= 0)
                 return got < 0 ? -errno : -EIO;
@@ -114,7 +113,7 @@ static void replace_all(void)
     maps_start(&reader, fd);
     while (maps_find(&reader, pos, &vma)) {
         pos = vma.end;
-        if (!vma.shared || vma.ino != share_owner.ino || vma.dev != share_owner.dev)
+        if (!share_is_ours(&vma))
             continue;
         /* A child without these pages beats one that writes to its parent's. */
         if (replace(&vma))

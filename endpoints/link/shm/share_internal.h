@@ -82,7 +82,8 @@ static inline bool share_bit(const _Atomic uint64_t *bits, uint64_t addr)
     return atomic_load_explicit(&bits[page / 64], memory_order_relaxed) >> page % 64 & 1;
 }
 
-/* Set or clear the bits of pages [start, end), which lie in one window. Returns how many changed. */
+/* Set or clear the bits of pages [start, end), which lie in one window. Returns how many changed.
+ */
 uint64_t share_bits_change(_Atomic uint64_t *bits, uint64_t start, uint64_t end, bool set);
 /* End of the run of pages from addr on, up to end (in one window), whose bits equal addr's. */
 uint64_t share_bits_run(const _Atomic uint64_t *bits, uint64_t addr, uint64_t end);
@@ -110,17 +111,22 @@ struct maps_vma {
     uint64_t start, end;
     uint64_t offset; /* in the file */
     dev_t dev;
-    ino_t ino;       /* 0: anonymous */
+    ino_t ino; /* 0: anonymous */
     int prot;
     bool shared;
-    bool plain;      /* anonymous memory that may be exchanged by its kind (also heap, not stack) */
+    bool plain; /* anonymous memory that may be exchanged by its kind (also heap, not stack) */
 };
+
+static inline bool share_is_ours(const struct maps_vma *vma)
+{
+    return vma->shared && vma->ino == share_owner.ino && vma->dev == share_owner.dev;
+}
 
 /* Reads mappings in ascending order; each addr asked for must not be below the one before. */
 struct maps_reader {
     int fd;
-    bool text;       /* the kernel has no query ioctl */
-    bool valid;      /* vma holds the last mapping read */
+    bool text;  /* the kernel has no query ioctl */
+    bool valid; /* vma holds the last mapping read */
     struct maps_vma vma;
     size_t used, filled;
     char buf[4096];

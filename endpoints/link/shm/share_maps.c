@@ -99,7 +99,7 @@ static int query(int fd, uint64_t addr, struct maps_vma *out)
     return 0;
 }
 
-/* The next line of a text file in /proc, without its newline; NULL at the end. Long ones are cut. */
+/* The next line of a text file in /proc, without its newline; NULL at the end. May be shortened. */
 static char *next_line(struct maps_reader *reader)
 {
     for (;;) {
@@ -401,8 +401,12 @@ static void threads_kept(const struct maps_vma *vma, uint64_t addr, struct share
     sys_close(fd);
 }
 
-/* The first word of such a heap points to its arena, right behind it. Racy only by intention. */
-__attribute__((no_sanitize("thread"))) static bool is_arena(uint64_t page)
+/*
+ * The first word of such a heap points to its arena, right behind it. It is the program's memory:
+ * the race, and what else a sanitizer would say, are intended.
+ */
+__attribute__((noinline, no_sanitize("thread"), no_sanitize("address"))) static bool
+is_arena(uint64_t page)
 {
     uint64_t word = *(const volatile uint64_t *)(uintptr_t)page;
 

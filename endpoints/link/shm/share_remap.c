@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the program asks of exchanged memory by madvise() and mremap(), as if it were still private. */
+/* What the program asks of exchanged memory by madvise() and mremap(), as if it were still private.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
@@ -48,12 +49,17 @@ static int call(uint64_t start, uint64_t end, int advice)
     return sys_madvise((void *)(uintptr_t)start, end - start, advice) ? -errno : 0;
 }
 
-/* Drop the memfd's pages; and should the addresses be the program's again by now, its own. */
-static int drop(int window, uint64_t start, uint64_t end)
+/*
+ * Drop the memfd's pages. The advice itself is for the kernel all the same, should the addresses
+ * hold memory of the program's own again by now; only MADV_FREE is nothing that ours could take.
+ */
+static int drop(int window, uint64_t start, uint64_t end, int advice)
 {
-    int error = share_punch(window, start, end);
+    int error = call(start, end, advice);
 
-    return error ? error : call(start, end, MADV_DONTNEED);
+    if (error == -EINVAL && advice == MADV_FREE)
+        error = 0;
+    return error ? error : share_punch(window, start, end);
 }
 
 static uint64_t whole_pages(uint64_t len)
@@ -75,7 +81,7 @@ bool share_madvise(void *addr, size_t len, int advice, int *result_out)
         return false;
     for (uint64_t stop, end = start + size; start < end; start = stop) {
         int window = owned_run(start, end, &stop);
-        int error = window >= 0 ? drop(window, start, stop) : call(start, stop, advice);
+        int error = window >= 0 ? drop(window, start, stop, advice) : call(start, stop, advice);
 
         if (error && !result)
             result = error;
@@ -117,6 +123,25 @@ static void *move(char *addr, size_t old_len, size_t new_len, int flags, void *n
     return to;
 }
 
+/* The bits only say that the memfd has these pages; what is mapped now the kernel knows. */
+static bool is_mapped(uint64_t start, uint64_t end)
+{
+    struct maps_reader reader;
+    struct maps_vma vma;
+    bool is = false;
+    int fd = sys_open("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+
+    if (fd < 0)
+        return true;
+    maps_start(&reader, fd);
+    while (!is && start < end && maps_find(&reader, start, &vma) && vma.start < end) {
+        is = share_is_ours(&vma);
+        start = vma.end;
+    }
+    sys_close(fd);
+    return is;
+}
+
 static bool is_valid(uint64_t addr, size_t old_len, size_t new_len, int flags, uint64_t to)
 {
     bool fixed = flags & MREMAP_FIXED;
@@ -134,7 +159,8 @@ bool share_mremap(void *addr, size_t old_len, size_t new_len, int flags, void *n
 {
     size_t old_size = whole_pages(old_len), new_size = whole_pages(new_len);
 
-    if (!concerns((uintptr_t)addr, old_size))
+    if (!concerns((uintptr_t)addr, old_size) ||
+        !is_mapped((uintptr_t)addr, (uintptr_t)addr + old_size))
         return false;
     *result_out = MAP_FAILED;
     if (!is_valid((uintptr_t)addr, old_size, new_size, flags, (uintptr_t)new_addr)) {

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A process is gone (its socket hung up): killed, or ended without destroying its queue pairs. Ours
+ * that were connected to a live one of it fail at once; a remote queue pair that was destroyed in
+ * order before is treated as on a wire: only who sends to it finds out, after its retries.
+ */
+#include "core/arena.h"
+#include "core/requester.h"
+#include "link/shm/shm.h"
+
+static bool was_live(const struct qp *qp, const char *arena)
+{
+    const struct pub_qp *qps = (const void *)(arena + PUB_QPS_OFFSET);
+    const struct pub_qp *other = &qps[qp->attr.dest_qp_num & (LIMIT_QP - 1)];
+
+    return (atomic_load(&other->gen) & 1) && other->dest_qpn == qp->qpn;
+}
+
+static void forget_target(struct target *target, const struct peer *peer)
+{
+    if (peer && target->peer == peer)
+        target->peer = NULL;
+}
+
+static void forget_peer(struct qp *qp, const struct peer *peer)
+{
+    spin_lock_word(&qp->pub->busy);
+    forget_target(&qp->target, peer);
+    for (unsigned i = 0; qp->ud && i < UD_TARGETS; i++)
+        forget_target(&qp->ud[i], peer);
+    if (qp->stall == STALL_REMOTE)
+        qp->stall = STALL_ATTACH;
+    qp->remote_op = 0;
+    spin_unlock_word(&qp->pub->busy);
+}
+
+void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer)
+{
+    for (uint32_t i = 1; i < qp_high(); i++) {
+        struct qp *qp = qp_at(i);
+
+        if (!qp)
+            continue;
+        enum ibv_qp_state state = qp_state(qp);
+        bool connected = qp_is_connected_type(qp) && state != IBV_QPS_RESET &&
+                         state != IBV_QPS_INIT && state != IBV_QPS_ERR &&
+                         qp->attr.dest_qp_num >> LIMIT_QP_BITS == slot && was_live(qp, arena);
+        forget_peer(qp, peer);
+        if (!connected)
+            continue;
+        requester_give_up(qp);
+        if (qp->type == IBV_QPT_RC)
+            qp_fail(qp, IBV_EVENT_QP_FATAL + 1);
+    }
+}

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: MIT */
+/* Guests: processes that send to us. They call at our socket; the engine thread serves them. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "core/arena.h"
+#include "core/cq_impl.h"
+#include "core/process.h"
+#include "core/sys.h"
+#include "link/shm/shm.h"
+
+struct guest {
+    struct watch watch;
+    uint32_t slot;
+    char *arena; /* NULL before HELLO */
+    struct guest *next;
+};
+
+static struct watch listener = {.fd = -1};
+static struct guest *guests;
+
+/* ---- quiescence ---- */
+
+enum { QUIESCE_NS_MAX = 1000000000 };
+
+/* Until the word was free once, or its process is dead or stopped for very long. */
+static void wait_free(const _Atomic uint32_t *busy)
+{
+    if (!atomic_load_explicit(busy, memory_order_acquire))
+        return;
+    uint64_t limit = now_ns() + QUIESCE_NS_MAX;
+    for (unsigned tries = 1; atomic_load_explicit(busy, memory_order_acquire); tries++) {
+        cpu_relax();
+        if (tries % 64 == 0)
+            sched_yield();
+        if (tries % 4096 == 0 && now_ns() > limit)
+            return;
+    }
+}
+
+static void wait_arena(const char *arena)
+{
+    const struct pub_header *header = (const void *)arena;
+    const struct pub_qp *qps = (const void *)(arena + PUB_QPS_OFFSET);
+    uint32_t high = atomic_load(&header->qp_high);
+
+    for (uint32_t i = 1; i < high && i < LIMIT_QP; i++)
+        wait_free(&qps[i].busy);
+}
+
+void guest_quiesce_own(void)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    wait_arena(arena_base);
+}
+
+void guest_quiesce(uint32_t qpn)
+{
+    /* Pairs with the exchange that takes busy: who takes it from now on sees what we changed. */
+    atomic_thread_fence(memory_order_seq_cst);
+    uint32_t slot = qpn >> LIMIT_QP_BITS, index = qpn & (LIMIT_QP - 1);
+
+    for (struct guest *guest = guests; guest; guest = guest->next) {
+        if (!guest->arena || (qpn && guest->slot != slot))
+            continue;
+        if (qpn)
+            wait_free(&((const struct pub_qp *)(void *)(guest->arena + PUB_QPS_OFFSET))[index].busy);
+        else
+            wait_arena(guest->arena);
+    }
+    if (!qpn)
+        wait_arena(arena_base);
+    else if (slot == process_slot())
+        wait_free(&arena_qp(index)->busy);
+}
+
+/* ---- what guests ask ---- */
+
+static int open_lane(struct guest *guest, const struct shm_msg *ask, struct shm_msg *answer)
+{
+    struct cq *cq = cq_get(ask->index);
+    uint64_t entries = ask->length;
+
+    if (!cq || atomic_load(&cq->pub->gen) != ask->gen)
+        return -ENOENT;
+    if (entries < LANE_ENTRIES_MIN || entries > LANE_ENTRIES_MAX || (entries & (entries - 1)) ||
+        ask->offset % 64 || ask->offset > PUB_ARENA_SIZE - entries * sizeof(struct cqe))
+        return -EINVAL;
+    const struct cqe *ring = (const void *)(guest->arena + ask->offset);
+    struct lane_in *lane = lane_in_new(ring, (uint32_t)entries - 1, guest);
+    if (!lane)
+        return -ENOMEM;
+    int error = cq_add_lane(cq, lane);
+    if (error) {
+        lane_in_free(lane);
+        return error;
+    }
+    answer->offset = arena_offset(lane->pub);
+    return 0;
+}
+
+static void on_event(const struct shm_msg *msg)
+{
+    struct cq *cq = cq_get(msg->index);
+
+    if (cq)
+        cq_announce(cq);
+}
+
+static void on_drain(const struct shm_msg *msg)
+{
+    struct cq *cq = cq_get(msg->index);
+
+    if (cq)
+        cq_make_room(cq);
+}
+
+static void on_qp_error(const struct shm_msg *msg)
+{
+    struct qp *qp = qp_at(msg->index & (LIMIT_QP - 1));
+
+    if (qp && qp->pub->cookie == msg->gen && qp_state(qp) != IBV_QPS_RESET &&
+        qp_state(qp) != IBV_QPS_ERR)
+        qp_fail(qp, msg->status);
+}
+
+static bool covered(const struct shm_msg *msg)
+{
+    struct mr *mr = mr_get(msg->key >> 8);
+
+    return mr && mr->key == msg->key && msg->offset >= mr->addr && msg->length <= mr->length &&
+           msg->offset - mr->addr <= mr->length - msg->length;
+}
+
+static void answer_execute(struct guest *guest, const struct shm_msg *msg, const char *payload,
+                           size_t length)
+{
+    static char reply[SHM_PAYLOAD_MAX];
+    struct shm_msg answer = {.type = SHM_EXECUTED, .index = msg->index, .id = msg->id};
+    size_t reply_length = 0;
+
+    if (msg->op == SHM_OP_WRITE && length != msg->length)
+        answer.status = -EINVAL;
+    else
+        execute_here(msg, payload, &answer, reply, &reply_length);
+    msg_send(guest->watch.fd, &answer, reply, reply_length, NULL, 0, true);
+}
+
+static int on_hello(struct guest *guest, const struct shm_msg *msg, const int fds[2])
+{
+    struct shm_msg answer = {.type = SHM_HELLO, .index = process_slot()};
+    int ours[2] = {arena_fd(), share_mem_fd()};
+
+    if (guest->arena || map_arena_of(fds[0], &guest->arena))
+        return -EPROTO;
+    guest->slot = ((const struct pub_header *)(void *)guest->arena)->slot % LIMIT_SLOTS;
+    if (msg->gen) /* it has multicast members: senders here must know it */
+        peer_get(guest->slot);
+    return msg_send(guest->watch.fd, &answer, NULL, 0, ours, 2, true);
+}
+
+static void on_lane_open(struct guest *guest, const struct shm_msg *msg)
+{
+    struct shm_msg answer = {.type = SHM_LANE_READY, .index = msg->index, .gen = msg->gen,
+                             .id = msg->id};
+
+    answer.status = open_lane(guest, msg, &answer);
+    msg_send(guest->watch.fd, &answer, NULL, 0, NULL, 0, true);
+}
+
+static void serve(struct guest *guest, const struct shm_msg *msg, const char *payload,
+                  size_t length)
+{
+    switch (msg->type) {
+    case SHM_LANE_OPEN:
+        on_lane_open(guest, msg);
+        break;
+    case SHM_EVENT:
+        on_event(msg);
+        break;
+    case SHM_DRAIN:
+        on_drain(msg);
+        break;
+    case SHM_QP_ERROR:
+        on_qp_error(msg);
+        break;
+    case SHM_SHARE:
+        if (covered(msg))
+            share_range(msg->offset, msg->length);
+        break;
+    case SHM_EXECUTE:
+        answer_execute(guest, msg, payload, length);
+        break;
+    default: /* SHM_SRQ_LIMIT: the engine looks at every SRQ when it has been woken */
+        break;
+    }
+}
+
+static void guest_died(struct guest *guest)
+{
+    struct guest **at = &guests;
+
+    while (*at != guest)
+        at = &(*at)->next;
+    *at = guest->next;
+    thread_unwatch(&guest->watch);
+    sys_close(guest->watch.fd);
+    if (guest->arena) {
+        cq_drop_guest(guest);
+        shm_process_died(guest->slot, guest->arena, NULL);
+        munmap(guest->arena, PUB_ARENA_SIZE);
+    }
+    free(guest);
+}
+
+/* False: the guest is gone. */
+static bool serve_next(struct guest *guest)
+{
+    static char payload[SHM_PAYLOAD_MAX];
+    struct shm_msg msg;
+    int fds[2];
+    ssize_t length = msg_receive(guest->watch.fd, &msg, payload, sizeof(payload), fds);
+
+    if (length < 0)
+        return length == -EAGAIN;
+    int error = 0;
+    if (msg.type == SHM_HELLO)
+        error = on_hello(guest, &msg, fds);
+    else if (guest->arena)
+        serve(guest, &msg, payload, (size_t)length);
+    sys_close(fds[0]);
+    sys_close(fds[1]);
+    return error == 0;
+}
+
+/* One message an event: the loop comes back as long as there are more, and serves others between. */
+static void on_guest(struct watch *watch)
+{
+    struct guest *guest = (struct guest *)watch; /* its first member */
+
+    if (!serve_next(guest))
+        guest_died(guest);
+}
+
+static bool same_user(int fd)
+{
+    struct ucred who;
+    socklen_t size = sizeof(who);
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 && who.uid == geteuid();
+}
+
+static void on_call(struct watch *watch)
+{
+    int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    if (fd < 0)
+        return;
+    struct guest *guest = same_user(fd) ? calloc(1, sizeof(*guest)) : NULL;
+    if (!guest) {
+        sys_close(fd);
+        return;
+    }
+    guest->watch.fd = fd;
+    guest->watch.ready = on_guest;
+    guest->next = guests;
+    guests = guest;
+    if (thread_watch(&guest->watch))
+        guest_died(guest);
+}
+
+/* We hold the slot's lock: a socket that lies there is left over from a process that died. */
+int guest_open(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    listener.fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (listener.fd < 0)
+        return -errno;
+    process_socket_path(process_slot(), address.sun_path, sizeof(address.sun_path));
+    unlink(address.sun_path);
+    if (bind(listener.fd, (struct sockaddr *)&address, sizeof(address)) ||
+        chmod(address.sun_path, 0600) || listen(listener.fd, LIMIT_SLOTS))
+        return -errno;
+    listener.ready = on_call;
+    return thread_watch(&listener);
+}
+
+void guest_after_fork(void)
+{
+    sys_close(listener.fd);
+    for (struct guest *guest = guests; guest; guest = guest->next)
+        sys_close(guest->watch.fd);
+    guests = NULL;
+}

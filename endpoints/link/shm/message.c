@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* Control messages: fixed records over SOCK_SEQPACKET, with descriptors in the first one. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "core/sys.h"
+#include "link/shm/shm.h"
+
+enum { SEND_WAIT_MS = 1000 };
+
+static void attach_fds(struct msghdr *header, void *control, const int *fds, unsigned count)
+{
+    header->msg_control = control;
+    header->msg_controllen = CMSG_SPACE(count * sizeof(int));
+    struct cmsghdr *rights = CMSG_FIRSTHDR(header);
+    rights->cmsg_level = SOL_SOCKET;
+    rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = CMSG_LEN(count * sizeof(int));
+    memcpy(CMSG_DATA(rights), fds, count * sizeof(int));
+}
+
+int msg_send(int fd, const struct shm_msg *msg, const void *payload, size_t length, const int *fds,
+             unsigned fd_count, bool wait)
+{
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
+    struct iovec parts[2] = {{(void *)msg, sizeof(*msg)}, {(void *)payload, length}};
+    struct msghdr header = {.msg_iov = parts, .msg_iovlen = length ? 2 : 1};
+
+    if (fd_count)
+        attach_fds(&header, control, fds, fd_count);
+    while (sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+        struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
+
+        if (errno == EINTR)
+            continue;
+        if ((errno != EAGAIN && errno != ENOBUFS) || !wait || poll(&poll_fd, 1, SEND_WAIT_MS) <= 0)
+            return -errno;
+    }
+    return 0;
+}
+
+static void take_fds(struct msghdr *header, int fds_out[2])
+{
+    struct cmsghdr *rights = CMSG_FIRSTHDR(header);
+
+    fds_out[0] = fds_out[1] = -1;
+    if (!rights || rights->cmsg_level != SOL_SOCKET || rights->cmsg_type != SCM_RIGHTS)
+        return;
+    size_t bytes = rights->cmsg_len - CMSG_LEN(0);
+    memcpy(fds_out, CMSG_DATA(rights), bytes < 2 * sizeof(int) ? bytes : 2 * sizeof(int));
+}
+
+ssize_t msg_receive(int fd, struct shm_msg *msg, void *payload, size_t room, int fds_out[2])
+{
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
+    struct iovec parts[2] = {{msg, sizeof(*msg)}, {payload, room}};
+    struct msghdr header = {.msg_iov = parts,
+                            .msg_iovlen = 2,
+                            .msg_control = control,
+                            .msg_controllen = sizeof(control)};
+    ssize_t got = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+    if (got < 0)
+        return errno == EAGAIN || errno == EINTR ? -EAGAIN : -ENOTCONN;
+    take_fds(&header, fds_out);
+    if (got < (ssize_t)sizeof(*msg)) {
+        sys_close(fds_out[0]);
+        sys_close(fds_out[1]);
+        return -ENOTCONN; /* closed, or not one of us */
+    }
+    return got - (ssize_t)sizeof(*msg);
+}
+
+/* Read-only: what lies there is its owner's. A file of another size would fault under our feet. */
+int map_arena_of(int fd, char **arena_out)
+{
+    struct stat status;
+
+    if (fd < 0 || fstat(fd, &status) || (uint64_t)status.st_size != PUB_ARENA_SIZE)
+        return -EPROTO;
+    void *arena = mmap(NULL, PUB_ARENA_SIZE, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (arena == MAP_FAILED)
+        return -errno;
+    madvise(arena, PUB_ARENA_SIZE, MADV_DONTDUMP);
+    madvise(arena, PUB_ARENA_SIZE, MADV_DONTFORK);
+    const struct pub_header *header = arena;
+    if (header->magic != PUB_MAGIC || header->version != PUB_VERSION) {
+        munmap(arena, PUB_ARENA_SIZE);
+        return -EPROTO;
+    }
+    *arena_out = arena;
+    return 0;
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The same-host link inside.
+ *
+ *   this process (initiator)                     another process (target)
+ *   struct peer  ---- socket: requests ---->     struct guest
+ *      |  its arena, read-only                      |  our arena, read-only
+ *      |  its shared pages, read-write              `- lanes we write, its CQs poll
+ *      `- lanes (in our arena)
+ *
+ * A process that wants to send to another connects to that one's socket; each direction has its own
+ * connection. The engine threads do the talking; the data path only reads what they have set up:
+ * peer pointers are published once ready and freed only when no queue pair can hold them.
+ */
+#ifndef VIADUCT_LINK_SHM_SHM_H
+#define VIADUCT_LINK_SHM_SHM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/state.h"
+#include "core/thread.h"
+#include "link/shm/share.h"
+
+enum { SHM_PAYLOAD_MAX = 32768 };
+
+enum shm_type {
+    SHM_HELLO = 1,  /* both ways, with descriptors: arena, mem */
+    SHM_LANE_OPEN,  /* initiator: cq, gen; offset, entries of the ring */
+    SHM_LANE_READY, /* target: cq, gen; offset of the head; status */
+    SHM_EVENT,      /* initiator: the CQ is armed and has news */
+    SHM_DRAIN,      /* initiator: my lane to the CQ is full */
+    SHM_QP_ERROR,   /* initiator: your queue pair must go to error; value: ibv_event_type + 1 */
+    SHM_SRQ_LIMIT,  /* initiator: some SRQ fell below its limit */
+    SHM_SHARE,      /* initiator: I keep reaching these pages: share them */
+    SHM_EXECUTE,    /* initiator: move or compute this for me; payload with writes */
+    SHM_EXECUTED,   /* target: status, value; payload with reads */
+};
+
+enum shm_op { SHM_OP_WRITE, SHM_OP_READ, SHM_OP_CAS, SHM_OP_ADD };
+
+/* Every message is one of these, then its payload, in one SOCK_SEQPACKET record. */
+struct shm_msg {
+    uint32_t type;
+    uint32_t index; /* CQ or queue pair */
+    uint32_t gen;   /* CQ gen, queue pair cookie, or flags of HELLO */
+    int32_t status;
+    uint64_t id;
+    uint64_t offset; /* or address */
+    uint64_t length;
+    uint64_t value[2];
+    uint32_t key;
+    uint32_t op;
+};
+
+/* A process we send to. Engine thread writes; the data path reads after `ready` (acquire). */
+struct peer {
+    struct watch watch; /* .fd: our connection */
+    uint32_t slot;
+    _Atomic bool ready;
+    _Atomic bool dead;
+    bool self;
+    int pid;
+    char *arena;
+    struct share_view view;
+    _Atomic(struct shm_lane *) lanes;
+    _Atomic uint32_t asked; /* share requests so far, to space them */
+    _Atomic bool no_process_vm; /* the kernel refuses: the target must execute */
+};
+
+struct shm_lane {
+    struct lane_out out;
+    _Atomic(struct shm_lane *) next;
+    _Atomic(struct shm_lane *) gone_next;
+    _Atomic uint32_t announced; /* pub_cq.armed we have told of */
+    _Atomic int state;          /* enum lane_state */
+    struct peer *peer;
+};
+
+enum lane_state { LANE_WANTED, LANE_ASKED, LANE_READY, LANE_REFUSED };
+
+/* ---- peer.c: processes we send to ---- */
+/* Data path: the peer if it is ready; else NULL, and the engine has been asked to connect. */
+struct peer *peer_get(uint32_t slot);
+/* Data path: the lane to its CQ if it is ready; else NULL, and it has been asked for. */
+struct shm_lane *peer_lane(struct peer *peer, uint32_t cq, uint32_t gen);
+/* Data path: false if the socket is full or gone (try later, or let it be). */
+bool peer_send(struct peer *peer, const struct shm_msg *msg, const void *payload, size_t length);
+void peer_progress(void);
+int peer_open(void);
+void peer_after_fork(void);
+/* Run on every process that is there, without waiting; false: some are not reachable yet. */
+bool peer_each(bool (*visit)(struct peer *peer, void *argument), void *argument);
+void peer_reach_all(void);
+
+/* A checked pointer into the peer's arena: NULL if [offset, offset + size) is not inside. */
+static inline void *peer_ptr(const struct peer *peer, uint64_t offset, uint64_t size)
+{
+    if (offset % 8 || offset >= PUB_ARENA_SIZE || size > PUB_ARENA_SIZE - offset)
+        return NULL;
+    return peer->arena + offset;
+}
+
+static inline const struct pub_header *peer_header(const struct peer *peer)
+{
+    return (const struct pub_header *)(const void *)peer->arena;
+}
+
+/* ---- guest.c: processes that send to us ---- */
+int guest_open(void);
+void guest_after_fork(void);
+/* Pass over the busy words of what every guest (or the one of a slot) has, until all were seen free. */
+void guest_quiesce(uint32_t qpn);
+void guest_quiesce_own(void); /* only our own queue pairs as initiators */
+/* A process is gone: our queue pairs that were connected to a live one of it fail. died.c */
+void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer);
+
+/* ---- message.c ---- */
+int msg_send(int fd, const struct shm_msg *msg, const void *payload, size_t length, const int *fds,
+             unsigned fd_count, bool wait);
+/* Bytes of payload, or negative errno; -ENOTCONN: the other end is gone. fds_out gets -1 or fds. */
+ssize_t msg_receive(int fd, struct shm_msg *msg, void *payload, size_t room, int fds_out[2]);
+int map_arena_of(int fd, char **arena_out);
+
+/* ---- execute_here.c: what a guest may ask us to do for it ---- */
+void execute_here(const struct shm_msg *ask, const void *payload, struct shm_msg *answer,
+                  void *reply_payload, size_t *reply_length);
+
+/* ---- target.c ---- */
+/* Data path, busy held: make qp's target good, or say why not yet (qp->stall). */
+bool target_reach(struct qp *qp, struct target *target);
+struct target *target_of_datagram(struct qp *qp, const struct ah *ah, uint32_t qpn);
+/* The owner's address behind a key, or 0 if the access is refused (IBTA 9.7.4.1.3). */
+uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint64_t addr,
+                   uint64_t length, unsigned access);
+
+/* ---- move.c ---- */
+enum move { MOVE_DONE, MOVE_STALL, MOVE_FAULT };
+/* One contiguous piece between our memory and the peer's. STALL: qp->stall says for what. */
+enum move move_out(struct qp *qp, struct peer *peer, uint64_t to, const void *from, uint64_t length);
+enum move move_in(struct qp *qp, struct peer *peer, void *to, uint64_t from, uint64_t length);
+enum move move_atomic(struct qp *qp, struct peer *peer, uint64_t at, const struct ibv_send_wr *wr,
+                      uint64_t *before_out);
+
+/* ---- deliver.c: receive completions at the target ---- */
+struct delivery {
+    uint8_t opcode, status, flags, sl;
+    uint32_t byte_len, imm, slot;
+    const void *inline_data; /* or NULL */
+    uint32_t inline_length;
+};
+/* False: the lane is full; qp->stall says so. */
+bool deliver(struct qp *qp, struct target *target, const struct delivery *delivery);
+/* The target's queue pair must go to error; it raises event - 1, or nothing. */
+void tell_error(struct target *target, int event);
+void tell_srq(struct target *target);
+
+/* ---- execute.c, datagram.c ---- */
+enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
+                         enum ibv_wc_status *status);
+enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
+                          enum ibv_wc_status *status);
+/* Total length of the WQE's local elements, checked against our keys: false, *status says why. */
+bool local_length(const struct qp *qp, const struct ibv_send_wr *wr, unsigned access,
+                  uint64_t *length_out, enum ibv_wc_status *status);
+/* Our memory behind one element; good after local_length(). */
+void *local_memory(const struct qp *qp, const struct ibv_send_wr *wr, const struct ibv_sge *sge,
+                   unsigned access);
+/* The next receive of the target: its elements and slot; false: there is none. Shared rings are
+ * claimed for good (qp->claimed); an exclusive one moves with receive_taken(). */
+bool receive_next(struct qp *qp, struct target *target, const struct pub_sge **sges_out,
+                  uint32_t *slot_out);
+void receive_taken(struct qp *qp, struct target *target);
+
+#endif
