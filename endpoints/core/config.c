@@ -3,6 +3,7 @@
 #include "core/config.h"
 
 #include "core/config_host.h"
+#include "core/digest.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -41,25 +42,15 @@ __attribute__((format(printf, 2, 3))) static int nics_refuse(const struct parse 
     return -EINVAL;
 }
 
-/* FNV-1a, 64 bits: enough to tell a handful of names and addresses apart. */
-static uint64_t hash_bytes(uint64_t hash, const void *data, size_t len)
-{
-    const uint8_t *bytes = data;
-
-    for (size_t i = 0; i < len; i++)
-        hash = (hash ^ bytes[i]) * 0x100000001b3u;
-    return hash;
-}
-
 /*
  * A GUID in the form of an EUI-64 that was made from 48 bits (ff:fe in the middle), with the
  * universal/local and group bits clear: it is ours, not a vendor's (RFC 4291, appendix A).
  */
 static uint64_t nic_make_guid(const char *name, const uint8_t address[16])
 {
-    uint64_t hash = hash_bytes(0xcbf29ce484222325u, name, strlen(name) + 1);
+    uint64_t hash = digest_text(DIGEST_INIT, name);
 
-    hash = hash_bytes(hash, address, 16);
+    hash = digest_bytes(hash, address, 16);
     hash ^= hash >> 32; /* the low bits of FNV are its best ones: let the high ones have some */
     return (hash & 0xfcffff0000ffffffu) | 0x000000fffe000000u;
 }

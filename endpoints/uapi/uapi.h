@@ -84,9 +84,9 @@ size_t sysfs_unmap(char *path, size_t len);
 
 /* The NIC whose device node the file is that a real stat call has described; NULL if none. */
 const struct nic *sysfs_node(dev_t dev, ino_t ino);
-/* Make of a stat result what the kernel would have said of our device file. */
-void sysfs_fill_node(const struct nic *nic, struct stat *st);
 dev_t sysfs_rdev(const struct nic *nic);
+/* Make of a stat result what the kernel would have said of the device file. */
+void sysfs_fill_node(dev_t rdev, struct stat *st);
 /* "/dev/infiniband/uverbsN" */
 void sysfs_node_path(const struct nic *nic, char *out, size_t out_size);
 void sysfs_after_fork(void);
