@@ -177,19 +177,30 @@ void traffic_expected(void)
 
 struct pair *pair_open2(enum topology topology, const struct side_opt *a, const struct side_opt *b)
 {
+    static const struct side_opt all_default = { .type = IBV_QPT_RC };
     static const enum t_peer_kind kinds[] = { T_PROCESS, T_THREAD, T_INLINE, T_INLINE };
     struct pair *p = calloc(1, sizeof(*p));
 
     T_ASSERT(p != NULL);
+    a = a ? a : &all_default;
+    b = b ? b : &all_default;
     t_defer(free, p);
     p->topology = topology;
     p->a = &p->end[0];
     p->b = topology == SELF ? p->a : &p->end[1];
-    /* The process must be forked before this one opens a device. */
+    /*
+     * The process must be forked before this one opens a device. In one process b comes second:
+     * clean-up goes backwards, and b is on a's context.
+     */
+    if (topology == ONE_PROCESS || topology == SELF) {
+        end_start(p->a, T_INLINE);
+    }
     if (topology != SELF) {
         end_start(p->b, kinds[topology]);
     }
-    end_start(p->a, T_INLINE);
+    if (topology == TWO_PROCESSES || topology == TWO_THREADS) {
+        end_start(p->a, T_INLINE);
+    }
     end_open(p->a, a, NULL);
     if (topology != SELF) {
         end_open(p->b, b, topology == ONE_PROCESS ? p->a : NULL);
@@ -663,7 +674,7 @@ bool e_has_event(struct end *e, enum ibv_event_type type, int q, int ms)
 
 void e_event(struct end *e, enum ibv_event_type type, int q)
 {
-    T_ASSERT(e_has_event(e, type, q, WAIT_MS), "no event '%s'", ibv_event_type_str(type));
+    T_ASSERT(e_has_event(e, type, q, EVENT_MS), "no event '%s'", ibv_event_type_str(type));
 }
 
 void pair_works(struct pair *p, int q)

@@ -34,6 +34,11 @@ enum topology { TWO_PROCESSES, TWO_THREADS, ONE_PROCESS, SELF };
     X(suite, name, two_threads, TWO_THREADS) \
     X(suite, name, one_process, ONE_PROCESS)
 
+/* Those where both ends can be busy at the same time. */
+#define CONCURRENT_TOPOLOGIES(X, suite, name) \
+    X(suite, name, two_processes, TWO_PROCESSES) \
+    X(suite, name, two_threads, TWO_THREADS)
+
 #define STAMP(suite, name, label, value) \
     T_TEST(suite##_##label, name) \
     { \
@@ -57,6 +62,12 @@ __attribute__((constructor)) static inline void has_traffic(void)
     static void suite##_##name(enum topology topology); \
     TOPOLOGIES(STAMP, suite, name) \
     STAMP(suite, name, self, SELF) \
+    static void suite##_##name(enum topology topology)
+
+/* For tests in which both ends run loops of their own. */
+#define T_CONTRACT_CONCURRENT(suite, name) \
+    static void suite##_##name(enum topology topology); \
+    CONCURRENT_TOPOLOGIES(STAMP, suite, name) \
     static void suite##_##name(enum topology topology)
 
 struct end {
@@ -100,7 +111,7 @@ struct post {
 
 /* --- pairs -------------------------------------------------------------------------------------- */
 
-/* Opens both ends and connects queue pair i of one with queue pair i of the other. */
+/* Opens both ends and connects queue pair i of one with that of the other; NULL: all defaults. */
 struct pair *pair_open(enum topology topology, const struct side_opt *opt);
 struct pair *pair_open2(enum topology topology, const struct side_opt *a, const struct side_opt *b);
 void pair_connect(struct pair *p);

@@ -416,7 +416,7 @@ bool side_has_event(struct side *s, enum ibv_event_type type, const void *elemen
 
 void side_wait_event(struct side *s, enum ibv_event_type type, const void *element)
 {
-    T_ASSERT(side_has_event(s, type, element, WAIT_MS), "no event '%s'", ibv_event_type_str(type));
+    T_ASSERT(side_has_event(s, type, element, EVENT_MS), "no event '%s'", ibv_event_type_str(type));
 }
 
 /* --- closing ------------------------------------------------------------------------------------ */

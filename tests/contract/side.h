@@ -24,6 +24,7 @@ enum {
     POST_SGE = 64,
     EVENTS_MAX = 64,
     WAIT_MS = 10000, /* for things that must happen: far more than they take */
+    EVENT_MS = 1000, /* for asynchronous events */
     QUIET_MS = 20,   /* for things that must not: long against any device's latency */
 };
 
