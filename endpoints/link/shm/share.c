@@ -26,7 +26,7 @@
 struct share_owner share_owner = {
     .lock = PTHREAD_MUTEX_INITIALIZER,
     .mem_fd = -1,
-    .tools = NO_TOOLS,
+    .tools = SHARE_NO_TOOLS,
 };
 
 /* ---- bits ---- */
@@ -166,7 +166,7 @@ void share_reset(void)
     share_owner.owned = NULL;
     share_owner.mem_fd = -1;
     share_owner.windows = share_owner.blocks = 0;
-    share_owner.tools = (struct share_tools)NO_TOOLS;
+    share_owner.tools = (struct share_tools)SHARE_NO_TOOLS;
     atomic_store(&share_owner.pages, 0);
     atomic_store(&share_owner.odd_advice, false);
 }
@@ -212,18 +212,25 @@ struct walk {
     struct share_run kept; /* its next pages that must stay private */
 };
 
+void share_tools_close(const struct share_tools *tools)
+{
+    const int fds[] = {tools->uffd, tools->odd_fd, tools->head_fd, tools->pagemap_fd,
+                       tools->maps_fd};
+
+    for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+        if (fds[i] >= 0)
+            sys_close(fds[i]);
+}
+
 static void tools_close(void)
 {
     struct share_tools tools;
 
     pthread_mutex_lock(&share_owner.lock);
     tools = share_owner.tools;
-    share_owner.tools = (struct share_tools)NO_TOOLS;
+    share_owner.tools = (struct share_tools)SHARE_NO_TOOLS;
     pthread_mutex_unlock(&share_owner.lock);
-    const int fds[] = {tools.uffd, tools.odd_fd, tools.pagemap_fd, tools.maps_fd};
-    for (int i = 0; i < 4; i++)
-        if (fds[i] >= 0)
-            sys_close(fds[i]);
+    share_tools_close(&tools);
 }
 
 /* Is the number still our memfd? A program may close descriptors that it does not know. */
@@ -251,8 +258,9 @@ static int tools_open(void)
         error = -errno;
     if (!error) {
         tools->odd_fd = sys_open(path, O_RDWR | O_CLOEXEC, 0);
+        tools->head_fd = sys_open(path, O_RDWR | O_CLOEXEC, 0);
         tools->pagemap_fd = sys_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
-        if (tools->odd_fd < 0 || tools->pagemap_fd < 0)
+        if (tools->odd_fd < 0 || tools->head_fd < 0 || tools->pagemap_fd < 0)
             error = -errno;
         tools->uffd = share_uffd_open();
         if (tools->uffd < 0)

@@ -21,7 +21,7 @@
 
 /* What one exchange works on; lies on its stack. */
 struct exchange {
-    int uffd, mem_fd, map_fd, pagemap_fd;
+    int uffd, mem_fd, map_fd, head_fd, pagemap_fd;
     uint64_t start, end, offset; /* offset: in the memfd */
     int run_count;
     struct share_run runs[SHARE_RUNS_MAX];
@@ -159,19 +159,50 @@ static int exchange(struct exchange *ex)
 }
 
 /*
- * How far one exchange may go: to the end of the block, or, where it was never touched, of all
- * whole blocks that were not.
+ * The C library moves and grows big blocks by mremap(), in realloc(). On a mapping of ours that
+ * would drag other addresses' pages of the memfd along. It refuses a range of several mappings,
+ * though, and then realloc() copies. Such a block begins at a page with this head: size, a multiple
+ * of pages, and the flag for "mapped". That page becomes a mapping of its own.
  */
-static uint64_t piece_end(const struct share_tools *tools, uint64_t start, uint64_t end)
+__attribute__((noinline, no_sanitize("thread"), no_sanitize("address"))) static bool
+is_block_head(uint64_t page)
 {
-    uint64_t block_end = (start | (SHARE_BLOCK - 1)) + 1;
+    const volatile uint64_t *word = (const volatile uint64_t *)(uintptr_t)page;
 
-    if (block_end >= end)
-        return end;
-    uint64_t touched = maps_first_touched(tools->pagemap_fd, start, end);
+    return word[0] == 0 && (word[1] & (SHARE_PAGE - 1)) == 2 && word[1] >> 47 == 0;
+}
+
+/* Up to the first head that comes after start, or only start's page if that is one. */
+static uint64_t cut_at_heads(struct exchange *ex, uint64_t end)
+{
+    int count = maps_touched(ex->pagemap_fd, ex->start, end, ex->runs, SHARE_RUNS_MAX);
+
+    for (int i = 0; i < count; i++)
+        for (uint64_t page = ex->runs[i].start; page < ex->runs[i].end; page += SHARE_PAGE)
+            if (is_block_head(page)) {
+                if (page > ex->start)
+                    return page;
+                ex->map_fd = ex->head_fd;
+                return page + SHARE_PAGE;
+            }
+    return end;
+}
+
+/*
+ * How far one exchange may go: at most to the end of the block, or, where it was never touched, of
+ * all whole blocks that were not.
+ */
+static void find_end(struct exchange *ex, uint64_t end)
+{
+    uint64_t block_end = (ex->start | (SHARE_BLOCK - 1)) + 1;
+    uint64_t touched = maps_first_touched(ex->pagemap_fd, ex->start, end);
+
     if (touched >= end)
-        return end;
-    return touched > block_end ? touched & ~(SHARE_BLOCK - 1) : block_end;
+        ex->end = end;
+    else if (touched >= block_end)
+        ex->end = touched & ~(SHARE_BLOCK - 1);
+    else
+        ex->end = cut_at_heads(ex, block_end < end ? block_end : end);
 }
 
 /* Spare the program the page faults: 1.4 us each, against 0.3 when we take them in one go. */
@@ -199,13 +230,14 @@ int64_t share_exchange(const struct share_tools *tools, int window, uint64_t sta
         .uffd = tools->uffd,
         .mem_fd = share_owner.mem_fd,
         .map_fd = start & SHARE_BLOCK ? tools->odd_fd : share_owner.mem_fd,
+        .head_fd = tools->head_fd,
         .pagemap_fd = tools->pagemap_fd,
         .start = start,
-        .end = piece_end(tools, start, end),
         .offset = share_offset(window, start),
     };
     _Atomic uint64_t *owned = share_owner.owned[window];
 
+    find_end(&ex, end);
     /* What the memfd holds of an earlier life of these addresses must not show in the holes. */
     if (share_bit(owned, start) || share_bits_run(owned, start, ex.end) < ex.end) {
         int error = share_punch(window, start, ex.end);

@@ -123,16 +123,6 @@ static void replace_all(void)
         sys_close(fd);
 }
 
-static void close_inherited(void)
-{
-    const struct share_tools *tools = &share_owner.tools;
-    const int fds[] = {tools->uffd, tools->odd_fd, tools->pagemap_fd, tools->maps_fd};
-
-    for (int i = 0; i < 4; i++)
-        if (fds[i] >= 0)
-            sys_close(fds[i]);
-}
-
 void share_fork_child(void)
 {
     sigset_t before = fork_state.signals;
@@ -144,7 +134,7 @@ void share_fork_child(void)
         sys_close(fork_state.ends[0]);
         sys_close(fork_state.ends[1]);
     }
-    close_inherited();
+    share_tools_close(&share_owner.tools);
     share_reset();
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

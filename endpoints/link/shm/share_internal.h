@@ -15,9 +15,7 @@
 /*
  * One exchange: while it lasts (100 us) other threads that write to these pages wait. Blocks are
  * aligned, and neighbours are mapped through different open files of the memfd, so the kernel never
- * merges them into one mapping. That matters for realloc(): the C library moves or grows big blocks
- * by mremap(), which on one of our mappings would drag other addresses' memfd pages along, and
- * which refuses a range of several mappings; then realloc() copies. Its threshold is 128 KiB.
+ * merges them into one mapping: mremap() by an allocator can't take hold of a big range of ours.
  */
 #define SHARE_BLOCK (128ull << 10)
 /* Mappings are a limited good of the program (65530 by default): we take a quarter at most. */
@@ -33,7 +31,8 @@ struct share_run {
 /* Descriptors that exist only while share_range() or share_collect() runs. */
 struct share_tools {
     int uffd;
-    int odd_fd;     /* the memfd opened a second time, for the odd blocks */
+    int odd_fd;     /* the memfd opened again, for the odd blocks */
+    int head_fd;    /* and again, for pages that must be mappings of their own */
     int pagemap_fd; /* which pages were ever touched */
     int maps_fd;
 };
@@ -55,6 +54,11 @@ struct share_owner {
 };
 
 extern struct share_owner share_owner;
+
+#define SHARE_NO_TOOLS                                                                             \
+    {                                                                                              \
+        -1, -1, -1, -1, -1                                                                         \
+    }
 
 /* ---- share.c ---- */
 
@@ -91,6 +95,7 @@ uint64_t share_bits_run(const _Atomic uint64_t *bits, uint64_t addr, uint64_t en
 int share_punch(int window, uint64_t start, uint64_t end);
 /* As it is before share_init(). */
 void share_reset(void);
+void share_tools_close(const struct share_tools *tools);
 
 /* ---- share_exchange.c ---- */
 

@@ -21,6 +21,7 @@
 
 #include "core/state.h"
 #include "core/thread.h"
+#include "link/link.h"
 #include "link/shm/share.h"
 
 enum { SHM_PAYLOAD_MAX = 32768 };
@@ -142,6 +143,9 @@ enum move move_out(struct qp *qp, struct peer *peer, uint64_t to, const void *fr
 enum move move_in(struct qp *qp, struct peer *peer, void *to, uint64_t from, uint64_t length);
 enum move move_atomic(struct qp *qp, struct peer *peer, uint64_t at, const struct ibv_send_wr *wr,
                       uint64_t *before_out);
+
+/* Fetch-and-add, or compare-and-swap; the value before. */
+uint64_t move_atomic_here(uint64_t *at, bool add, uint64_t operand, uint64_t swap);
 
 /* ---- deliver.c: receive completions at the target ---- */
 struct delivery {

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/* The arena's memfd and its heap: free lists by power of two, fresh memory from the end. */
+#define _GNU_SOURCE
+#include "core/arena.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/sys.h"
+#include "link/shm/share.h"
+
+_Static_assert(sizeof(struct share_map) <= (64ull << 20), "the share map's place in the arena");
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+enum {
+    ORDER_MIN = 6,      /* a cache line */
+    ORDER_PAGE = 12,    /* smaller pieces are cut from pages */
+    ORDER_PUNCH = 16,   /* from here on freed memory is given back to the kernel at once */
+    ORDER_MAX = 33,
+};
+
+/* The free lists live in private memory: peers could read, and nobody may write, the arena. */
+struct free_list {
+    uint64_t *offsets;
+    size_t count, room;
+};
+
+char *arena_base;
+static int memfd = -1;
+static uint64_t fresh; /* heap beyond this was never used */
+static struct free_list free_lists[ORDER_MAX + 1];
+
+int arena_fd(void)
+{
+    return memfd;
+}
+
+static int map_arena(int fd)
+{
+    if (ftruncate(fd, (off_t)PUB_ARENA_SIZE))
+        return -errno;
+    void *base = mmap(NULL, PUB_ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (base == MAP_FAILED)
+        return -errno;
+    madvise(base, PUB_ARENA_SIZE, MADV_DONTDUMP);
+    madvise(base, PUB_ARENA_SIZE, MADV_DONTFORK);
+    /* Best effort: older kernels lack this seal; peers then map read-only by their own will. */
+    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
+    arena_base = base;
+    fresh = PUB_HEAP_OFFSET;
+    return 0;
+}
+
+int arena_open(void)
+{
+    int fd = memfd_create("viaduct-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd < 0)
+        return -errno;
+    int error = map_arena(fd);
+    if (error) {
+        sys_close(fd);
+        return error;
+    }
+    memfd = fd;
+    return 0;
+}
+
+static unsigned order_of(size_t size)
+{
+    unsigned order = ORDER_MIN;
+
+    while (((size_t)1 << order) < size)
+        order++;
+    return order;
+}
+
+static bool free_list_push(struct free_list *list, uint64_t offset)
+{
+    if (list->count == list->room) {
+        size_t room = list->room ? 2 * list->room : 64;
+        uint64_t *offsets = realloc(list->offsets, room * sizeof(*offsets));
+
+        if (!offsets)
+            return false;
+        list->offsets = offsets;
+        list->room = room;
+    }
+    list->offsets[list->count++] = offset;
+    return true;
+}
+
+/* Cut a fresh page into pieces of the order; all but the first go to the free list. */
+static uint64_t cut_page(unsigned order)
+{
+    uint64_t page = fresh;
+
+    fresh += 1ull << ORDER_PAGE;
+    for (uint64_t at = page + (1ull << order); at < fresh; at += 1ull << order)
+        free_list_push(&free_lists[order], at);
+    return page;
+}
+
+static uint64_t take_fresh(unsigned order)
+{
+    uint64_t size = 1ull << (order < ORDER_PAGE ? ORDER_PAGE : order);
+
+    if (size > PUB_ARENA_SIZE - fresh)
+        return 0;
+    if (order < ORDER_PAGE)
+        return cut_page(order);
+    fresh += size;
+    return fresh - size;
+}
+
+void *arena_alloc(size_t size)
+{
+    unsigned order = order_of(size);
+
+    if (order > ORDER_MAX)
+        return NULL;
+    struct free_list *list = &free_lists[order];
+    uint64_t offset = list->count ? list->offsets[--list->count] : take_fresh(order);
+    return offset ? arena_base + offset : NULL;
+}
+
+void arena_free(void *memory, size_t size)
+{
+    if (!memory)
+        return;
+    unsigned order = order_of(size);
+    uint64_t offset = arena_offset(memory);
+
+    if (order < ORDER_PUNCH ||
+        fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                  (off_t)(1ull << order)))
+        memset(memory, 0, (size_t)1 << order);
+    free_list_push(&free_lists[order], offset);
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/* Contexts, protection domains, and what the device says of itself. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/arena.h"
+#include "core/pipe.h"
+#include "core/process.h"
+#include "core/state.h"
+#include "core/table.h"
+
+TABLE(pds, LIMIT_PD);
+
+static struct context *contexts;
+
+int context_open(const struct nic *nic, struct context **context_out)
+{
+    struct context *context;
+    int error = process_open();
+
+    if (error)
+        return error;
+    context = calloc(1, sizeof(*context));
+    if (!context)
+        return -ENOMEM;
+    context->nic = nic;
+    error = pipe_open(&context->async_fd, &context->async_wr, &context->async_peek);
+    if (error) {
+        free(context);
+        return error;
+    }
+    context->next = contexts;
+    contexts = context;
+    *context_out = context;
+    return 0;
+}
+
+static void unlink_context(struct context *context)
+{
+    struct context **at = &contexts;
+
+    while (*at && *at != context)
+        at = &(*at)->next;
+    if (*at)
+        *at = context->next;
+}
+
+static void close_pds(struct context *context)
+{
+    for (uint32_t i = 1; i < pds.high; i++) {
+        struct pd *pd = table_get(&pds, i);
+
+        if (pd && pd->context == context)
+            pd_dealloc(pd);
+    }
+}
+
+void context_close(struct context *context)
+{
+    qp_close_all(context);
+    srq_close_all(context);
+    cq_close_all(context);
+    ah_close_all(context);
+    mr_close_all(context);
+    close_pds(context);
+    channel_close_all(context);
+    pipe_close_ours(context->async_wr, context->async_peek);
+    unlink_context(context);
+    free(context);
+}
+
+/*
+ * What lay in the arena is not mapped here (MADV_DONTFORK): put zeroes in its place, so that a stray
+ * look by the program finds nothing instead of faulting, and forget every object.
+ */
+void core_after_fork(void)
+{
+    if (arena_base)
+        mmap(arena_base, PUB_ARENA_SIZE, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    arena_base = NULL;
+    table_clear(&pds);
+    qp_after_fork();
+    cq_after_fork();
+    srq_after_fork();
+    mr_after_fork();
+    ah_after_fork();
+    contexts = NULL;
+}
+
+int pd_alloc(struct context *context, struct pd **pd_out)
+{
+    struct pd *pd = calloc(1, sizeof(*pd));
+
+    if (!pd)
+        return -ENOMEM;
+    pd->handle = table_take(&pds);
+    if (!pd->handle) {
+        free(pd);
+        return -ENOMEM;
+    }
+    pd->context = context;
+    table_set(&pds, pd->handle, pd);
+    *pd_out = pd;
+    return 0;
+}
+
+int pd_dealloc(struct pd *pd)
+{
+    if (pd->users)
+        return -EBUSY;
+    table_release(&pds, pd->handle);
+    free(pd);
+    return 0;
+}
+
+struct pd *pd_get(uint32_t handle)
+{
+    return table_get(&pds, handle);
+}
+
+static void limits_of_queues(struct ibv_device_attr *attr)
+{
+    attr->max_qp = LIMIT_QP - 1;
+    attr->max_qp_wr = LIMIT_QP_WR;
+    attr->max_sge = LIMIT_SGE;
+    attr->max_sge_rd = LIMIT_SGE;
+    attr->max_cq = LIMIT_CQ - 1;
+    attr->max_cqe = LIMIT_CQE;
+    attr->max_qp_rd_atom = LIMIT_RD_ATOMIC;
+    attr->max_qp_init_rd_atom = LIMIT_RD_ATOMIC;
+    attr->max_res_rd_atom = LIMIT_RD_ATOMIC * (LIMIT_QP - 1);
+    attr->atomic_cap = IBV_ATOMIC_GLOB;
+    attr->max_srq = LIMIT_SRQ - 1;
+    attr->max_srq_wr = LIMIT_SRQ_WR;
+    attr->max_srq_sge = LIMIT_SGE;
+    attr->max_ah = LIMIT_AH - 1;
+}
+
+void device_query(const struct nic *nic, struct ibv_device_attr *attr_out)
+{
+    struct ibv_device_attr *attr = attr_out;
+
+    memset(attr, 0, sizeof(*attr));
+    attr->node_guid = htobe64(nic->guid);
+    attr->sys_image_guid = attr->node_guid;
+    attr->max_mr_size = LIMIT_MR_BYTES;
+    attr->page_size_cap = 0xfffff000;
+    attr->hw_ver = 1;
+    attr->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
+                             IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_MEM_WINDOW |
+                             IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_MEM_MGT_EXTENSIONS |
+                             IBV_DEVICE_BAD_PKEY_CNTR | IBV_DEVICE_BAD_QKEY_CNTR |
+                             IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_PORT_ACTIVE_EVENT;
+    limits_of_queues(attr);
+    attr->max_mr = LIMIT_MR - 1;
+    attr->max_mw = LIMIT_MR - 1;
+    attr->max_pd = LIMIT_PD - 1;
+    attr->max_mcast_grp = LIMIT_MCAST_GROUPS;
+    attr->max_mcast_qp_attach = LIMIT_MCAST_QPS;
+    attr->max_total_mcast_qp_attach = PUB_MCAST_COUNT;
+    attr->max_pkeys = LIMIT_PKEYS;
+    attr->phys_port_cnt = 1;
+}
+
+int port_query(const struct nic *nic, unsigned port, struct ibv_port_attr *attr_out)
+{
+    if (port != 1)
+        return -EINVAL;
+    memset(attr_out, 0, sizeof(*attr_out));
+    attr_out->state = IBV_PORT_ACTIVE;
+    attr_out->max_mtu = IBV_MTU_4096;
+    attr_out->active_mtu = IBV_MTU_4096;
+    attr_out->gid_tbl_len = (int)nic->gid_count;
+    attr_out->port_cap_flags = IBV_PORT_CM_SUP | IBV_PORT_IP_BASED_GIDS;
+    attr_out->max_msg_sz = LIMIT_MSG_BYTES;
+    attr_out->pkey_tbl_len = LIMIT_PKEYS;
+    attr_out->active_width = 2; /* 4X */
+    attr_out->active_speed = 32; /* EDR, 25 Gb/s a lane */
+    attr_out->phys_state = 5;    /* LinkUp */
+    attr_out->link_layer = IBV_LINK_LAYER_ETHERNET;
+    attr_out->flags = IBV_QPF_GRH_REQUIRED;
+    return 0;
+}

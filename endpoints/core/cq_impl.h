@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* Completion queues inside: what cq.c, cq_poll.c and the shm link share. */
+#ifndef VIADUCT_CORE_CQ_IMPL_H
+#define VIADUCT_CORE_CQ_IMPL_H
+
+#include "core/state.h"
+
+enum {
+    LANE_ENTRIES_MIN = 16,
+    /* Small enough to stay in the first-level cache; what does not fit is spilled. */
+    LANE_ENTRIES_MAX = 256,
+};
+
+/* core_lock held */
+int lane_out_init(struct lane_out *lane, uint32_t cqe);
+void lane_out_fini(struct lane_out *lane);
+struct lane_in *lane_in_new(const struct cqe *ring, uint32_t mask, void *guest);
+void lane_in_free(struct lane_in *lane);
+void cq_drop_guest(const void *guest);
+
+/* cq->lock held */
+void cq_drain_locked(struct cq *cq);
+
+/*
+ * An initiator found its lane full: move it to the spill, or, if the CQ as a whole is full, declare
+ * it overrun. core_lock held or not.
+ */
+void cq_make_room(struct cq *cq);
+
+/* Write the time into the completion's last eight bytes. */
+void cqe_stamp(struct cqe *cqe);
+
+/* The engine has something to do for a CQ. */
+void cq_due(void);
+
+/* The lane has room for one more, as far as its owner can tell. lane->lock held. */
+static inline bool lane_has_room(struct lane_out *lane)
+{
+    uint32_t cqe = atomic_load_explicit(&lane->cq->cqe, memory_order_relaxed);
+    uint32_t limit = cqe <= lane->mask ? cqe : lane->mask + 1;
+
+    if (lane->tail - lane->head_seen < limit)
+        return true;
+    lane->head_seen = atomic_load_explicit(lane->head, memory_order_acquire);
+    return lane->tail - lane->head_seen < limit;
+}
+
+/* The place for the next completion; lane_publish() makes it visible. lane->lock held. */
+static inline struct cqe *lane_slot(struct lane_out *lane)
+{
+    return &lane->ring[lane->tail & lane->mask];
+}
+
+static inline void lane_publish(struct lane_out *lane, struct cqe *slot)
+{
+    /* Pairs with the poller's acquire of seq: everything written before becomes visible with it. */
+    atomic_store_explicit(&slot->seq, ++lane->tail, memory_order_release);
+}
+
+#endif

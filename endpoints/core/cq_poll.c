@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: MIT */
+/* Completion queues, data path: pushing to our own lane, polling, arming and announcing. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/cq_impl.h"
+#include "core/mr_bind.h"
+#include "core/state.h"
+#include "core/requester.h"
+
+static uint64_t wall_clock_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+void cqe_stamp(struct cqe *cqe)
+{
+    uint64_t now = wall_clock_ns();
+
+    memcpy(cqe->data + CQE_STAMP_AT, &now, sizeof(now));
+}
+
+/* ---- from a completion line to struct ibv_wc ---- */
+
+static unsigned wc_flags(const struct cqe *cqe)
+{
+    unsigned flags = 0;
+
+    if (cqe->flags & CQE_IMM)
+        flags |= IBV_WC_WITH_IMM;
+    if (cqe->flags & CQE_INV)
+        flags |= IBV_WC_WITH_INV;
+    if (cqe->flags & CQE_GRH)
+        flags |= IBV_WC_GRH;
+    return flags;
+}
+
+/* An initiator may be hostile: every number is checked before it is used. */
+static bool resolve_recv(struct qp *qp, const struct cqe *cqe, struct ibv_wc *wc)
+{
+    struct rq *rq = qp_rq(qp);
+    bool shared = rq->claim;
+
+    if (!rq->wr_ids)
+        return false;
+    if (cqe->flags & CQE_INV)
+        mw_invalidate(qp->qpn, qp->pd, cqe->imm);
+    if (cqe->inline_len && cqe->inline_len <= CQE_INLINE_MAX && cqe->status == IBV_WC_SUCCESS &&
+        !rq_place(rq, cqe->wqe, cqe->data, cqe->inline_len)) {
+        wc->status = IBV_WC_LOC_PROT_ERR;
+        qp_fail(qp, 0);
+    }
+    wc->wr_id = rq_resolve(rq, cqe->wqe, shared);
+    return true;
+}
+
+static void resolve_send(struct qp *qp, const struct cqe *cqe, struct ibv_wc *wc)
+{
+    wc->wr_id = cqe->wr_id;
+    /* Its place in the send queue, and those of unsignalled ones before it, are free now. */
+    atomic_store_explicit(&qp->sq_freed, cqe->wqe, memory_order_release);
+}
+
+/* False: it belongs to a queue pair that is gone or was reset since. */
+static inline bool resolve(const struct cqe *cqe, struct ibv_wc *wc)
+{
+    struct qp *qp = qp_get(cqe->qp & (LIMIT_QP - 1));
+
+    if (!qp || qp->pub->cookie != cqe->qp)
+        return false;
+    wc->status = cqe->status;
+    wc->opcode = cqe->opcode;
+    wc->vendor_err = 0;
+    wc->byte_len = cqe->byte_len;
+    wc->imm_data = cqe->imm;
+    wc->qp_num = qp->qpn;
+    wc->src_qp = cqe->src_qp;
+    wc->wc_flags = wc_flags(cqe);
+    wc->pkey_index = 0;
+    wc->slid = 0;
+    wc->sl = cqe->sl;
+    wc->dlid_path_bits = 0;
+    if (cqe->kind == CQE_RECV)
+        return resolve_recv(qp, cqe, wc);
+    resolve_send(qp, cqe, wc);
+    return true;
+}
+
+static inline const struct cqe *lane_next(const struct lane_in *lane)
+{
+    const struct cqe *cqe = &lane->ring[lane->head & lane->mask];
+
+    return atomic_load_explicit(&cqe->seq, memory_order_acquire) == lane->head + 1 ? cqe : NULL;
+}
+
+static inline void lane_advance(struct lane_in *lane)
+{
+    atomic_store_explicit(&lane->pub->head, ++lane->head, memory_order_release);
+}
+
+/* ---- the spill ---- */
+
+static bool spill_grow(struct spill *spill)
+{
+    uint32_t room = spill->room ? 2 * spill->room : 256;
+    struct completion *ring = malloc(room * sizeof(*ring));
+
+    if (!ring)
+        return false;
+    for (uint32_t i = 0; i < spill->count; i++)
+        ring[i] = spill->ring[(spill->head + i) % spill->room];
+    free(spill->ring);
+    spill->ring = ring;
+    spill->head = 0;
+    spill->room = room;
+    return true;
+}
+
+static bool spill_put(struct spill *spill, const struct completion *completion)
+{
+    if (spill->count == spill->room && !spill_grow(spill))
+        return false;
+    spill->ring[(spill->head + spill->count++) % spill->room] = *completion;
+    spill->total++;
+    return true;
+}
+
+static void spill_get(struct spill *spill, struct completion *completion_out)
+{
+    *completion_out = spill->ring[spill->head];
+    spill->head = (spill->head + 1) % spill->room;
+    spill->count--;
+}
+
+static void cqe_to_completion(struct cq *cq, const struct cqe *cqe, struct completion *completion)
+{
+    completion->timestamp_ns = 0;
+    if (cq->stamp)
+        memcpy(&completion->timestamp_ns, cqe->data + CQE_STAMP_AT, sizeof(uint64_t));
+}
+
+void cq_drain_locked(struct cq *cq)
+{
+    struct completion completion;
+
+    for (unsigned i = 0; i < cq->lane_count; i++) {
+        struct lane_in *lane = cq->lanes[i];
+
+        for (const struct cqe *cqe; (cqe = lane_next(lane)); lane_advance(lane)) {
+            cqe_to_completion(cq, cqe, &completion);
+            if (resolve(cqe, &completion.wc) && !spill_put(&cq->spill, &completion))
+                return;
+        }
+    }
+}
+
+void cq_drain(struct cq *cq)
+{
+    spin_lock(&cq->lock);
+    cq_drain_locked(cq);
+    spin_unlock(&cq->lock);
+}
+
+void cq_set_overrun(struct cq *cq)
+{
+    if (atomic_exchange(&cq->overrun, true))
+        return;
+    atomic_store(&cq->overrun_due, true);
+    cq_due();
+}
+
+void cq_make_room(struct cq *cq)
+{
+    spin_lock(&cq->lock);
+    cq_drain_locked(cq);
+    bool full = cq->spill.count >= cq->cqe;
+    spin_unlock(&cq->lock);
+    if (full)
+        cq_set_overrun(cq);
+}
+
+/* ---- pushing ---- */
+
+static bool push_own(struct cq *cq, const struct cqe *cqe)
+{
+    struct lane_out *lane = &cq->own;
+
+    spin_lock(&lane->lock);
+    bool room = lane_has_room(lane);
+    if (room) {
+        struct cqe *slot = lane_slot(lane);
+
+        memcpy((char *)slot + sizeof(slot->seq), (const char *)cqe + sizeof(cqe->seq),
+               sizeof(*cqe) - sizeof(cqe->seq));
+        if (cq->stamp)
+            cqe_stamp(slot);
+        lane_publish(lane, slot);
+    }
+    spin_unlock(&lane->lock);
+    return room;
+}
+
+void cq_push(struct cq *cq, const struct cqe *cqe)
+{
+    while (!push_own(cq, cqe)) {
+        cq_make_room(cq);
+        if (atomic_load_explicit(&cq->overrun, memory_order_relaxed))
+            return;
+    }
+    if (atomic_load_explicit(&cq->pub->armed, memory_order_relaxed) & CQ_ARMED_MASK)
+        cq_announce(cq);
+}
+
+void cq_push_last(struct cq *cq, const struct completion *completion)
+{
+    spin_lock(&cq->lock);
+    cq_drain_locked(cq);
+    bool fits = cq->spill.count < cq->cqe && !cq->overrun &&
+                spill_put(&cq->spill, completion);
+    spin_unlock(&cq->lock);
+    if (!fits)
+        cq_set_overrun(cq);
+    else if (atomic_load(&cq->pub->armed) & CQ_ARMED_MASK)
+        cq_announce(cq);
+}
+
+/* ---- polling ---- */
+
+static inline int poll_lane(struct lane_in *lane, int n, struct ibv_wc *wc)
+{
+    const struct cqe *cqe;
+    int got = 0;
+
+    while (got < n && (cqe = lane_next(lane))) {
+        if (resolve(cqe, &wc[got]))
+            got++;
+        lane_advance(lane);
+    }
+    return got;
+}
+
+static int poll_spill(struct cq *cq, int n, struct ibv_wc *wc)
+{
+    struct completion completion;
+    int got = 0;
+
+    while (got < n && cq->spill.count) {
+        spill_get(&cq->spill, &completion);
+        if (completion.wc.status != IBV_WC_GENERAL_ERR)
+            wc[got++] = completion.wc;
+    }
+    return got;
+}
+
+int cq_poll(struct cq *cq, int n, struct ibv_wc *wc)
+{
+    requester_poll();
+    spin_lock(&cq->lock);
+    int got = cq->spill.count ? poll_spill(cq, n, wc) : 0;
+    for (unsigned i = 0; i < cq->lane_count && got < n; i++)
+        got += poll_lane(cq->lanes[i], n - got, wc + got);
+    spin_unlock(&cq->lock);
+    return got;
+}
+
+void cq_poll_lock(struct cq *cq)
+{
+    requester_poll();
+    spin_lock(&cq->lock);
+}
+
+void cq_poll_unlock(struct cq *cq)
+{
+    spin_unlock(&cq->lock);
+}
+
+int cq_poll_one(struct cq *cq, struct completion *completion_out)
+{
+    while (cq->spill.count) {
+        spill_get(&cq->spill, completion_out);
+        if (completion_out->wc.status != IBV_WC_GENERAL_ERR)
+            return 1;
+    }
+    for (unsigned i = 0; i < cq->lane_count; i++) {
+        struct lane_in *lane = cq->lanes[i];
+
+        for (const struct cqe *cqe; (cqe = lane_next(lane));) {
+            cqe_to_completion(cq, cqe, completion_out);
+            bool good = resolve(cqe, &completion_out->wc);
+            lane_advance(lane);
+            if (good)
+                return 1;
+        }
+    }
+    return 0;
+}
+
+/* Completions of a queue pair that goes: lanes drop theirs by the cookie, the spill here. */
+void cq_forget_qp(struct cq *cq, struct qp *qp)
+{
+    spin_lock(&cq->lock);
+    for (uint32_t i = 0; i < cq->spill.count; i++) {
+        struct completion *at = &cq->spill.ring[(cq->spill.head + i) % cq->spill.room];
+
+        /* GENERAL_ERR never happens otherwise: it marks what polls must skip. */
+        if (at->wc.qp_num == qp->qpn)
+            at->wc.status = IBV_WC_GENERAL_ERR;
+    }
+    spin_unlock(&cq->lock);
+}
+
+/* ---- arming ---- */
+
+/* From here on every thread of every process on the machine that stored before has been seen. */
+static void fence_everyone(void)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
+}
+
+static uint32_t lane_end(const struct lane_in *lane)
+{
+    uint32_t end = lane->head;
+
+    while (end - lane->head <= lane->mask &&
+           atomic_load_explicit(&lane->ring[end & lane->mask].seq, memory_order_acquire) == end + 1)
+        end++;
+    return end;
+}
+
+int cq_arm(struct cq *cq, bool solicited_only)
+{
+    spin_lock(&cq->lock);
+    uint32_t armed = atomic_load(&cq->pub->armed);
+    uint32_t kind = solicited_only && (armed & CQ_ARMED_MASK) != CQ_ARMED ? CQ_ARMED_SOLICITED
+                                                                          : CQ_ARMED;
+    for (unsigned i = 0; i < cq->lane_count; i++)
+        cq->lanes[i]->armed_from = lane_end(cq->lanes[i]);
+    cq->spill_armed_from = cq->spill.total;
+    atomic_store(&cq->pub->armed, ((armed & ~(uint32_t)CQ_ARMED_MASK) + CQ_ARMED_STEP) | kind);
+    spin_unlock(&cq->lock);
+    /*
+     * Pairs with pushers, which store seq and then load armed without a fence: after this either we
+     * see their completion (the program polls after arming), or they see that we are armed.
+     */
+    fence_everyone();
+    return 0;
+}
+
+static bool qualifies(const struct cqe *cqe, uint32_t kind)
+{
+    return kind == CQ_ARMED || (cqe->flags & CQE_SOLICITED) || cqe->status != IBV_WC_SUCCESS;
+}
+
+static bool lane_has_news(const struct lane_in *lane, uint32_t kind)
+{
+    uint32_t end = lane_end(lane);
+    uint32_t from = (int32_t)(lane->armed_from - lane->head) > 0 ? lane->armed_from : lane->head;
+
+    for (; (int32_t)(end - from) > 0; from++) {
+        if (qualifies(&lane->ring[from & lane->mask], kind))
+            return true;
+    }
+    return false;
+}
+
+static bool has_news(struct cq *cq, uint32_t kind)
+{
+    /* What was spilled may have been solicited or not: announce, an extra event does no harm. */
+    if (cq->spill.total > cq->spill_armed_from)
+        return true;
+    for (unsigned i = 0; i < cq->lane_count; i++) {
+        if (lane_has_news(cq->lanes[i], kind))
+            return true;
+    }
+    return false;
+}
+
+void cq_announce(struct cq *cq)
+{
+    spin_lock(&cq->lock);
+    uint32_t armed = atomic_load(&cq->pub->armed);
+    uint32_t kind = armed & CQ_ARMED_MASK;
+    if (kind && cq->channel && has_news(cq, kind)) {
+        if (channel_write(cq->channel, cq->user_handle, &cq->comp_events)) {
+            atomic_store(&cq->pub->armed, armed & ~(uint32_t)CQ_ARMED_MASK);
+        } else {
+            atomic_store(&cq->event_due, true);
+        }
+    }
+    spin_unlock(&cq->lock);
+}

@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory regions and windows: the key table (IBTA 10.6). A key is index << 8 | variant; lkey and
+ * rkey are the same number. The entry in the arena is what initiators check; clearing its key and
+ * waiting for them (quiesce) makes a deregistration final.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/arena.h"
+#include "core/mr_bind.h"
+#include "core/state.h"
+#include "core/table.h"
+#include "link/link.h"
+#include "link/shm/share.h"
+
+enum {
+    KEY_VARIANTS = 256,
+    ACCESS_REMOTE = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC,
+    ACCESS_KNOWN = IBV_ACCESS_LOCAL_WRITE | ACCESS_REMOTE | IBV_ACCESS_MW_BIND |
+                   IBV_ACCESS_ZERO_BASED | IBV_ACCESS_HUGETLB | IBV_ACCESS_OPTIONAL_RANGE,
+    /* which of the two an entry is */
+    ENTRY_MR = 0,
+    ENTRY_MW = 1,
+};
+
+/* What the table holds: a region or a window. */
+struct entry {
+    int kind;
+    union {
+        struct mr mr;
+        struct mw mw;
+    };
+};
+
+TABLE(keys, LIMIT_MR);
+static uint8_t variants[LIMIT_MR];
+
+static struct entry *entry_get(uint32_t index, int kind)
+{
+    struct entry *entry = table_get(&keys, index);
+
+    return entry && entry->kind == kind ? entry : NULL;
+}
+
+struct mr *mr_get(uint32_t handle)
+{
+    struct entry *entry = entry_get(handle, ENTRY_MR);
+
+    return entry ? &entry->mr : NULL;
+}
+
+struct mw *mw_get(uint32_t handle)
+{
+    struct entry *entry = entry_get(handle, ENTRY_MW);
+
+    return entry ? &entry->mw : NULL;
+}
+
+static struct entry *entry_new(int kind, uint32_t *index_out, uint32_t *key_out)
+{
+    struct entry *entry = calloc(1, sizeof(*entry));
+
+    if (!entry)
+        return NULL;
+    uint32_t index = table_take(&keys);
+    if (!index) {
+        free(entry);
+        return NULL;
+    }
+    entry->kind = kind;
+    *index_out = index;
+    *key_out = index << 8 | ++variants[index];
+    return entry;
+}
+
+static void publish(const struct mr *mr)
+{
+    struct pub_mr *pub = arena_mr(mr->handle);
+
+    pub->pd = mr->pd->handle;
+    pub->iova = mr->iova;
+    pub->length = mr->length;
+    pub->addr = mr->addr;
+    pub->access = mr->access;
+    pub->qpn = 0;
+    atomic_store_explicit(&pub->key, mr->key, memory_order_release);
+}
+
+/* On return no initiator uses the entry any more. */
+static void retract(uint32_t index)
+{
+    atomic_store_explicit(&arena_mr(index)->key, 0, memory_order_seq_cst);
+    link_shm.quiesce(NULL);
+}
+
+static int check_access(unsigned access)
+{
+    if (access & IBV_ACCESS_ON_DEMAND)
+        return -EOPNOTSUPP;
+    if (access & ~(unsigned)ACCESS_KNOWN)
+        return -EINVAL;
+    /* IBTA 10.6.3.1: the remote may not be allowed more than the owner */
+    if ((access & (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)) &&
+        !(access & IBV_ACCESS_LOCAL_WRITE))
+        return -EINVAL;
+    return 0;
+}
+
+/* Touch the page's mapping without changing it. Kernels before 5.14 can't say: then no error. */
+static int probe_page(uint64_t addr, bool write)
+{
+    uint64_t page = addr & ~(SHARE_PAGE - 1);
+
+    if (madvise((void *)page, SHARE_PAGE, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0)
+        return 0;
+    return errno == EFAULT || errno == ENOMEM ? -EFAULT : 0;
+}
+
+static int check_memory(uint64_t addr, uint64_t length, unsigned access)
+{
+    uint64_t first = addr & ~(SHARE_PAGE - 1);
+    bool write = access & IBV_ACCESS_LOCAL_WRITE;
+
+    if (length == 0 || addr + length < addr || length > LIMIT_MR_BYTES)
+        return -EINVAL;
+    if (msync((void *)first, addr + length - first, MS_ASYNC))
+        return -EFAULT;
+    int error = probe_page(addr, write);
+    return error ? error : probe_page(addr + length - 1, write);
+}
+
+static int check_iova(uint64_t addr, uint64_t iova, uint64_t length)
+{
+    if ((addr ^ iova) & (SHARE_PAGE - 1))
+        return -EINVAL;
+    return iova + length < iova ? -EINVAL : 0;
+}
+
+static int check_all(uint64_t addr, uint64_t length, uint64_t iova, unsigned access)
+{
+    int error = check_access(access);
+
+    if (!error)
+        error = check_memory(addr, length, access);
+    return error ? error : check_iova(addr, iova, length);
+}
+
+int mr_reg(struct pd *pd, uint64_t addr, uint64_t length, uint64_t iova, unsigned access,
+           struct mr **mr_out)
+{
+    uint32_t index, key;
+    int error = check_all(addr, length, iova, access);
+
+    if (error)
+        return error;
+    struct entry *entry = entry_new(ENTRY_MR, &index, &key);
+    if (!entry)
+        return -ENOMEM;
+    entry->mr = (struct mr){
+        .handle = index,
+        .key = key,
+        .context = pd->context,
+        .pd = pd,
+        .addr = addr,
+        .iova = iova,
+        .length = length,
+        .access = access,
+    };
+    pd->users++;
+    publish(&entry->mr);
+    table_set(&keys, index, entry);
+    *mr_out = &entry->mr;
+    return 0;
+}
+
+static int rereg_check(const struct mr *mr, unsigned flags, const struct mr *want)
+{
+    if (!flags || flags & ~(unsigned)(IBV_REREG_MR_CHANGE_TRANSLATION | IBV_REREG_MR_CHANGE_PD |
+                                      IBV_REREG_MR_CHANGE_ACCESS))
+        return -EINVAL;
+    if (mr->windows)
+        return -EBUSY;
+    int error = check_access(want->access);
+    if (error)
+        return error;
+    error = check_memory(want->addr, want->length, want->access);
+    return error ? error : check_iova(want->addr, want->iova, want->length);
+}
+
+/* The keys change: whoever uses the old ones from now on is refused (IBTA 11.2.8.4). */
+int mr_rereg(struct mr *mr, unsigned flags, struct pd *pd, uint64_t addr, uint64_t length,
+             uint64_t iova, unsigned access)
+{
+    struct mr want = *mr;
+
+    if (flags & IBV_REREG_MR_CHANGE_TRANSLATION) {
+        want.addr = addr;
+        want.length = length;
+        want.iova = iova;
+    }
+    if (flags & IBV_REREG_MR_CHANGE_PD)
+        want.pd = pd;
+    if (flags & IBV_REREG_MR_CHANGE_ACCESS)
+        want.access = access;
+    int error = rereg_check(mr, flags, &want);
+    if (error)
+        return error;
+    retract(mr->handle);
+    if (flags & IBV_REREG_MR_CHANGE_TRANSLATION)
+        share_forget(mr->addr, mr->length);
+    mr->pd->users--;
+    want.pd->users++;
+    want.key = mr->handle << 8 | ++variants[mr->handle];
+    *mr = want;
+    publish(mr);
+    return 0;
+}
+
+int mr_dereg(struct mr *mr)
+{
+    if (mr->windows)
+        return -EBUSY;
+    retract(mr->handle);
+    share_forget(mr->addr, mr->length);
+    mr->pd->users--;
+    table_release(&keys, mr->handle);
+    free((char *)mr - offsetof(struct entry, mr));
+    return 0;
+}
+
+int mw_alloc(struct pd *pd, enum ibv_mw_type type, struct mw **mw_out)
+{
+    uint32_t index, key;
+
+    if (type != IBV_MW_TYPE_1 && type != IBV_MW_TYPE_2)
+        return -EINVAL;
+    struct entry *entry = entry_new(ENTRY_MW, &index, &key);
+    if (!entry)
+        return -ENOMEM;
+    entry->mw = (struct mw){
+        .handle = index, .key = key, .type = type, .context = pd->context, .pd = pd};
+    pd->users++;
+    table_set(&keys, index, entry);
+    *mw_out = &entry->mw;
+    return 0;
+}
+
+/* Data path. Whoever is using the window right now is waited for when its region goes. */
+static bool mw_unbind(struct mw *mw)
+{
+    atomic_store(&arena_mr(mw->handle)->key, 0);
+    struct mr *mr = atomic_exchange(&mw->mr, NULL);
+    if (mr)
+        atomic_fetch_sub(&mr->windows, 1);
+    return mr;
+}
+
+int mw_dealloc(struct mw *mw)
+{
+    mw_unbind(mw);
+    link_shm.quiesce(NULL);
+    mw->pd->users--;
+    table_release(&keys, mw->handle);
+    free((char *)mw - offsetof(struct entry, mw));
+    return 0;
+}
+
+void mr_close_all(struct context *context)
+{
+    for (int kind = ENTRY_MW; kind >= ENTRY_MR; kind--) {
+        for (uint32_t i = 1; i < keys.high; i++) {
+            struct entry *entry = entry_get(i, kind);
+
+            if (!entry || (kind == ENTRY_MW ? entry->mw.context : entry->mr.context) != context)
+                continue;
+            if (kind == ENTRY_MW)
+                mw_dealloc(&entry->mw);
+            else
+                mr_dereg(&entry->mr);
+        }
+    }
+}
+
+void mr_after_fork(void)
+{
+    table_clear(&keys);
+}
+
+void *mr_local(uint32_t pd, uint32_t lkey, uint64_t addr, uint64_t length, unsigned access)
+{
+    uint32_t index = lkey >> 8;
+
+    if (index >= LIMIT_MR)
+        return NULL;
+    const struct pub_mr *pub = arena_mr(index);
+    if (atomic_load_explicit(&pub->key, memory_order_acquire) != lkey || pub->pd != pd)
+        return NULL;
+    if ((pub->access & access) != access || pub->qpn)
+        return NULL;
+    if (addr < pub->iova || length > pub->length || addr - pub->iova > pub->length - length)
+        return NULL;
+    return (void *)(pub->addr + (addr - pub->iova));
+}
+
+/* ---- binding, from the send queue ---- */
+
+static bool bind_allowed(const struct mw *mw, const struct mr *mr,
+                         const struct ibv_mw_bind_info *info)
+{
+    if (info->length > mr->length || info->addr < mr->iova ||
+        info->addr - mr->iova > mr->length - info->length)
+        return false;
+    /* IBTA 10.6.7.2.2: a window that may be written needs a region with local write */
+    if ((info->mw_access_flags & (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)) &&
+        !(mr->access & IBV_ACCESS_LOCAL_WRITE))
+        return false;
+    return (mr->access & IBV_ACCESS_MW_BIND) && mr->pd == mw->pd;
+}
+
+static void window_publish(const struct mw *mw, const struct ibv_mw_bind_info *info)
+{
+    const struct mr *mr = atomic_load(&mw->mr);
+    struct pub_mr *pub = arena_mr(mw->handle);
+    bool zero_based = info->mw_access_flags & IBV_ACCESS_ZERO_BASED;
+
+    pub->pd = mw->pd->handle;
+    pub->iova = zero_based ? 0 : info->addr;
+    pub->length = info->length;
+    pub->addr = mr->addr + (info->addr - mr->iova);
+    pub->access = info->mw_access_flags & ACCESS_REMOTE;
+    pub->qpn = mw->type == IBV_MW_TYPE_2 ? mw->qpn : 0;
+    atomic_store_explicit(&pub->key, mw->key, memory_order_release);
+}
+
+enum ibv_wc_status mw_bind(uint32_t qpn, uint32_t pd, uint32_t handle, uint32_t new_key,
+                           uint32_t mr_handle, const struct ibv_mw_bind_info *info)
+{
+    struct mw *mw = mw_get(handle);
+    struct mr *mr = mr_get(mr_handle);
+
+    if (!mw || mw->pd->handle != pd || (new_key >> 8) != mw->handle)
+        return IBV_WC_MW_BIND_ERR;
+    /* a bound type 2 window must be invalidated first; a type 1 one may be bound again */
+    if (mw->type == IBV_MW_TYPE_2 && mw->mr)
+        return IBV_WC_MW_BIND_ERR;
+    if (info->length && (!mr || !bind_allowed(mw, mr, info)))
+        return IBV_WC_MW_BIND_ERR;
+    mw_unbind(mw);
+    mw->key = new_key;
+    variants[mw->handle] = (uint8_t)new_key;
+    if (!info->length)
+        return IBV_WC_SUCCESS; /* bound to nothing: type 1's way to unbind */
+    mw->qpn = qpn;
+    atomic_fetch_add(&mr->windows, 1);
+    atomic_store(&mw->mr, mr);
+    window_publish(mw, info);
+    return IBV_WC_SUCCESS;
+}
+
+bool mw_invalidate(uint32_t qpn, uint32_t pd, uint32_t rkey)
+{
+    struct mw *mw = mw_get(rkey >> 8);
+
+    if (!mw || mw->key != rkey || mw->type != IBV_MW_TYPE_2)
+        return false;
+    return mw->pd->handle == pd && mw->qpn == qpn && mw_unbind(mw);
+}

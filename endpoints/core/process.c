@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Slots: runtime_dir/slot-NNNN.lock is locked as long as its process lives (the kernel lets go of it
+ * on death), slot-NNNN.sock is where peers call. Whoever gets the lock cleans up what is left.
+ */
+#define _GNU_SOURCE
+#include "core/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/arena.h"
+#include "core/state.h"
+#include "core/sys.h"
+#include "core/requester.h"
+#include "core/thread.h"
+#include "link/link.h"
+#include "link/shm/share.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static bool opened;
+static uint32_t slot;
+static int lock_fd = -1, runtime_fd = -1;
+
+void core_lock(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+bool core_try_lock(void)
+{
+    return pthread_mutex_trylock(&lock) == 0;
+}
+
+void core_unlock(void)
+{
+    pthread_mutex_unlock(&lock);
+}
+
+bool process_is_open(void)
+{
+    return opened;
+}
+
+uint32_t process_slot(void)
+{
+    return slot;
+}
+
+int process_runtime_dirfd(void)
+{
+    return runtime_fd;
+}
+
+void process_socket_path(uint32_t number, char *out, size_t size)
+{
+    snprintf(out, size, "/proc/self/fd/%d/slot-%04u.sock", runtime_fd, number);
+}
+
+/* The lock of one slot, or -EAGAIN if a living process has it. */
+static int lock_slot(uint32_t number)
+{
+    char name[32];
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    snprintf(name, sizeof(name), "slot-%04u.lock", number);
+    int fd = openat(runtime_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -errno;
+    if (fcntl(fd, F_SETLK, &whole) == 0)
+        return fd;
+    sys_close(fd);
+    return -EAGAIN;
+}
+
+static int take_slot(void)
+{
+    for (uint32_t number = 1; number < LIMIT_SLOTS; number++) {
+        int fd = lock_slot(number);
+
+        if (fd >= 0) {
+            lock_fd = fd;
+            slot = number;
+            return 0;
+        }
+        if (fd != -EAGAIN)
+            return fd;
+    }
+    return -EAGAIN;
+}
+
+static void publish_nics(struct pub_header *header, const struct config *config)
+{
+    header->nic_count = config->nic_count;
+    for (unsigned i = 0; i < config->nic_count; i++) {
+        const struct nic *nic = &config->nics[i];
+
+        memcpy(header->nics[i].name, nic->name, sizeof(header->nics[i].name));
+        header->nics[i].gid_count = nic->gid_count;
+        for (unsigned gid = 0; gid < nic->gid_count; gid++)
+            memcpy(header->nics[i].gids[gid].raw, nic->gids[gid].raw, 16);
+    }
+}
+
+static void publish(const struct config *config)
+{
+    struct pub_header *header = arena_header();
+
+    header->version = PUB_VERSION;
+    header->slot = slot;
+    header->pid = (uint32_t)getpid();
+    if (getrandom(&header->generation, sizeof(header->generation), 0) < 0)
+        header->generation = now_ns();
+    publish_nics(header, config);
+    prctl(PR_GET_NAME, header->comm);
+    header->magic = PUB_MAGIC;
+}
+
+static void fork_prepare(void)
+{
+    core_lock();
+    share_fork_prepare();
+}
+
+static void fork_parent(void)
+{
+    share_fork_parent();
+    core_unlock();
+}
+
+/* The child has no engine thread, no slot and no queue pairs; its parent's go on without it. */
+static void fork_child(void)
+{
+    share_fork_child();
+    requester_after_fork();
+    link_shm.after_fork();
+    thread_after_fork();
+    core_after_fork();
+    sys_close(lock_fd);
+    sys_close(runtime_fd);
+    lock_fd = runtime_fd = -1;
+    opened = false;
+    slot = 0;
+    pthread_mutex_init(&lock, NULL);
+}
+
+static int open_parts(const struct config *config)
+{
+    int error = take_slot();
+
+    if (!error)
+        error = arena_open();
+    if (error)
+        return error;
+    publish(config);
+    error = share_init(arena_share());
+    if (!error)
+        error = thread_start();
+    return error ? error : link_shm.open();
+}
+
+int process_open(void)
+{
+    const struct config *config = config_get();
+    int error;
+
+    if (opened)
+        return 0;
+    if (!config)
+        return -EINVAL;
+    runtime_fd = open(config->runtime_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (runtime_fd < 0)
+        return -errno;
+    error = open_parts(config);
+    if (error) {
+        sys_close(runtime_fd);
+        return error;
+    }
+    /* Completions are published without a fence: cq_arm() has the kernel fence us instead. */
+    syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
+    /* Debian's default lets same-user processes reach our memory; where Yama does not, allow it. */
+    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+    pthread_atfork(fork_prepare, fork_parent, fork_child);
+    opened = true;
+    return 0;
+}

@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The send queue. A WQE runs where it is posted; one that can't be finished is stored with all that
+ * follow it, and the queue pair goes on the stall list:
+ *
+ *   post --run--> DONE: complete
+ *          `----> STALL: store --> list --> retried by posts, polls and the engine thread, until it
+ *                                           is done or its deadline passes
+ */
+#define _GNU_SOURCE
+#include "core/requester.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/mr_bind.h"
+#include "core/thread.h"
+#include "core/wr.h"
+#include "link/link.h"
+
+enum {
+    ATTACH_FLOOR_NS = 100000000,  /* a peer on a busy machine gets this long to answer */
+    DATAGRAM_WAIT_NS = 200000000, /* UD, UC: then the message counts as lost */
+    RETRY_MIN_NS = 50000,
+    RETRY_MAX_NS = 5000000,
+};
+
+/* Newly stalled queue pairs, pushed by any thread; the list behind it needs core_lock. */
+static _Atomic(struct qp *) newly_stalled;
+static struct qp *stalled;
+static _Atomic uint32_t stalled_count;
+
+/* ---- completing ---- */
+
+static bool is_signalled(const struct qp *qp, const struct ibv_send_wr *wr)
+{
+    return qp->sq_sig_all || (wr->send_flags & IBV_SEND_SIGNALED);
+}
+
+static void push_completion(struct qp *qp, const struct ibv_send_wr *wr, uint32_t position,
+                            enum ibv_wc_status status)
+{
+    struct cqe cqe;
+
+    memset(&cqe, 0, sizeof(cqe));
+    cqe.kind = CQE_SEND;
+    cqe.opcode = (uint8_t)wr_completion_opcode(wr->opcode);
+    cqe.status = (uint8_t)status;
+    cqe.qp = qp->pub->cookie;
+    cqe.wqe = position + 1;
+    cqe.byte_len = wr_byte_len(wr);
+    cqe.wr_id = wr->wr_id;
+    cq_push(qp->send_cq, &cqe);
+}
+
+/* IBTA 10.3.1: an error in the send queue of a connected RC moves to ERR, of UC and UD to SQE. */
+static void fail(struct qp *qp)
+{
+    bool rc = qp->type == IBV_QPT_RC;
+
+    atomic_store(&qp->state, rc ? IBV_QPS_ERR : IBV_QPS_SQE);
+    qp->attr.qp_state = rc ? IBV_QPS_ERR : IBV_QPS_SQE;
+    qp_publish(qp);
+    requester_flush(qp);
+    if (rc)
+        qp_fail(qp, 0);
+}
+
+/* The WQE at the head is over. */
+static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_status status)
+{
+    uint32_t position = qp->sq_head++;
+
+    qp->wqe_done_bytes = 0;
+    qp->rnr_tries = 0;
+    qp->claimed.valid = false;
+    if (status == IBV_WC_SUCCESS) {
+        qp->pub->tx_messages++;
+        if (is_signalled(qp, wr))
+            push_completion(qp, wr, position, status);
+        return;
+    }
+    requester_unstall(qp);
+    push_completion(qp, wr, position, status);
+    fail(qp);
+}
+
+/* ---- running ---- */
+
+static enum ibv_wc_status run_bind(struct qp *qp, const struct ibv_send_wr *wr)
+{
+    const struct ibv_mr *mr = wr->bind_mw.bind_info.mr;
+
+    return mw_bind(qp->qpn, qp->pd, wr->bind_mw.mw->handle, wr->bind_mw.rkey, mr ? mr->handle : 0,
+                   &wr->bind_mw.bind_info);
+}
+
+static enum verdict run(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
+                        enum ibv_wc_status *status)
+{
+    switch (wr->opcode) {
+    case IBV_WR_BIND_MW:
+        *status = run_bind(qp, wr);
+        return VERDICT_DONE;
+    case IBV_WR_LOCAL_INV:
+        *status = mw_invalidate(qp->qpn, qp->pd, wr->invalidate_rkey) ? IBV_WC_SUCCESS
+                                                                     : IBV_WC_MW_BIND_ERR;
+        return VERDICT_DONE;
+    default:
+        return link_shm.execute(qp, wr, ah, status);
+    }
+}
+
+/* ---- stalling ---- */
+
+static uint64_t ack_time_ns(const struct qp *qp)
+{
+    /* IBTA 9.7.6.1.3: 4.096 us * 2^timeout, once and retry_cnt times again; 0 waits for ever */
+    uint64_t once = qp->attr.timeout ? 4096ull << qp->attr.timeout : 0;
+    uint64_t all = once * (qp->attr.retry_cnt + 1u);
+
+    return once && all < ATTACH_FLOOR_NS ? ATTACH_FLOOR_NS : all;
+}
+
+static uint64_t patience_ns(const struct qp *qp)
+{
+    if (qp->type != IBV_QPT_RC)
+        return DATAGRAM_WAIT_NS;
+    if (qp->stall == STALL_ATTACH)
+        return ack_time_ns(qp);
+    if (qp->stall == STALL_RNR && qp->attr.rnr_retry != 7)
+        return wr_rnr_time_ns(qp->target.rnr_timer) * qp->attr.rnr_retry;
+    return 0;
+}
+
+static void list_push(struct qp *qp)
+{
+    if (atomic_exchange(&qp->on_stall_list, true))
+        return;
+    atomic_fetch_add(&stalled_count, 1);
+    qp->stall_next = atomic_load(&newly_stalled);
+    while (!atomic_compare_exchange_weak(&newly_stalled, &qp->stall_next, qp))
+        ;
+}
+
+static uint64_t retry_after_ns(const struct qp *qp)
+{
+    uint64_t shift = qp->rnr_tries < 10 ? qp->rnr_tries : 10;
+    uint64_t wait = (uint64_t)RETRY_MIN_NS << shift;
+
+    return wait < RETRY_MAX_NS ? wait : RETRY_MAX_NS;
+}
+
+/* Note why and since when the head waits; true if it has waited long enough to give up. */
+static bool stall_expired(struct qp *qp, enum stall before)
+{
+    uint64_t now = now_ns();
+
+    if (qp->stall != before) {
+        uint64_t patience = patience_ns(qp);
+
+        qp->stall_since_ns = now;
+        qp->rnr_tries = 0;
+        qp->deadline_ns = patience ? now + patience : UINT64_MAX;
+        if (qp->stall == STALL_RNR) {
+            qp->pub->rnr_waits++;
+            if (!qp->attr.rnr_retry)
+                return true;
+        }
+    }
+    if (now >= qp->deadline_ns)
+        return true;
+    if (now >= qp->retry_at_ns || qp->stall != before) {
+        qp->retry_at_ns = now + retry_after_ns(qp);
+        qp->rnr_tries++;
+    }
+    if (qp->retry_at_ns > qp->deadline_ns)
+        qp->retry_at_ns = qp->deadline_ns;
+    return false;
+}
+
+static enum ibv_wc_status give_up_status(const struct qp *qp)
+{
+    if (qp->type != IBV_QPT_RC)
+        return IBV_WC_SUCCESS; /* unreliable: sent and lost */
+    return qp->stall == STALL_RNR ? IBV_WC_RNR_RETRY_EXC_ERR : IBV_WC_RETRY_EXC_ERR;
+}
+
+/* Run the head WQE. True: it is over. */
+static bool run_head(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah)
+{
+    enum ibv_wc_status status = IBV_WC_SUCCESS;
+    enum stall before = qp->stall;
+
+    qp->stall = STALL_NONE;
+    if (run(qp, wr, ah, &status) == VERDICT_STALL) {
+        if (!stall_expired(qp, before))
+            return false;
+        status = give_up_status(qp);
+        qp->stall = STALL_NONE;
+    }
+    complete(qp, wr, status);
+    return true;
+}
+
+void requester_unstall(struct qp *qp)
+{
+    qp->stall = STALL_NONE;
+    qp->remote_op = 0;
+}
+
+/* ---- the stored queue ---- */
+
+static struct sq_entry *entry_at(struct qp *qp, uint32_t position)
+{
+    size_t at = (position & qp->sq_mask) * qp->sq_entry_size;
+
+    return (struct sq_entry *)(void *)(qp->sq_entries + at);
+}
+
+static char *entry_inline(const struct qp *qp, struct sq_entry *entry)
+{
+    return (char *)(entry->sges + qp->cap.max_send_sge);
+}
+
+static bool has_entries(struct qp *qp)
+{
+    if (!qp->sq_entries)
+        qp->sq_entries = calloc(qp->sq_mask + 1, qp->sq_entry_size);
+    return qp->sq_entries;
+}
+
+static void copy_inline(const struct qp *qp, struct sq_entry *entry, const struct ibv_send_wr *wr)
+{
+    char *to = entry_inline(qp, entry);
+    uint32_t length = 0;
+
+    for (int i = 0; i < wr->num_sge; i++) {
+        memcpy(to + length, (const void *)(uintptr_t)wr->sg_list[i].addr, wr->sg_list[i].length);
+        length += wr->sg_list[i].length;
+    }
+    entry->sges[0] = (struct ibv_sge){.addr = (uintptr_t)to, .length = length};
+    entry->wr.num_sge = 1;
+}
+
+static void store(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
+                  uint32_t position)
+{
+    struct sq_entry *entry = entry_at(qp, position);
+
+    entry->wr = *wr;
+    entry->wr.next = NULL;
+    entry->wr.sg_list = entry->sges;
+    if (ah)
+        entry->ah = *ah;
+    if (wr->send_flags & IBV_SEND_INLINE)
+        copy_inline(qp, entry, wr);
+    else if (wr->num_sge)
+        memcpy(entry->sges, wr->sg_list, (size_t)wr->num_sge * sizeof(struct ibv_sge));
+}
+
+/* IBTA 10.3.1.5: in SQD only the WQE that has begun goes on. */
+static bool may_run(const struct qp *qp)
+{
+    enum ibv_qp_state state = qp_state((struct qp *)qp);
+
+    return state == IBV_QPS_RTS || (state == IBV_QPS_SQD && qp->stall != STALL_NONE);
+}
+
+static void drained(struct qp *qp)
+{
+    if (!qp->sq_drained_due || qp_state(qp) != IBV_QPS_SQD || qp->stall != STALL_NONE)
+        return;
+    qp->sq_drained_due = false;
+    if (qp->attr.en_sqd_async_notify)
+        event_async(qp->context, IBV_EVENT_SQ_DRAINED, qp->user_handle, &qp->events);
+}
+
+static void run_queue(struct qp *qp)
+{
+    while (qp->sq_head != qp->sq_tail && may_run(qp)) {
+        struct sq_entry *entry = entry_at(qp, qp->sq_head);
+
+        if (!run_head(qp, &entry->wr, qp->type == IBV_QPT_UD ? &entry->ah : NULL)) {
+            list_push(qp);
+            return;
+        }
+    }
+}
+
+void requester_progress(struct qp *qp)
+{
+    if (!spin_try_word(&qp->pub->busy))
+        return;
+    run_queue(qp);
+    spin_unlock_word(&qp->pub->busy);
+    drained(qp);
+}
+
+/* A listed one: true if it still waits. It leaves the list under busy, as it came. */
+static bool progress_listed(struct qp *qp, uint64_t *next)
+{
+    if (!spin_try_word(&qp->pub->busy))
+        return true;
+    run_queue(qp);
+    bool waits = qp->stall != STALL_NONE;
+    if (waits && qp->retry_at_ns < *next)
+        *next = qp->retry_at_ns;
+    if (!waits)
+        atomic_store(&qp->on_stall_list, false);
+    spin_unlock_word(&qp->pub->busy);
+    drained(qp);
+    return waits;
+}
+
+/* core_lock held. Bring the newly stalled into the list, try all, keep those that still wait. */
+static uint64_t progress_list(void)
+{
+    uint64_t next = UINT64_MAX;
+
+    for (struct qp *qp = atomic_exchange(&newly_stalled, NULL), *after; qp; qp = after) {
+        after = qp->stall_next;
+        qp->stall_next = stalled;
+        stalled = qp;
+    }
+    for (struct qp **at = &stalled, *qp; (qp = *at);) {
+        struct qp *after = qp->stall_next;
+
+        if (progress_listed(qp, &next)) {
+            at = &qp->stall_next;
+        } else {
+            *at = after; /* it may be on newly_stalled again by now */
+            atomic_fetch_sub(&stalled_count, 1);
+        }
+    }
+    return next;
+}
+
+void requester_progress_all(void)
+{
+    if (!atomic_load(&stalled_count))
+        return;
+    uint64_t next = progress_list();
+    if (next != UINT64_MAX)
+        thread_wake_at(next);
+}
+
+void requester_poll(void)
+{
+    if (__builtin_expect(atomic_load_explicit(&stalled_count, memory_order_relaxed) == 0, 1))
+        return;
+    if (!core_try_lock())
+        return;
+    progress_list();
+    core_unlock();
+}
+
+/* core_lock held: the queue pair goes, the list must not know it any more. */
+static void list_remove(struct qp *qp)
+{
+    if (!atomic_load(&qp->on_stall_list))
+        return;
+    progress_list(); /* moves it off newly_stalled; it does not stall: the queue is empty */
+}
+
+void requester_after_fork(void)
+{
+    atomic_store(&newly_stalled, NULL);
+    stalled = NULL;
+    atomic_store(&stalled_count, 0);
+}
+
+/* ---- flushing ---- */
+
+void requester_flush(struct qp *qp)
+{
+    requester_unstall(qp);
+    while (qp->sq_head != qp->sq_tail) {
+        struct sq_entry *entry = entry_at(qp, qp->sq_head);
+
+        push_completion(qp, &entry->wr, qp->sq_head++, IBV_WC_WR_FLUSH_ERR);
+    }
+    qp->wqe_done_bytes = 0;
+    qp->claimed.valid = false;
+}
+
+void requester_reset(struct qp *qp)
+{
+    requester_unstall(qp);
+    qp->sq_head = qp->sq_tail;
+    qp->wqe_done_bytes = 0;
+    qp->claimed.valid = false;
+    qp->sq_drained_due = false;
+    spin_unlock_word(&qp->pub->busy);
+    list_remove(qp);
+    spin_lock_word(&qp->pub->busy);
+}
+
+void requester_give_up(struct qp *qp)
+{
+    spin_lock_word(&qp->pub->busy);
+    if (qp->sq_head != qp->sq_tail) {
+        struct sq_entry *entry = entry_at(qp, qp->sq_head);
+        bool rc = qp->type == IBV_QPT_RC;
+
+        requester_unstall(qp);
+        complete(qp, &entry->wr, rc ? IBV_WC_RETRY_EXC_ERR : IBV_WC_SUCCESS);
+    }
+    spin_unlock_word(&qp->pub->busy);
+}
+
+/* ---- posting ---- */
+
+static int check_inline(const struct qp *qp, const struct ibv_send_wr *wr)
+{
+    uint64_t length = 0;
+
+    if (!(wr->send_flags & IBV_SEND_INLINE))
+        return 0;
+    for (int i = 0; i < wr->num_sge; i++)
+        length += wr->sg_list[i].length;
+    return length > qp->cap.max_inline_data || !wr_may_inline(wr->opcode) ? EINVAL : 0;
+}
+
+static int check_post(struct qp *qp, const struct ibv_send_wr *wr)
+{
+    if (wr->num_sge < 0 || (uint32_t)wr->num_sge > qp->cap.max_send_sge ||
+        !wr_opcode_allowed(qp->type, wr->opcode))
+        return EINVAL;
+    if (qp->sq_tail - atomic_load_explicit(&qp->sq_freed, memory_order_acquire) >=
+        qp->cap.max_send_wr)
+        return ENOMEM;
+    return check_inline(qp, wr);
+}
+
+static const struct ah *wr_ah(const struct qp *qp, const struct ibv_send_wr *wr)
+{
+    return qp->type == IBV_QPT_UD && wr->wr.ud.ah ? ah_get(wr->wr.ud.ah->handle) : NULL;
+}
+
+/* Behind others that wait, or it waits itself. */
+static int post_stored(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah, bool stalled_now)
+{
+    if (!has_entries(qp))
+        return ENOMEM;
+    store(qp, wr, ah, qp->sq_tail++);
+    if (stalled_now) {
+        list_push(qp);
+        thread_wake_at(qp->retry_at_ns);
+    }
+    return 0;
+}
+
+static int post_running(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah)
+{
+    enum ibv_wc_status status = IBV_WC_SUCCESS;
+
+    if (__builtin_expect(run(qp, wr, ah, &status) == VERDICT_DONE, 1)) {
+        qp->sq_tail++;
+        complete(qp, wr, status);
+        return 0;
+    }
+    if (stall_expired(qp, STALL_NONE)) {
+        qp->sq_tail++;
+        status = give_up_status(qp);
+        qp->stall = STALL_NONE;
+        complete(qp, wr, status);
+        return 0;
+    }
+    return post_stored(qp, wr, ah, true);
+}
+
+static int post_one(struct qp *qp, const struct ibv_send_wr *wr)
+{
+    int error = check_post(qp, wr);
+
+    if (error)
+        return error;
+    const struct ah *ah = wr_ah(qp, wr);
+    if (qp->type == IBV_QPT_UD && !ah)
+        return EINVAL;
+    enum ibv_qp_state state = qp_state(qp);
+    if (__builtin_expect(state == IBV_QPS_RTS && qp->sq_head == qp->sq_tail, 1))
+        return post_running(qp, wr, ah);
+    if (state == IBV_QPS_RTS || state == IBV_QPS_SQD)
+        return post_stored(qp, wr, ah, false);
+    if (state != IBV_QPS_ERR && state != IBV_QPS_SQE)
+        return EINVAL;
+    push_completion(qp, wr, qp->sq_tail++, IBV_WC_WR_FLUSH_ERR);
+    qp->sq_head = qp->sq_tail;
+    return 0;
+}
+
+int qp_post_send(struct qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad_wr)
+{
+    int error = 0;
+
+    spin_lock_word(&qp->pub->busy);
+    for (; wr; wr = wr->next) {
+        error = post_one(qp, wr);
+        if (__builtin_expect(error, 0)) {
+            *bad_wr = wr;
+            break;
+        }
+    }
+    spin_unlock_word(&qp->pub->busy);
+    return error;
+}
+
+/* Type 1: the new rkey is the old one with the next variant, as hardware drivers do. */
+int qp_bind_mw(struct qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
+{
+    uint32_t key = (mw->rkey & ~0xffu) | ((mw->rkey + 1) & 0xff);
+    struct ibv_send_wr wr = {
+        .wr_id = bind->wr_id,
+        .opcode = IBV_WR_BIND_MW,
+        .send_flags = bind->send_flags,
+        .bind_mw = {.mw = mw, .rkey = key, .bind_info = bind->bind_info},
+    };
+    struct ibv_send_wr *bad;
+
+    if (mw->type != IBV_MW_TYPE_1)
+        return EINVAL;
+    int error = qp_post_send(qp, &wr, &bad);
+    if (!error)
+        mw->rkey = key;
+    return error;
+}

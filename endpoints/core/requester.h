@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The requester: the send queue of a queue pair (IBTA 9.7.3, 10.8). Posting runs a WQE at once if it
+ * can be finished without waiting; else it is stored, the queue pair stalls, and whoever comes first
+ * (the next post or poll of the program, or the engine thread at its time) tries again.
+ */
+#ifndef VIADUCT_CORE_REQUESTER_H
+#define VIADUCT_CORE_REQUESTER_H
+
+#include "core/state.h"
+
+/* core_lock held or not; takes the queue pair's send queue if it is free, else leaves it. */
+void requester_progress(struct qp *qp);
+/* Engine thread: every stalled queue pair; asks to be woken for the earliest timer. */
+void requester_progress_all(void);
+/* Data path: what a poller can move on; one load if nothing stalls. */
+void requester_poll(void);
+
+/* core_lock held: the peer is gone for good. What waits fails now (RC: retry exceeded). */
+void requester_give_up(struct qp *qp);
+
+/* pub->busy held: complete everything in the send queue as flushed. */
+void requester_flush(struct qp *qp);
+/* pub->busy held: forget the send queue (reset, destroy). */
+void requester_reset(struct qp *qp);
+void requester_unstall(struct qp *qp);
+/* The child of a fork. */
+void requester_after_fork(void);
+
+#endif

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Receive rings (core/pub.h, struct pub_rq). An exclusive ring's slots are its ring places; a shared
+ * one hands out slots from a stack, because its completions are polled in any order.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/arena.h"
+#include "core/state.h"
+#include "link/shm/share.h"
+
+/* Claim words: one a cache line, in the memory that peers may write. */
+enum { SHARED_RING_MIN = 256, SHARED_RING_GROWTH = 4 };
+enum { CLAIM_STRIDE = 64 / sizeof(uint64_t), CLAIMS = SHARE_WORDS_SIZE / 64 };
+
+static uint8_t claim_used[CLAIMS];
+
+static int take_claim(struct rq *rq)
+{
+    for (uint32_t i = 0; i < CLAIMS; i++) {
+        if (claim_used[i])
+            continue;
+        claim_used[i] = 1;
+        rq->claim_index = i * CLAIM_STRIDE;
+        rq->claim = (_Atomic uint64_t *)share_words() + rq->claim_index;
+        atomic_store(rq->claim, 0);
+        return 0;
+    }
+    return -ENOMEM;
+}
+
+static uint32_t round_up_pow2(uint32_t n)
+{
+    uint32_t size = 1;
+
+    while (size < n)
+        size *= 2;
+    return size;
+}
+
+static int alloc_shared(struct rq *rq, uint32_t ring)
+{
+    rq->slots_size = ring * sizeof(uint32_t);
+    rq->slot_ring = arena_alloc(rq->slots_size);
+    rq->free_slots = malloc(ring * sizeof(uint32_t));
+    rq->slot_sges = malloc(rq->ring_size);
+    return rq->slot_ring && rq->free_slots && rq->slot_sges ? take_claim(rq) : -ENOMEM;
+}
+
+static void publish(struct rq *rq, uint32_t pd)
+{
+    rq->pub->mask = rq->mask;
+    rq->pub->max_sge = rq->max_sge;
+    rq->pub->pd = pd;
+    rq->pub->sges = arena_offset(rq->sges);
+    rq->pub->slots = rq->slot_ring ? arena_offset(rq->slot_ring) : 0;
+    rq->pub->claim = rq->claim ? rq->claim_index + 1 : 0;
+}
+
+int rq_init(struct rq *rq, uint32_t max_wr, uint32_t max_sge, uint32_t pd, bool shared)
+{
+    uint32_t ring = round_up_pow2(max_wr ? max_wr : 1);
+
+    /* An SRQ can be resized: leave room to grow in place. */
+    if (shared)
+        ring = ring < SHARED_RING_MIN / SHARED_RING_GROWTH ? SHARED_RING_MIN
+                                                           : ring * SHARED_RING_GROWTH;
+
+    rq->max_wr = max_wr;
+    rq->max_sge = max_sge ? max_sge : 1;
+    rq->mask = ring - 1;
+    rq->ring_size = (size_t)ring * rq->max_sge * sizeof(struct pub_sge);
+    rq->pub = arena_alloc(sizeof(*rq->pub));
+    rq->sges = arena_alloc(rq->ring_size);
+    rq->wr_ids = malloc(ring * sizeof(uint64_t));
+    int error = rq->pub && rq->sges && rq->wr_ids ? 0 : -ENOMEM;
+    if (!error && shared)
+        error = alloc_shared(rq, ring);
+    if (error) {
+        rq_fini(rq);
+        return error;
+    }
+    publish(rq, pd);
+    rq_reset(rq);
+    return 0;
+}
+
+void rq_fini(struct rq *rq)
+{
+    if (rq->claim)
+        claim_used[rq->claim_index / CLAIM_STRIDE] = 0;
+    arena_free(rq->pub, sizeof(*rq->pub));
+    arena_free(rq->sges, rq->ring_size);
+    arena_free(rq->slot_ring, rq->slots_size);
+    free(rq->wr_ids);
+    free(rq->free_slots);
+    free(rq->slot_sges);
+    memset(rq, 0, sizeof(*rq));
+}
+
+/* Nobody reaches the ring (state RESET, or not yet created). */
+void rq_reset(struct rq *rq)
+{
+    rq->tail = 0;
+    atomic_store(&rq->done, 0);
+    atomic_store(&rq->pub->tail, 0);
+    if (!rq->claim)
+        return;
+    atomic_store(rq->claim, 0);
+    rq->free_count = rq->mask + 1;
+    for (uint32_t i = 0; i <= rq->mask; i++)
+        rq->free_slots[i] = rq->mask - i;
+}
+
+/* The slot for the next WQE, or false if max_wr are outstanding. */
+static bool take_slot(struct rq *rq, uint32_t *slot_out)
+{
+    if (!rq->claim) {
+        *slot_out = rq->tail & rq->mask;
+        return rq->tail - atomic_load_explicit(&rq->done, memory_order_acquire) < rq->max_wr;
+    }
+    if (rq_outstanding(rq) >= rq->max_wr)
+        return false;
+    *slot_out = rq->free_slots[--rq->free_count];
+    return true;
+}
+
+static void write_sges(struct rq *rq, const struct ibv_recv_wr *wr)
+{
+    struct pub_sge *sges = rq->sges + (size_t)(rq->tail & rq->mask) * rq->max_sge;
+    uint32_t count = (uint32_t)wr->num_sge;
+
+    for (uint32_t i = 0; i < count; i++) {
+        sges[i].addr = wr->sg_list[i].addr;
+        sges[i].length = wr->sg_list[i].length;
+        sges[i].lkey = wr->sg_list[i].lkey;
+    }
+    for (uint32_t i = count; i < rq->max_sge; i++)
+        sges[i] = (struct pub_sge){0};
+}
+
+/* rq->lock held. Positive errno. */
+int rq_post(struct rq *rq, const struct ibv_recv_wr *wr)
+{
+    uint32_t slot;
+
+    if (wr->num_sge < 0 || (uint32_t)wr->num_sge > rq->max_sge || !rq->max_wr)
+        return EINVAL;
+    if (!take_slot(rq, &slot))
+        return ENOMEM;
+    write_sges(rq, wr);
+    rq->wr_ids[slot] = wr->wr_id;
+    if (rq->slot_ring) {
+        memcpy(rq->slot_sges + (size_t)slot * rq->max_sge,
+               rq->sges + (size_t)(rq->tail & rq->mask) * rq->max_sge,
+               rq->max_sge * sizeof(struct pub_sge));
+        atomic_store_explicit(&rq->slot_ring[rq->tail & rq->mask], slot, memory_order_relaxed);
+    }
+    /* Pairs with the initiator's acquire of tail: the WQE must be there before it counts. */
+    atomic_store_explicit(&rq->pub->tail, ++rq->tail, memory_order_release);
+    return 0;
+}
+
+uint64_t rq_resolve(struct rq *rq, uint32_t slot, bool shared)
+{
+    uint64_t wr_id = rq->wr_ids[slot & rq->mask];
+
+    if (!shared) {
+        atomic_store_explicit(&rq->done, atomic_load_explicit(&rq->done, memory_order_relaxed) + 1,
+                              memory_order_release);
+        return wr_id;
+    }
+    spin_lock(&rq->lock);
+    if (rq->free_count <= rq->mask)
+        rq->free_slots[rq->free_count++] = slot & rq->mask;
+    spin_unlock(&rq->lock);
+    return wr_id;
+}
+
+/* A shared ring's place is posted anew as soon as it is claimed: there the slot has a copy. */
+bool rq_place(struct rq *rq, uint32_t slot, const void *data, uint32_t length)
+{
+    const struct pub_sge *sges =
+        (rq->claim ? rq->slot_sges : rq->sges) + (size_t)(slot & rq->mask) * rq->max_sge;
+    const char *from = data;
+
+    for (uint32_t i = 0; i < rq->max_sge && length; i++) {
+        uint32_t part = sges[i].length < length ? sges[i].length : length;
+        char *to = mr_local(rq->pub->pd, sges[i].lkey, sges[i].addr, part, IBV_ACCESS_LOCAL_WRITE);
+
+        if (!to && part)
+            return false;
+        memcpy(to, from, part);
+        from += part;
+        length -= part;
+    }
+    return length == 0;
+}
+
+bool rq_take_next(struct rq *rq, uint64_t *wr_id_out)
+{
+    if (rq->claim) {
+        uint64_t head = atomic_load(rq->claim);
+
+        if ((uint32_t)head == atomic_load(&rq->pub->tail))
+            return false;
+        if (!atomic_compare_exchange_strong(rq->claim, &head, head + 1))
+            return rq_take_next(rq, wr_id_out);
+        *wr_id_out = rq_resolve(rq, atomic_load(&rq->slot_ring[(uint32_t)head & rq->mask]), true);
+        return true;
+    }
+    uint32_t done = atomic_load(&rq->done);
+    if (done == atomic_load(&rq->pub->tail))
+        return false;
+    *wr_id_out = rq_resolve(rq, done, false);
+    return true;
+}

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The objects of the data path as core, engine and link see them: receive queues, completion
+ * queues, queue pairs. uapi/ never includes this.
+ *
+ *   struct qp --send queue--> engine/requester.c --link--> target's receive queue and CQ lane
+ *      |--- rq or srq <-- posted by the program, taken by the initiator
+ *      `--- cqs: lanes (one an initiating process), spill (overflow, flushes)
+ *
+ * Lock order: core_lock, then a queue pair's `pub->busy` (its send queue), then its rq lock, then a
+ * CQ's lock, then a lane's lock. A thread that holds any of these but core_lock never waits for
+ * another process.
+ */
+#ifndef VIADUCT_CORE_STATE_H
+#define VIADUCT_CORE_STATE_H
+
+#include <infiniband/verbs.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "core/objects.h"
+#include "core/pub.h"
+#include "core/qp.h"
+#include "core/spin.h"
+
+/* A ring of posted receives. The ring itself lies in the arena (pub), the rest is ours alone. */
+struct rq {
+    struct spin lock; /* posting */
+    struct pub_rq *pub;
+    struct pub_sge *sges;
+    _Atomic uint32_t *slot_ring; /* shared rings: the slot of each posted WQE */
+    _Atomic uint64_t *claim;     /* shared rings: head word */
+    uint32_t tail;               /* posted */
+    _Atomic uint32_t done;       /* resolved: their slots are free again */
+    uint32_t mask, max_wr, max_sge;
+    uint64_t *wr_ids;            /* by slot */
+    uint32_t *free_slots;        /* shared rings: stack of free slots */
+    struct pub_sge *slot_sges;   /* shared rings: the elements, by slot */
+    uint32_t free_count;
+    size_t ring_size, slots_size;
+    uint32_t claim_index;
+};
+
+struct srq {
+    struct rq rq;
+    uint32_t handle;
+    struct pd *pd;
+    struct context *context;
+    uint64_t user_handle;
+    unsigned users;
+    struct event_counts events;
+    uint32_t max_wr, max_sge;
+    struct srq *next; /* all of the process, for the engine's limit check */
+};
+
+/* The initiator's end of a lane: a ring of completions in our arena. */
+struct lane_out {
+    struct spin lock;
+    bool dead; /* the process at the other end is gone */
+    struct cqe *ring;
+    uint32_t mask, tail, head_seen;
+    const _Atomic uint32_t *head; /* in the target's arena */
+    const struct pub_cq *cq;      /* the target's */
+    uint32_t cq_index, cq_gen;
+    struct lane_out *next;        /* of the peer */
+};
+
+/* The poller's end. */
+struct lane_in {
+    const struct cqe *ring;
+    uint32_t mask, head;
+    uint32_t armed_from; /* completions from here on came after the CQ was armed */
+    struct lane_head *pub;
+    void *guest;         /* NULL: our own lane */
+    uint32_t id;
+};
+
+/* Completions moved out of the lanes, in order: resolved, with wr_id. Grows up to the capacity. */
+struct spill {
+    struct completion *ring;
+    uint32_t head, count, room;
+    uint64_t total; /* ever appended */
+};
+
+struct cq {
+    struct spin lock; /* the lanes' heads and the spill */
+    uint32_t handle;
+    uint32_t cqe;
+    bool stamp;
+    _Atomic bool overrun;
+    _Atomic bool overrun_due; /* the engine must raise IBV_EVENT_CQ_ERR */
+    _Atomic bool event_due;   /* the channel was full: the engine must announce again */
+    unsigned lane_count;
+    struct lane_in **lanes; /* [0] is our own */
+    struct spill spill;
+    uint64_t spill_armed_from; /* spilled completions beyond this total came after arming */
+    struct lane_out own;
+    struct pub_cq *pub;
+    /* ---- control path ---- */
+    struct context *context;
+    struct channel *channel;
+    uint64_t user_handle;
+    unsigned users;
+    struct event_counts comp_events, async_events;
+    struct cq *next; /* all of the process */
+};
+
+enum { UD_TARGETS = 64 }; /* destinations a UD queue pair remembers */
+
+/* What an initiator knows of the queue pair it sends to; good while *gen == gen_seen. */
+struct target {
+    struct peer *peer; /* NULL: not attached */
+    uint32_t qpn;
+    uint8_t dgid[16];
+    const struct pub_qp *pub;
+    uint32_t gen_seen;
+    uint32_t pd, access, cookie, qkey, rd_atomic, rnr_timer;
+    const struct pub_rq *rq;
+    const struct pub_sge *sges;
+    const _Atomic uint32_t *slots;
+    _Atomic uint64_t *claim; /* NULL: exclusive, we keep the head */
+    uint32_t rq_mask, rq_sge, rq_pd;
+    uint32_t head, tail_seen;
+    struct lane_out *lane;
+    uint8_t nic;
+};
+
+/* A posted send, copied: only WQEs that can't be finished at once are stored. */
+struct sq_entry {
+    struct ibv_send_wr wr; /* sg_list points to sges below */
+    struct ah ah;          /* UD: a copy, the program may destroy its handle */
+    struct ibv_sge sges[]; /* max_send_sge, then max_inline bytes */
+};
+
+enum stall { STALL_NONE, STALL_ATTACH, STALL_RNR, STALL_LANE, STALL_REMOTE };
+
+/* A receive of a shared ring that a stalled WQE has claimed. */
+struct claimed {
+    bool valid;
+    uint32_t slot;
+    struct pub_sge sges[LIMIT_SGE];
+};
+
+struct qp {
+    /* ---- data path; guarded by pub->busy ---- */
+    struct pub_qp *pub;
+    enum ibv_qp_type type;
+    _Atomic uint8_t state; /* enum ibv_qp_state; changed under pub->busy */
+    bool sq_sig_all;
+    uint32_t index, qpn, pd;
+    uint32_t sq_tail;          /* posted */
+    uint32_t sq_head;          /* finished: completed or unsignalled */
+    _Atomic uint32_t sq_freed; /* places the program may use again: moves when it polls */
+    uint32_t sq_mask;
+    struct target target;     /* RC, UC: the connected one */
+    struct target *ud;        /* UD: a small cache, by destination */
+    struct cq *send_cq, *recv_cq;
+    struct ibv_qp_cap cap;
+    char *sq_entries;         /* made at the first stall, kept */
+    size_t sq_entry_size;
+    /* the WQE at the head that could not be finished yet */
+    enum stall stall;
+    uint64_t stall_since_ns, retry_at_ns, deadline_ns;
+    uint64_t wqe_done_bytes;
+    uint32_t rnr_tries;
+    uint32_t sq_psn;
+    uint64_t remote_op;       /* id of the request the target's engine is executing, 0: none */
+    int remote_status;        /* its result once it is there; -EINPROGRESS before */
+    uint64_t remote_value;
+    void *remote_buffer;      /* where a read's reply goes */
+    uint32_t remote_length, remote_key;
+    /* ---- receive side ---- */
+    struct rq rq;
+    struct srq *srq;
+    /* ---- control path ---- */
+    struct context *context;
+    struct pd *pd_object;
+    uint64_t user_handle;
+    struct event_counts events;
+    struct ibv_qp_attr attr; /* as set; query answers from it */
+    unsigned mcast_count;
+    _Atomic bool error_due;   /* the engine must finish the move to the error state */
+    _Atomic int error_event;  /* ibv_event_type + 1 to raise with it */
+    bool sq_drained_due, last_wqe_sent;
+    _Atomic bool on_stall_list;
+    struct qp *stall_next;
+    struct claimed claimed;
+};
+
+/* ---- core/rq.c ---- */
+int rq_init(struct rq *rq, uint32_t max_wr, uint32_t max_sge, uint32_t pd, bool shared);
+void rq_fini(struct rq *rq);
+void rq_reset(struct rq *rq);
+/* Slot taken by a completion: its wr_id; the slot may be posted again. */
+uint64_t rq_resolve(struct rq *rq, uint32_t slot, bool shared);
+/* Place payload into the receive's buffers; false: a local key is no longer good. */
+bool rq_place(struct rq *rq, uint32_t slot, const void *data, uint32_t length);
+/* Wr_ids of every receive that is posted and not taken, oldest first; each is released. */
+bool rq_take_next(struct rq *rq, uint64_t *wr_id_out);
+int rq_post(struct rq *rq, const struct ibv_recv_wr *wr);
+/* Shared rings, rq->lock held: posted and not yet polled. */
+static inline uint32_t rq_outstanding(const struct rq *rq)
+{
+    return rq->mask + 1 - rq->free_count;
+}
+
+/* ---- core/mr.c, data path ---- */
+/* Our own memory behind [addr, addr+length) of a key: the pointer, or NULL if not allowed. */
+void *mr_local(uint32_t pd, uint32_t lkey, uint64_t addr, uint64_t length, unsigned access);
+
+/* ---- core/cq.c ---- */
+/* Append to our own lane (data path), and announce it if the CQ is armed. */
+void cq_push(struct cq *cq, const struct cqe *cqe);
+/* Append behind everything that is in the CQ, however full its lanes are. */
+void cq_push_last(struct cq *cq, const struct completion *completion);
+/* Move all lanes' completions to the spill, so that later pushes come behind them. */
+void cq_drain(struct cq *cq);
+int cq_add_lane(struct cq *cq, struct lane_in *lane);
+void cq_drop_lanes(struct cq *cq, const void *guest);
+/* Drop what waits for the queue pair (destroy, reset). */
+void cq_forget_qp(struct cq *cq, struct qp *qp);
+/* Engine: write events for armed CQs that have something to announce. */
+void cq_announce_all(void);
+void cq_announce(struct cq *cq);
+void cq_set_overrun(struct cq *cq);
+
+/* ---- core/qp.c ---- */
+/* pub->busy held: what initiators see; they look again. */
+void qp_publish(struct qp *qp);
+
+/* ---- core/qp_error.c ---- */
+/*
+ * Any thread, any lock: the queue pair can no longer work; the engine moves it to the error state.
+ * event: enum ibv_event_type + 1 to raise with it, or 0.
+ */
+void qp_fail(struct qp *qp, int event);
+/* core_lock held, busy not: move to ERR, quiesce initiators, flush both queues in order. */
+void qp_enter_error(struct qp *qp);
+void qp_finish_errors(void); /* engine */
+
+/* ---- core/event.c ---- */
+bool channel_write(struct channel *channel, uint64_t cq_handle, struct event_counts *counts);
+void channel_withdraw(struct channel *channel, uint64_t cq_handle, struct event_counts *counts);
+void cq_detach_channel(struct channel *channel);
+
+/* ---- a context closes: what it still owns ---- */
+void qp_close_all(struct context *context);
+void srq_close_all(struct context *context);
+void cq_close_all(struct context *context);
+void ah_close_all(struct context *context);
+void mr_close_all(struct context *context);
+void channel_close_all(struct context *context);
+
+/* ---- the child of a fork: forget every object, touch nothing shared ---- */
+void qp_after_fork(void);
+void srq_after_fork(void);
+void cq_after_fork(void);
+void mr_after_fork(void);
+void ah_after_fork(void);
+
+/* ---- iteration, core_lock ---- */
+uint32_t qp_high(void);
+struct qp *qp_at(uint32_t index);
+struct srq *srq_list(void);
+void srq_check_limits(void); /* engine: raise limit events that fell due */
+
+static inline enum ibv_qp_state qp_state(struct qp *qp)
+{
+    return (enum ibv_qp_state)atomic_load_explicit(&qp->state, memory_order_acquire);
+}
+
+static inline bool qp_is_connected_type(const struct qp *qp)
+{
+    return qp->type != IBV_QPT_UD;
+}
+
+/* The queue a receive completion's slot belongs to. */
+static inline struct rq *qp_rq(struct qp *qp)
+{
+    return qp->srq ? &qp->srq->rq : &qp->rq;
+}
+
+#endif

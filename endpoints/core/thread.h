@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine thread: one a process, asleep unless needed (a polling watchdog). It serves peers'
+ * control messages, timers of queue pairs that wait, completion events, and what the data path
+ * leaves for later. The thread that posts or polls does everything else itself.
+ */
+#ifndef VIADUCT_CORE_THREAD_H
+#define VIADUCT_CORE_THREAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct watch {
+    int fd;
+    void (*ready)(struct watch *watch); /* on the engine thread, core_lock held */
+};
+
+/* Negative errno if the kernel refuses threads, epoll or eventfd. */
+int thread_start(void);
+int thread_watch(struct watch *watch); /* readable or hung up: ready() */
+void thread_unwatch(struct watch *watch);
+
+/* Make the engine thread look at everything that is due, soon. One system call at most; any thread. */
+void thread_wake(void);
+/* Also at this time (CLOCK_MONOTONIC ns), if it would sleep longer. Engine thread or any other. */
+void thread_wake_at(uint64_t when_ns);
+
+bool thread_is_current(void);
+/* The child of a fork has no engine thread: forget it and close its descriptors. */
+void thread_after_fork(void);
+
+uint64_t now_ns(void); /* CLOCK_MONOTONIC */
+
+#endif

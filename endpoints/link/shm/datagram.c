@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Unreliable datagrams, to one queue pair or to a multicast group. What the receiver would drop
+ * (no such queue pair, wrong Q_Key, no receive, too small a receive) is dropped: the sender's
+ * completion says it was sent (IBTA 9.8.3).
+ */
+#define _GNU_SOURCE
+#include <string.h>
+
+#include "core/arena.h"
+#include "link/shm/grh.h"
+#include "link/shm/shm.h"
+
+/* One datagram, put together: GRH and data as the receiver gets them. */
+struct datagram {
+    struct qp *qp;
+    const struct ibv_send_wr *wr;
+    const struct ah *ah;
+    uint32_t length; /* with the GRH */
+    uint32_t qkey;
+    bool waits; /* some receiver is being connected to */
+    uint8_t bytes[GRH_BYTES + LIMIT_MTU];
+};
+
+static bool is_group(const struct ah *ah, uint32_t qpn)
+{
+    return qpn == 0xffffff && (ah->dgid[0] == 0xff || (gid_is_ipv4(ah->dgid) &&
+                                                       (ah->dgid[12] & 0xf0) == 0xe0));
+}
+
+static bool gather(struct datagram *datagram, enum ibv_wc_status *status)
+{
+    struct qp *qp = datagram->qp;
+    uint64_t length;
+    uint8_t *to = datagram->bytes + GRH_BYTES;
+
+    if (!local_length(qp, datagram->wr, 0, &length, status))
+        return false;
+    if (length > LIMIT_MTU) {
+        *status = IBV_WC_LOC_LEN_ERR;
+        return false;
+    }
+    for (int i = 0; i < datagram->wr->num_sge; i++) {
+        const struct ibv_sge *sge = &datagram->wr->sg_list[i];
+
+        if (sge->length)
+            memcpy(to, local_memory(qp, datagram->wr, sge, 0), sge->length);
+        to += sge->length;
+    }
+    const struct nic *nic = qp->context->nic;
+    grh_build(datagram->bytes, datagram->ah, nic->gids[datagram->ah->sgid_index].raw,
+              (uint32_t)length);
+    datagram->length = GRH_BYTES + (uint32_t)length;
+    return true;
+}
+
+/* Place it into the receive's elements. False: too small, or a bad key: dropped. */
+static bool place(struct datagram *datagram, struct target *target, const struct pub_sge *sges)
+{
+    uint32_t done = 0;
+
+    for (uint32_t i = 0; i < target->rq_sge && done < datagram->length; i++) {
+        uint32_t left = datagram->length - done;
+        uint32_t part = sges[i].length < left ? sges[i].length : left;
+        uint64_t there = part ? target_mr(target, target->rq_pd, sges[i].lkey, sges[i].addr, part,
+                                          IBV_ACCESS_LOCAL_WRITE)
+                              : 0;
+
+        if (!part)
+            continue;
+        datagram->qp->remote_key = sges[i].lkey;
+        if (!there || move_out(datagram->qp, target->peer, there, datagram->bytes + done, part) !=
+                          MOVE_DONE)
+            return false;
+        done += part;
+    }
+    return done == datagram->length;
+}
+
+static uint32_t room(const struct target *target)
+{
+    uint32_t head = (uint32_t)atomic_load_explicit(target->claim, memory_order_acquire);
+    const struct pub_sge *sges = &target->sges[(size_t)(head & target->rq_mask) * target->rq_sge];
+    uint32_t length = 0;
+
+    for (uint32_t i = 0; i < target->rq_sge; i++)
+        length += sges[i].length;
+    return length;
+}
+
+static void complete_receive(struct datagram *datagram, struct target *target, uint32_t slot,
+                             bool placed)
+{
+    const struct ibv_send_wr *wr = datagram->wr;
+    bool ipv4 = gid_is_ipv4(datagram->ah->dgid);
+    struct delivery delivery = {
+        .opcode = IBV_WC_RECV,
+        .status = placed ? IBV_WC_SUCCESS : IBV_WC_LOC_PROT_ERR,
+        .flags = CQE_GRH | (wr->send_flags & IBV_SEND_SOLICITED ? CQE_SOLICITED : 0),
+        .byte_len = datagram->length,
+        .slot = slot,
+        .sl = ipv4 ? 2 : 1, /* the network header's type, where RoCE NICs report it */
+    };
+
+    if (wr->opcode == IBV_WR_SEND_WITH_IMM) {
+        delivery.flags |= CQE_IMM;
+        delivery.imm = wr->imm_data;
+    }
+    /* A full lane: wait for the target's engine to make room rather than lose the receive. */
+    while (!deliver(datagram->qp, target, &delivery) &&
+           !atomic_load_explicit(&target->peer->dead, memory_order_relaxed))
+        sched_yield();
+}
+
+static void send_to(struct datagram *datagram, struct target *target)
+{
+    struct qp *qp = datagram->qp;
+    const struct pub_sge *sges;
+    uint32_t slot;
+
+    if (!target_reach(qp, target)) {
+        datagram->waits = true;
+        return;
+    }
+    if (target->qkey != datagram->qkey || !target->claim || room(target) < datagram->length)
+        return;
+    qp->claimed.valid = false;
+    if (!receive_next(qp, target, &sges, &slot))
+        return;
+    bool placed = place(datagram, target, sges);
+    qp->claimed.valid = false;
+    qp->remote_op = 0;
+    complete_receive(datagram, target, slot, placed);
+}
+
+/* ---- groups ---- */
+
+static bool send_to_members(struct peer *peer, void *argument)
+{
+    struct datagram *datagram = argument;
+    const struct pub_mcast *members =
+        peer_ptr(peer, PUB_MCAST_OFFSET, sizeof(*members) * PUB_MCAST_COUNT);
+    uint32_t high = atomic_load(&peer_header(peer)->mcast_high);
+
+    for (uint32_t i = 0; i < high && i < PUB_MCAST_COUNT; i++) {
+        uint32_t qpn = atomic_load_explicit(&members[i].used, memory_order_acquire);
+
+        if (!qpn || qpn >> LIMIT_QP_BITS != peer->slot ||
+            memcmp(members[i].mgid, datagram->ah->dgid, 16))
+            continue;
+        struct ah member = *datagram->ah;
+        uint32_t nic = members[i].nic % CONFIG_NICS_MAX;
+        memcpy(member.dgid, peer_header(peer)->nics[nic].gids[0].raw, 16);
+        send_to(datagram, target_of_datagram(datagram->qp, &member, qpn));
+    }
+    return true;
+}
+
+static enum verdict finish(struct datagram *datagram, bool complete)
+{
+    if (complete && !datagram->waits) {
+        datagram->qp->stall = STALL_NONE;
+        return VERDICT_DONE;
+    }
+    datagram->qp->stall = STALL_ATTACH;
+    return VERDICT_STALL;
+}
+
+enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
+                          enum ibv_wc_status *status)
+{
+    uint32_t qpn = wr->wr.ud.remote_qpn & 0xffffff;
+    struct datagram datagram;
+
+    datagram.qp = qp;
+    datagram.wr = wr;
+    datagram.ah = ah;
+    datagram.waits = false;
+    /* IBTA 10.2.5: a Q_Key with the high bit set stands for the queue pair's own */
+    datagram.qkey = wr->wr.ud.remote_qkey >> 31 ? qp->attr.qkey : wr->wr.ud.remote_qkey;
+    if (!gather(&datagram, status))
+        return VERDICT_DONE;
+    if (is_group(ah, qpn)) {
+        /* A member that is not connected yet gets the next one: it must not be sent twice here. */
+        bool all = peer_each(send_to_members, &datagram);
+        datagram.waits = false;
+        return finish(&datagram, all);
+    }
+    send_to(&datagram, target_of_datagram(qp, ah, qpn));
+    return finish(&datagram, true);
+}

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT */
+/* Delivering: taking the target's next receive, and the one line that completes it. */
+#define _GNU_SOURCE
+#include <string.h>
+
+#include "core/cq_impl.h"
+#include "link/shm/shm.h"
+
+/* ---- taking a receive ---- */
+
+static bool exclusive_next(struct target *target, const struct pub_sge **sges_out,
+                           uint32_t *slot_out)
+{
+    uint32_t head = target->head;
+
+    if (head == target->tail_seen) {
+        /* Pairs with rq_post(): the WQE is there once the tail has passed it. */
+        target->tail_seen = atomic_load_explicit(&target->rq->tail, memory_order_acquire);
+        if (head == target->tail_seen)
+            return false;
+    }
+    *sges_out = &target->sges[(size_t)(head & target->rq_mask) * target->rq_sge];
+    *slot_out = head & target->rq_mask;
+    return true;
+}
+
+/* Copy first, then claim: once the head has passed it the owner may post over it. */
+static bool shared_claim(struct qp *qp, struct target *target)
+{
+    struct claimed *claimed = &qp->claimed;
+    uint64_t head = atomic_load_explicit(target->claim, memory_order_acquire);
+
+    do {
+        uint32_t place = (uint32_t)head & target->rq_mask;
+
+        if ((uint32_t)head == atomic_load_explicit(&target->rq->tail, memory_order_acquire))
+            return false;
+        memcpy(claimed->sges, &target->sges[(size_t)place * target->rq_sge],
+               target->rq_sge * sizeof(struct pub_sge));
+        claimed->slot = atomic_load_explicit(&target->slots[place], memory_order_relaxed);
+    } while (!atomic_compare_exchange_weak(target->claim, &head, head + 1));
+    claimed->valid = true;
+    uint32_t left = atomic_load(&target->rq->tail) - (uint32_t)(head + 1);
+    if (left < atomic_load_explicit(&target->rq->limit, memory_order_relaxed))
+        tell_srq(target);
+    return true;
+}
+
+bool receive_next(struct qp *qp, struct target *target, const struct pub_sge **sges_out,
+                  uint32_t *slot_out)
+{
+    if (__builtin_expect(!target->claim, 1))
+        return exclusive_next(target, sges_out, slot_out);
+    if (!qp->claimed.valid && !shared_claim(qp, target))
+        return false;
+    *sges_out = qp->claimed.sges;
+    *slot_out = qp->claimed.slot;
+    return true;
+}
+
+void receive_taken(struct qp *qp, struct target *target)
+{
+    qp->claimed.valid = false;
+    if (!target->claim)
+        qp->pub->rq_head = ++target->head;
+}
+
+/* ---- completing it ---- */
+
+static void fill(struct cqe *slot, const struct qp *qp, const struct target *target,
+                 const struct delivery *delivery)
+{
+    slot->kind = CQE_RECV;
+    slot->opcode = delivery->opcode;
+    slot->status = delivery->status;
+    slot->flags = delivery->flags;
+    slot->qp = target->cookie;
+    slot->wqe = delivery->slot;
+    slot->byte_len = delivery->byte_len;
+    slot->imm = delivery->imm;
+    slot->src_qp = qp->qpn;
+    slot->sl = delivery->sl;
+    slot->inline_len = (uint8_t)delivery->inline_length;
+    if (delivery->inline_length)
+        memcpy(slot->data, delivery->inline_data, delivery->inline_length);
+}
+
+static void announce(struct target *target)
+{
+    uint32_t armed = atomic_load_explicit(&target->lane->cq->armed, memory_order_relaxed);
+
+    if (__builtin_expect(!(armed & CQ_ARMED_MASK), 1))
+        return;
+    if (target->peer->self) {
+        cq_announce(cq_get(target->pub->recv_cq));
+        return;
+    }
+    struct shm_lane *lane = (struct shm_lane *)target->lane; /* its first member */
+    struct shm_msg msg = {.type = SHM_EVENT, .index = lane->out.cq_index};
+
+    /* Once an arming is enough: the engine there looks at all that came since. */
+    if (atomic_exchange(&lane->announced, armed) != armed)
+        peer_send(target->peer, &msg, NULL, 0);
+}
+
+static void ask_drain(struct qp *qp, struct target *target)
+{
+    struct shm_msg msg = {.type = SHM_DRAIN, .index = target->lane->cq_index};
+
+    qp->stall = STALL_LANE;
+    if (target->peer->self)
+        cq_make_room(cq_get(target->pub->recv_cq));
+    else
+        msg_send(target->peer->watch.fd, &msg, NULL, 0, NULL, 0, false);
+}
+
+static bool push(struct qp *qp, struct target *target, const struct delivery *delivery)
+{
+    struct lane_out *lane = target->lane;
+
+    spin_lock(&lane->lock);
+    bool room = lane_has_room(lane);
+    if (room) {
+        struct cqe *slot = lane_slot(lane);
+
+        fill(slot, qp, target, delivery);
+        if (__builtin_expect(lane->cq->stamp, 0))
+            cqe_stamp(slot);
+        lane_publish(lane, slot);
+    }
+    spin_unlock(&lane->lock);
+    return room;
+}
+
+bool deliver(struct qp *qp, struct target *target, const struct delivery *delivery)
+{
+    if (__builtin_expect(!push(qp, target, delivery), 0)) {
+        ask_drain(qp, target);
+        /* our own process: there is room now, unless the CQ is overrun and the completion lost */
+        if (!target->peer->self)
+            return false;
+        if (!push(qp, target, delivery))
+            return true;
+        qp->stall = STALL_NONE;
+    }
+    announce(target);
+    return true;
+}
+
+/* ---- telling the target's engine ---- */
+
+void tell_error(struct target *target, int event)
+{
+    struct shm_msg msg = {.type = SHM_QP_ERROR, .index = target->qpn, .gen = target->cookie,
+                          .status = event};
+
+    if (target->peer->self) {
+        struct qp *qp = qp_get(target->qpn & (LIMIT_QP - 1));
+
+        if (qp && qp->pub->cookie == target->cookie)
+            qp_fail(qp, event);
+        return;
+    }
+    peer_send(target->peer, &msg, NULL, 0);
+}
+
+void tell_srq(struct target *target)
+{
+    struct shm_msg msg = {.type = SHM_SRQ_LIMIT};
+
+    if (target->peer->self)
+        thread_wake();
+    else
+        msg_send(target->peer->watch.fd, &msg, NULL, 0, NULL, 0, false);
+}

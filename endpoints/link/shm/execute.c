@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Carrying out WQEs of connected queue pairs: the initiator is requester and responder in one. The
+ * order of checks is the responder's (IBTA 9.7.4.1); what it would have NAKed becomes our status,
+ * and the target's queue pair is told to go to error.
+ */
+#define _GNU_SOURCE
+#include <string.h>
+
+#include "link/shm/shm.h"
+
+/* ---- our side of the WQE ---- */
+
+void *local_memory(const struct qp *qp, const struct ibv_send_wr *wr, const struct ibv_sge *sge,
+                   unsigned access)
+{
+    if (wr->send_flags & IBV_SEND_INLINE)
+        return (void *)(uintptr_t)sge->addr;
+    return mr_local(qp->pd, sge->lkey, sge->addr, sge->length, access);
+}
+
+bool local_length(const struct qp *qp, const struct ibv_send_wr *wr, unsigned access,
+                  uint64_t *length_out, enum ibv_wc_status *status)
+{
+    uint64_t length = 0;
+
+    for (int i = 0; i < wr->num_sge; i++) {
+        const struct ibv_sge *sge = &wr->sg_list[i];
+
+        if (sge->length && !local_memory(qp, wr, sge, access)) {
+            *status = IBV_WC_LOC_PROT_ERR;
+            return false;
+        }
+        length += sge->length;
+    }
+    if (length > LIMIT_MSG_BYTES) {
+        *status = IBV_WC_LOC_LEN_ERR;
+        return false;
+    }
+    *length_out = length;
+    return true;
+}
+
+/* ---- verdicts ---- */
+
+/* The responder refuses: RC breaks at both ends; UC drops silently (IBTA 9.8.3.2). */
+static enum verdict refuse(struct qp *qp, struct target *target, enum ibv_wc_status says, int event,
+                           enum ibv_wc_status *status)
+{
+    if (qp->type != IBV_QPT_RC) {
+        *status = IBV_WC_SUCCESS;
+        return VERDICT_DONE;
+    }
+    tell_error(target, event);
+    *status = says;
+    return VERDICT_DONE;
+}
+
+static enum verdict refuse_access(struct qp *qp, struct target *target, enum ibv_wc_status *status)
+{
+    return refuse(qp, target, IBV_WC_REM_ACCESS_ERR, IBV_EVENT_QP_ACCESS_ERR + 1, status);
+}
+
+static enum verdict refuse_request(struct qp *qp, struct target *target,
+                                   enum ibv_wc_status *status)
+{
+    return refuse(qp, target, IBV_WC_REM_INV_REQ_ERR, IBV_EVENT_QP_REQ_ERR + 1, status);
+}
+
+/* No receive is posted. */
+static enum verdict not_ready(struct qp *qp)
+{
+    if (qp->type != IBV_QPT_RC)
+        return VERDICT_DONE;
+    qp->stall = STALL_RNR;
+    return VERDICT_STALL;
+}
+
+/* The receive itself is at fault: it completes with `theirs`, the sender with `ours`. */
+static enum verdict refuse_receive(struct qp *qp, struct target *target, struct delivery *delivery,
+                                   enum ibv_wc_status theirs, enum ibv_wc_status ours,
+                                   enum ibv_wc_status *status)
+{
+    if (qp->type != IBV_QPT_RC)
+        return VERDICT_DONE;
+    delivery->status = (uint8_t)theirs;
+    delivery->byte_len = delivery->inline_length = 0;
+    if (!deliver(qp, target, delivery))
+        return VERDICT_STALL;
+    receive_taken(qp, target);
+    return refuse(qp, target, ours, 0, status);
+}
+
+/* ---- gathering ours, scattering theirs ---- */
+
+static void gather(const struct ibv_send_wr *wr, const struct qp *qp, char *to)
+{
+    for (int i = 0; i < wr->num_sge; i++) {
+        const struct ibv_sge *sge = &wr->sg_list[i];
+
+        if (!sge->length)
+            continue;
+        memcpy(to, local_memory(qp, wr, sge, 0), sge->length);
+        to += sge->length;
+    }
+}
+
+/*
+ * Move between the WQE's elements and [remote, remote + length) of the target, whose first `base`
+ * bytes of message were moved by earlier calls. What wqe_done_bytes covers is skipped.
+ */
+static enum move move_span(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
+                           bool out, uint64_t base, uint64_t remote, uint64_t length)
+{
+    uint64_t at = 0, end = base + length;
+
+    for (int i = 0; i < wr->num_sge && at < end; i++) {
+        const struct ibv_sge *sge = &wr->sg_list[i];
+        uint64_t from = at > base ? at : base, to = at + sge->length < end ? at + sge->length : end;
+
+        from = from > qp->wqe_done_bytes ? from : qp->wqe_done_bytes;
+        if (from < to) {
+            char *here = local_memory(qp, wr, sge, out ? 0 : IBV_ACCESS_LOCAL_WRITE);
+            if (!here)
+                return MOVE_FAULT;
+            here += from - at;
+            enum move result = out ? move_out(qp, target->peer, remote + (from - base), here, to - from)
+                                   : move_in(qp, target->peer, here, remote + (from - base), to - from);
+            if (result != MOVE_DONE)
+                return result;
+        }
+        at += sge->length;
+    }
+    return MOVE_DONE;
+}
+
+/* ---- SEND ---- */
+
+static uint64_t capacity(const struct target *target, const struct pub_sge *sges)
+{
+    uint64_t length = 0;
+
+    for (uint32_t i = 0; i < target->rq_sge; i++)
+        length += sges[i].length;
+    return length;
+}
+
+/* Their keys, before anything is placed (IBTA 9.7.4.1.8). */
+static bool receive_keys_good(const struct target *target, const struct pub_sge *sges,
+                              uint64_t length)
+{
+    for (uint32_t i = 0; i < target->rq_sge && length; i++) {
+        uint64_t part = sges[i].length < length ? sges[i].length : length;
+
+        if (part && !target_mr(target, target->rq_pd, sges[i].lkey, sges[i].addr, part,
+                               IBV_ACCESS_LOCAL_WRITE))
+            return false;
+        length -= part;
+    }
+    return true;
+}
+
+static enum move scatter(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
+                         const struct pub_sge *sges, uint64_t length)
+{
+    uint64_t base = 0;
+
+    for (uint32_t i = 0; i < target->rq_sge && base < length; i++) {
+        uint64_t part = sges[i].length < length - base ? sges[i].length : length - base;
+        uint64_t there = part ? target_mr(target, target->rq_pd, sges[i].lkey, sges[i].addr, part,
+                                          IBV_ACCESS_LOCAL_WRITE)
+                              : 0;
+
+        if (part && !there)
+            return MOVE_FAULT;
+        qp->remote_key = sges[i].lkey;
+        enum move result = part ? move_span(qp, target, wr, true, base, there, part) : MOVE_DONE;
+        if (result != MOVE_DONE)
+            return result;
+        base += part;
+    }
+    return MOVE_DONE;
+}
+
+static uint64_t inline_room(const struct target *target)
+{
+    return target->lane->cq->stamp ? CQE_STAMP_AT : CQE_INLINE_MAX;
+}
+
+/* IBTA 10.6.5.1.4: only a window (or region) the target may invalidate; else it refuses. */
+static bool may_invalidate(const struct target *target, uint32_t rkey)
+{
+    const struct pub_mr *mrs = (const void *)(target->peer->arena + PUB_MRS_OFFSET);
+    uint32_t index = rkey >> 8;
+
+    return index < LIMIT_MR && rkey && atomic_load(&mrs[index].key) == rkey &&
+           mrs[index].qpn == target->qpn && mrs[index].pd == target->pd;
+}
+
+static void describe_send(struct delivery *delivery, const struct ibv_send_wr *wr, uint64_t length)
+{
+    delivery->opcode = IBV_WC_RECV;
+    delivery->status = IBV_WC_SUCCESS;
+    delivery->flags = wr->send_flags & IBV_SEND_SOLICITED ? CQE_SOLICITED : 0;
+    delivery->byte_len = (uint32_t)length;
+    if (wr->opcode == IBV_WR_SEND_WITH_IMM || wr->opcode == IBV_WR_RDMA_WRITE_WITH_IMM) {
+        delivery->flags |= CQE_IMM;
+        delivery->imm = wr->imm_data;
+    } else if (wr->opcode == IBV_WR_SEND_WITH_INV) {
+        delivery->flags |= CQE_INV;
+        delivery->imm = wr->invalidate_rkey;
+    }
+}
+
+static enum verdict do_send(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
+                            enum ibv_wc_status *status)
+{
+    struct delivery delivery = {0};
+    const struct pub_sge *sges;
+    char small[CQE_INLINE_MAX];
+    uint64_t length;
+
+    if (!local_length(qp, wr, 0, &length, status))
+        return VERDICT_DONE;
+    if (wr->opcode == IBV_WR_SEND_WITH_INV && !may_invalidate(target, wr->invalidate_rkey))
+        return refuse_access(qp, target, status);
+    if (!receive_next(qp, target, &sges, &delivery.slot))
+        return not_ready(qp);
+    describe_send(&delivery, wr, length);
+    if (length > capacity(target, sges))
+        return refuse_receive(qp, target, &delivery, IBV_WC_LOC_LEN_ERR, IBV_WC_REM_INV_REQ_ERR,
+                              status);
+    if (!receive_keys_good(target, sges, length))
+        return refuse_receive(qp, target, &delivery, IBV_WC_LOC_PROT_ERR, IBV_WC_REM_OP_ERR,
+                              status);
+    if (length <= inline_room(target)) {
+        gather(wr, qp, small);
+        delivery.inline_data = small;
+        delivery.inline_length = (uint32_t)length;
+    } else {
+        enum move moved = scatter(qp, target, wr, sges, length);
+        if (moved == MOVE_STALL)
+            return VERDICT_STALL;
+        if (moved == MOVE_FAULT)
+            return refuse_receive(qp, target, &delivery, IBV_WC_LOC_PROT_ERR, IBV_WC_REM_OP_ERR,
+                                  status);
+    }
+    if (!deliver(qp, target, &delivery))
+        return VERDICT_STALL;
+    receive_taken(qp, target);
+    qp->pub->tx_bytes += length;
+    return VERDICT_DONE;
+}
+
+/* ---- RDMA ---- */
+
+static enum verdict notify_write(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
+                                 uint64_t length)
+{
+    struct delivery delivery = {0};
+    const struct pub_sge *unused;
+
+    if (!receive_next(qp, target, &unused, &delivery.slot))
+        return not_ready(qp);
+    describe_send(&delivery, wr, length);
+    delivery.opcode = IBV_WC_RECV_RDMA_WITH_IMM;
+    if (!deliver(qp, target, &delivery))
+        return VERDICT_STALL;
+    receive_taken(qp, target);
+    return VERDICT_DONE;
+}
+
+static enum verdict do_write(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
+                             enum ibv_wc_status *status)
+{
+    uint64_t length, there = 0;
+
+    if (!local_length(qp, wr, 0, &length, status))
+        return VERDICT_DONE;
+    /* IBTA 9.7.4.1.3: a request of no length has its key unchecked */
+    if (length) {
+        if (target->access & IBV_ACCESS_REMOTE_WRITE)
+            there = target_mr(target, target->pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr, length,
+                              IBV_ACCESS_REMOTE_WRITE);
+        if (!there)
+            return refuse_access(qp, target, status);
+    }
+    qp->remote_key = wr->wr.rdma.rkey;
+    enum move moved = move_span(qp, target, wr, true, 0, there, length);
+    if (moved == MOVE_STALL)
+        return VERDICT_STALL;
+    if (moved == MOVE_FAULT)
+        return refuse(qp, target, IBV_WC_REM_OP_ERR, IBV_EVENT_QP_FATAL + 1, status);
+    if (wr->opcode == IBV_WR_RDMA_WRITE_WITH_IMM) {
+        enum verdict verdict = notify_write(qp, target, wr, length);
+
+        if (verdict != VERDICT_DONE)
+            return verdict;
+    }
+    qp->pub->tx_bytes += length;
+    return VERDICT_DONE;
+}
+
+/* IBTA 9.7.4.1.2: a responder without resources for reads and atomics takes none. */
+static bool can_read(struct qp *qp, struct target *target, enum verdict *verdict,
+                     enum ibv_wc_status *status)
+{
+    *verdict = VERDICT_DONE;
+    if (!qp->attr.max_rd_atomic) {
+        *status = IBV_WC_LOC_QP_OP_ERR;
+        return false;
+    }
+    if (target->rd_atomic)
+        return true;
+    *verdict = refuse_request(qp, target, status);
+    return false;
+}
+
+static enum verdict do_read(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
+                            enum ibv_wc_status *status)
+{
+    uint64_t length, there = 0;
+    enum verdict verdict;
+
+    if (!local_length(qp, wr, IBV_ACCESS_LOCAL_WRITE, &length, status) ||
+        !can_read(qp, target, &verdict, status))
+        return VERDICT_DONE;
+    if (length) {
+        if (target->access & IBV_ACCESS_REMOTE_READ)
+            there = target_mr(target, target->pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr, length,
+                              IBV_ACCESS_REMOTE_READ);
+        if (!there)
+            return refuse_access(qp, target, status);
+    }
+    qp->remote_key = wr->wr.rdma.rkey;
+    enum move moved = move_span(qp, target, wr, false, 0, there, length);
+    if (moved == MOVE_STALL)
+        return VERDICT_STALL;
+    if (moved == MOVE_FAULT)
+        return refuse(qp, target, IBV_WC_REM_OP_ERR, IBV_EVENT_QP_FATAL + 1, status);
+    return VERDICT_DONE;
+}
+
+static void scatter_value(const struct qp *qp, const struct ibv_send_wr *wr, uint64_t value)
+{
+    const char *from = (const char *)&value;
+    uint32_t left = sizeof(value);
+
+    for (int i = 0; i < wr->num_sge && left; i++) {
+        const struct ibv_sge *sge = &wr->sg_list[i];
+        uint32_t part = sge->length < left ? sge->length : left;
+
+        if (!part)
+            continue;
+        memcpy(local_memory(qp, wr, sge, IBV_ACCESS_LOCAL_WRITE), from, part);
+        from += part;
+        left -= part;
+    }
+}
+
+static enum verdict do_atomic(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
+                              enum ibv_wc_status *status)
+{
+    uint64_t length, before, there = 0, at = wr->wr.atomic.remote_addr;
+    enum verdict verdict;
+
+    if (!local_length(qp, wr, IBV_ACCESS_LOCAL_WRITE, &length, status))
+        return VERDICT_DONE;
+    if (length < sizeof(uint64_t)) {
+        *status = IBV_WC_LOC_LEN_ERR;
+        return VERDICT_DONE;
+    }
+    if (!can_read(qp, target, &verdict, status))
+        return verdict;
+    if (at % sizeof(uint64_t)) /* IBTA 9.4.5 */
+        return refuse_request(qp, target, status);
+    if (target->access & IBV_ACCESS_REMOTE_ATOMIC)
+        there = target_mr(target, target->pd, wr->wr.atomic.rkey, at, sizeof(uint64_t),
+                          IBV_ACCESS_REMOTE_ATOMIC);
+    if (!there)
+        return refuse_access(qp, target, status);
+    qp->remote_key = wr->wr.atomic.rkey;
+    enum move moved = move_atomic(qp, target->peer, there, wr, &before);
+    if (moved == MOVE_STALL)
+        return VERDICT_STALL;
+    if (moved == MOVE_FAULT)
+        return refuse(qp, target, IBV_WC_REM_OP_ERR, IBV_EVENT_QP_FATAL + 1, status);
+    scatter_value(qp, wr, before);
+    return VERDICT_DONE;
+}
+
+enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
+                         enum ibv_wc_status *status)
+{
+    struct target *target = &qp->target;
+
+    if (qp->type == IBV_QPT_UD)
+        return shm_datagram(qp, wr, ah, status);
+    if (!target_reach(qp, target))
+        return VERDICT_STALL;
+    switch (wr->opcode) {
+    case IBV_WR_SEND:
+    case IBV_WR_SEND_WITH_IMM:
+    case IBV_WR_SEND_WITH_INV:
+        return do_send(qp, target, wr, status);
+    case IBV_WR_RDMA_WRITE:
+    case IBV_WR_RDMA_WRITE_WITH_IMM:
+        return do_write(qp, target, wr, status);
+    case IBV_WR_RDMA_READ:
+        return do_read(qp, target, wr, status);
+    default:
+        return do_atomic(qp, target, wr, status);
+    }
+}

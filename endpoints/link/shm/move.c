@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Moving bytes between our memory and the target's, by the first way that works:
+ *
+ *   1. it is our own process, or the pages are shared: memcpy
+ *   2. process_vm_writev/readv: the kernel copies; and the target is asked to share the pages
+ *   3. the target's engine thread does it for us (SHM_EXECUTE)
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "link/shm/shm.h"
+
+enum {
+    SHARE_ASK_EVERY = 16,       /* of the moves that went the slow way */
+    SHARE_ASK_BYTES = 1 << 20, /* at a time */
+};
+
+/* Ask at the first slow move and now and then again: the page may have been forgotten since. */
+static void ask_share(struct peer *peer, uint32_t key, uint64_t addr, uint64_t length)
+{
+    struct shm_msg msg = {.type = SHM_SHARE, .offset = addr, .key = key};
+
+    if (atomic_fetch_add_explicit(&peer->asked, 1, memory_order_relaxed) % SHARE_ASK_EVERY)
+        return;
+    msg.length = length < SHARE_ASK_BYTES ? length : SHARE_ASK_BYTES;
+    msg_send(peer->watch.fd, &msg, NULL, 0, NULL, 0, false);
+}
+
+static uint64_t window_left(uint64_t addr, uint64_t length)
+{
+    uint64_t left = SHARE_WINDOW_SIZE - (addr & (SHARE_WINDOW_SIZE - 1));
+
+    return left < length ? left : length;
+}
+
+/* The remote range as memory of ours, if it is; *length is cut to what is contiguous. */
+static char *direct(struct peer *peer, uint64_t addr, uint64_t *length)
+{
+    if (peer->self)
+        return (char *)addr;
+    *length = window_left(addr, *length);
+    return share_translate(&peer->view, addr, *length);
+}
+
+/* Bytes moved, or 0 if the kernel won't let us, or negative: the memory is not there. */
+static ssize_t by_kernel(struct peer *peer, bool out, uint64_t remote, void *local, uint64_t length)
+{
+    struct iovec here = {local, length}, there = {(void *)remote, length};
+
+    if (atomic_load_explicit(&peer->no_process_vm, memory_order_relaxed))
+        return 0;
+    ssize_t moved = out ? process_vm_writev(peer->pid, &here, 1, &there, 1, 0)
+                        : process_vm_readv(peer->pid, &here, 1, &there, 1, 0);
+    if (moved > 0)
+        return moved;
+    if (moved < 0 && errno == EFAULT)
+        return -EFAULT;
+    atomic_store(&peer->no_process_vm, true);
+    return 0;
+}
+
+/* ---- by the target's engine thread ---- */
+
+static _Atomic uint64_t next_id = 1;
+
+static enum move ask_execute(struct qp *qp, struct peer *peer, struct shm_msg *msg,
+                             const void *payload, size_t length)
+{
+    msg->type = SHM_EXECUTE;
+    msg->index = qp->index;
+    msg->id = atomic_fetch_add(&next_id, 1);
+    msg->key = qp->remote_key;
+    qp->stall = STALL_REMOTE;
+    qp->remote_status = -EINPROGRESS;
+    qp->remote_op = msg->id;
+    if (!peer_send(peer, msg, payload, length))
+        qp->remote_op = 0; /* asked again at the next try */
+    return MOVE_STALL;
+}
+
+/* What became of the request in flight; STALL_REMOTE again as long as there is no answer. */
+static enum move poll_execute(struct qp *qp)
+{
+    if (qp->remote_status == -EINPROGRESS) {
+        qp->stall = STALL_REMOTE;
+        return MOVE_STALL;
+    }
+    qp->remote_op = 0;
+    return qp->remote_status ? MOVE_FAULT : MOVE_DONE;
+}
+
+static enum move by_target(struct qp *qp, struct peer *peer, bool out, uint64_t remote, void *local,
+                           uint64_t *length)
+{
+    struct shm_msg msg = {.op = out ? SHM_OP_WRITE : SHM_OP_READ, .offset = remote};
+
+    *length = *length < SHM_PAYLOAD_MAX ? *length : SHM_PAYLOAD_MAX;
+    if (qp->remote_op)
+        return poll_execute(qp);
+    msg.length = *length;
+    qp->remote_buffer = local;
+    qp->remote_length = out ? 0 : (uint32_t)*length;
+    return ask_execute(qp, peer, &msg, out ? local : NULL, out ? *length : 0);
+}
+
+/* ---- one piece ---- */
+
+static enum move move_piece(struct qp *qp, struct peer *peer, bool out, uint64_t remote,
+                            char *local, uint64_t *length)
+{
+    uint64_t whole = *length;
+    char *there = direct(peer, remote, length);
+
+    if (__builtin_expect(there != NULL, 1)) {
+        memcpy(out ? there : local, out ? local : there, *length);
+        return MOVE_DONE;
+    }
+    *length = whole;
+    if (!qp->remote_op) {
+        ask_share(peer, qp->remote_key, remote, whole);
+        ssize_t moved = by_kernel(peer, out, remote, local, whole);
+        if (moved < 0)
+            return MOVE_FAULT;
+        if (moved > 0) {
+            *length = (uint64_t)moved;
+            return MOVE_DONE;
+        }
+    }
+    return by_target(qp, peer, out, remote, local, length);
+}
+
+/*
+ * wqe_done_bytes counts over the whole WQE; a caller that comes back after a stall skips what is
+ * done and calls again with the rest of its piece.
+ */
+static enum move move_all(struct qp *qp, struct peer *peer, bool out, uint64_t remote, char *local,
+                          uint64_t length)
+{
+    while (length) {
+        uint64_t piece = length;
+        enum move result = move_piece(qp, peer, out, remote, local, &piece);
+
+        if (result != MOVE_DONE)
+            return result;
+        qp->wqe_done_bytes += piece;
+        remote += piece;
+        local += piece;
+        length -= piece;
+    }
+    return MOVE_DONE;
+}
+
+enum move move_out(struct qp *qp, struct peer *peer, uint64_t to, const void *from, uint64_t length)
+{
+    return move_all(qp, peer, true, to, (char *)(uintptr_t)from, length);
+}
+
+enum move move_in(struct qp *qp, struct peer *peer, void *to, uint64_t from, uint64_t length)
+{
+    return move_all(qp, peer, false, from, to, length);
+}
+
+uint64_t move_atomic_here(uint64_t *at, bool add, uint64_t operand, uint64_t swap)
+{
+    if (add)
+        return __atomic_fetch_add(at, operand, __ATOMIC_SEQ_CST);
+    __atomic_compare_exchange_n(at, &operand, swap, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return operand;
+}
+
+enum move move_atomic(struct qp *qp, struct peer *peer, uint64_t at, const struct ibv_send_wr *wr,
+                      uint64_t *before_out)
+{
+    bool add = wr->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
+    uint64_t length = sizeof(uint64_t);
+    uint64_t *there = (uint64_t *)(void *)direct(peer, at, &length);
+
+    if (there && !qp->remote_op) {
+        *before_out = move_atomic_here(there, add, wr->wr.atomic.compare_add, wr->wr.atomic.swap);
+        return MOVE_DONE;
+    }
+    if (qp->remote_op) {
+        enum move result = poll_execute(qp);
+
+        *before_out = qp->remote_value;
+        return result;
+    }
+    struct shm_msg msg = {.op = add ? SHM_OP_ADD : SHM_OP_CAS, .offset = at, .length = length,
+                          .value = {wr->wr.atomic.compare_add, wr->wr.atomic.swap}};
+    ask_share(peer, qp->remote_key, at, length);
+    qp->remote_length = 0;
+    return ask_execute(qp, peer, &msg, NULL, 0);
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Targets: finding the queue pair at the other end and keeping what is known of it. A target is good
+ * as long as its gen is the one seen; every WQE checks that with one load.
+ */
+#define _GNU_SOURCE
+#include <string.h>
+
+#include "link/shm/shm.h"
+
+static bool knows_gid(const struct peer *peer, uint32_t nic, const uint8_t dgid[16])
+{
+    const struct pub_header *header = peer_header(peer);
+
+    if (nic >= CONFIG_NICS_MAX || header->nics[nic].gid_count > CONFIG_GIDS_MAX)
+        return false;
+    for (uint32_t i = 0; i < header->nics[nic].gid_count; i++) {
+        if (!memcmp(header->nics[nic].gids[i].raw, dgid, 16))
+            return true;
+    }
+    return false;
+}
+
+/* IBTA 9.7.1: a responder takes only the packet it expects; the first one decides. */
+static bool psn_fits(const struct qp *qp, const struct pub_qp *pub)
+{
+    return qp->type != IBV_QPT_RC || qp->pub->tx_messages || pub->rq_psn == qp->attr.sq_psn;
+}
+
+static bool is_for_us(const struct qp *qp, const struct target *target, const struct pub_qp *pub)
+{
+    if (pub->type != qp->type || !knows_gid(target->peer, pub->nic, target->dgid))
+        return false;
+    return qp->type == IBV_QPT_UD || (pub->dest_qpn == qp->qpn && psn_fits(qp, pub));
+}
+
+/* The receive ring: every offset checked, mask and size kept in our own memory. */
+static bool take_ring(struct target *target, const struct pub_qp *pub)
+{
+    struct peer *peer = target->peer;
+    const struct pub_rq *rq = peer_ptr(peer, pub->rq_ring, sizeof(*rq));
+
+    if (!pub->rq_ring || !rq)
+        return false;
+    uint32_t mask = rq->mask, sge = rq->max_sge, claim = rq->claim;
+    uint64_t entries = (uint64_t)mask + 1;
+    if ((entries & mask) || entries > 4ull * LIMIT_SRQ_WR || sge == 0 || sge > LIMIT_SGE ||
+        claim > SHARE_WORDS_SIZE / sizeof(uint64_t))
+        return false;
+    target->sges = peer_ptr(peer, rq->sges, entries * sge * sizeof(struct pub_sge));
+    target->slots = claim ? peer_ptr(peer, rq->slots, entries * sizeof(uint32_t)) : NULL;
+    if (!target->sges || (claim && !target->slots))
+        return false;
+    char *words = peer->self ? share_words() : peer->view.words;
+    target->claim = claim ? (_Atomic uint64_t *)(void *)words + (claim - 1) : NULL;
+    target->rq = rq;
+    target->rq_mask = mask;
+    target->rq_sge = sge;
+    target->rq_pd = rq->pd;
+    return true;
+}
+
+static bool take_lane(struct target *target, const struct pub_qp *pub)
+{
+    const struct pub_cq *cqs = peer_ptr(target->peer, PUB_CQS_OFFSET, sizeof(*cqs) * LIMIT_CQ);
+    uint32_t index = pub->recv_cq;
+
+    if (index >= LIMIT_CQ)
+        return false;
+    if (target->peer->self) {
+        struct cq *cq = cq_get(index);
+
+        target->lane = cq ? &cq->own : NULL;
+        return cq;
+    }
+    struct shm_lane *lane = peer_lane(target->peer, index, atomic_load(&cqs[index].gen));
+    target->lane = lane ? &lane->out : NULL;
+    return lane;
+}
+
+static void take_values(struct target *target, const struct pub_qp *pub, bool first)
+{
+    target->pub = pub;
+    target->pd = pub->pd;
+    target->access = pub->access;
+    target->cookie = pub->cookie;
+    target->qkey = pub->qkey;
+    target->rd_atomic = pub->rd_atomic;
+    target->rnr_timer = pub->min_rnr_timer;
+    target->nic = pub->nic;
+    if (first)
+        target->head = target->tail_seen = 0;
+}
+
+/*
+ * Look at the queue pair anew. The head of an exclusive ring is ours and goes on counting, unless
+ * this is another life of the target.
+ */
+static bool look(struct qp *qp, struct target *target)
+{
+    const struct pub_qp *pubs = peer_ptr(target->peer, PUB_QPS_OFFSET, sizeof(*pubs) * LIMIT_QP);
+    const struct pub_qp *pub = &pubs[target->qpn & (LIMIT_QP - 1)];
+    uint32_t gen = atomic_load_explicit(&pub->gen, memory_order_acquire);
+
+    if (!(gen & 1) || !is_for_us(qp, target, pub))
+        return false;
+    bool first = target->pub != pub || target->cookie != pub->cookie;
+    if (!take_ring(target, pub) || !take_lane(target, pub))
+        return false;
+    take_values(target, pub, first);
+    target->gen_seen = gen;
+    return true;
+}
+
+static void aim(struct qp *qp)
+{
+    struct target *target = &qp->target;
+
+    target->qpn = qp->attr.dest_qp_num;
+    memcpy(target->dgid, qp->attr.ah_attr.grh.dgid.raw, 16);
+}
+
+bool target_reach(struct qp *qp, struct target *target)
+{
+    if (__builtin_expect(target->peer != NULL, 1) &&
+        atomic_load_explicit(&target->pub->gen, memory_order_acquire) == target->gen_seen)
+        return true;
+    if (qp->type != IBV_QPT_UD)
+        aim(qp);
+    target->peer = peer_get(target->qpn >> LIMIT_QP_BITS);
+    if (target->peer && look(qp, target))
+        return true;
+    target->peer = NULL;
+    qp->stall = STALL_ATTACH;
+    return false;
+}
+
+struct target *target_of_datagram(struct qp *qp, const struct ah *ah, uint32_t qpn)
+{
+    struct target *target = &qp->ud[qpn % UD_TARGETS];
+
+    if (target->qpn != qpn || memcmp(target->dgid, ah->dgid, 16)) {
+        memset(target, 0, sizeof(*target));
+        target->qpn = qpn;
+        memcpy(target->dgid, ah->dgid, 16);
+    }
+    return target;
+}
+
+uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint64_t addr,
+                   uint64_t length, unsigned access)
+{
+    uint32_t index = key >> 8;
+
+    if (index >= LIMIT_MR)
+        return 0;
+    const struct pub_mr *mrs = (const void *)(target->peer->arena + PUB_MRS_OFFSET);
+    const struct pub_mr *mr = &mrs[index];
+    if (!key || atomic_load_explicit(&mr->key, memory_order_acquire) != key || mr->pd != pd ||
+        (mr->access & access) != access)
+        return 0;
+    if (mr->qpn && mr->qpn != target->qpn)
+        return 0;
+    uint64_t offset = addr - mr->iova;
+    if (addr < mr->iova || length > mr->length || offset > mr->length - length)
+        return 0;
+    return mr->addr + offset;
+}
