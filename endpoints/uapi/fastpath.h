@@ -12,8 +12,8 @@
  * stand before the library's. Everywhere else (libibverbs linked statically, or loaded by dlopen) a
  * command that creates an object names the program's struct (user_handle), and its first word is
  * the struct ibv_context. That word is the program's: it is read through the kernel, which says
- * EFAULT where a load would be a crash, and believed only if everything around it fits. Providers of
- * rdma-core 17 to 21 set it after the command: then the next command finds it.
+ * EFAULT where a load would be a crash, and believed only if everything around it fits. Providers
+ * of rdma-core 17 to 21 set it after the command: then the next command finds it.
  *
  * Changes are single pointer-size atomic stores, made once a context, while other threads may call
  * through the tables: before and after, a call works. uverbs.c calls the functions below.
@@ -23,6 +23,7 @@
 
 #include <infiniband/verbs.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct context;
@@ -32,8 +33,8 @@ struct srq;
 struct uapi_file;
 
 /*
- * Provided by uverbs.c: the context behind an open file, NULL if the file is another kind of device.
- * Called with core_lock() held.
+ * Provided by uverbs.c: the context behind an open file, NULL if the file is another kind of
+ * device. Called with core_lock() held.
  */
 struct context *uverbs_file_context(const struct uapi_file *file);
 
@@ -50,38 +51,50 @@ void fastpath_context_closed(struct context *context);
 /* ---- for the interposed symbols, core_lock() not held ---- */
 /* The library has just opened this context; does nothing if it is not one of ours. */
 void fastpath_context_opened(struct ibv_context *ibv);
-/* The context of ours behind the library's, or NULL. Takes core_lock(). */
-struct context *fastpath_context_of(const struct ibv_context *ibv);
 
 /* ---- probing memory of the program: never faults ---- */
-bool fastpath_read(uint64_t addr, void *out, uint64_t size);
+bool fastpath_read(uint64_t addr, void *out, size_t size);
 /*
- * Does [addr, addr + 8 * count) look like a table of functions: the first `required` set and every
- * one that is set inside the same loaded object?
+ * Do `count` pointers at addr look like a table of functions: are `required` of them set, from
+ * number required_from on, and do all that are set point to code of one and the same loaded object?
  */
-bool fastpath_is_table(uint64_t addr, unsigned count, unsigned required);
+bool fastpath_is_table(uint64_t addr, size_t count, size_t required_from, size_t required);
 
 /* ---- cqex.c ---- */
 /* Completion fields that we can deliver, beyond what the stock provider knows. */
-#define CQEX_OWN_FLAGS \
-    (IBV_WC_EX_WITH_COMPLETION_TIMESTAMP | IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK)
-/* Put our functions into an extended CQ; own_flags: what the program asked for of the above. */
-int cqex_patch(struct ibv_cq_ex *ex, struct cq *cq, uint64_t own_flags);
-/* The same for a CQ that may or may not be an extended one. */
+#define CQEX_OWN_FLAGS                                                                             \
+    ((uint64_t)IBV_WC_EX_WITH_COMPLETION_TIMESTAMP |                                               \
+     (uint64_t)IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK)
+/*
+ * Put our functions into an extended CQ, where the provider has put its own; own_flags: what the
+ * program asked for of the above. core_lock() held.
+ */
+void cqex_patch(struct ibv_cq_ex *ex, struct cq *cq, uint64_t own_flags, bool single_threaded);
+/* A new CQ. settled: should it be an extended one, then cqex_patch() follows; no need to probe. */
+void cqex_created(struct cq *cq, bool settled);
+/* For a CQ that may or may not be an extended one: look, once, and patch. core_lock() held. */
 void cqex_probe(struct cq *cq);
 
 /* ---- qpex.c ---- */
-/* Operations of ibv_qp_ex that work on this type of queue pair (enum ibv_qp_create_send_ops_flags). */
+/* Operations of ibv_qp_ex that work on this type of queue pair (enum ibv_qp_create_send_ops_flags).
+ */
 uint64_t qpex_supported(enum ibv_qp_type type);
 /*
- * Put our functions into an extended queue pair, for the operations asked. core_lock() held.
- * -ENOMEM leaves it as it was.
+ * Put our functions into an extended queue pair, where the provider has put its own. Without memory
+ * for the batch, every batch fails with ENOMEM. core_lock() held.
  */
-int qpex_patch(struct ibv_qp_ex *ex, struct qp *qp, uint64_t send_ops);
-/* Have our functions been put in already? Only reads one pointer of the program's struct. */
-bool qpex_is_ours(const struct ibv_qp_ex *ex);
-/* For a queue pair that may or may not be an extended one. core_lock() held. */
+void qpex_patch(struct ibv_qp_ex *ex, struct qp *qp);
+bool qpex_is_patched(const struct ibv_qp_ex *ex);
+/* As for CQs. The object's state goes with qpex_destroyed(). */
+void qpex_created(struct qp *qp, bool settled);
 void qpex_probe(struct qp *qp);
-void qpex_forget(uint32_t handle);
+void qpex_destroyed(struct qp *qp);
+
+/* Replace the pointer in a slot that is in use; an empty one stays empty. */
+#define FASTPATH_SWAP(table, slot, function)                                                       \
+    do {                                                                                           \
+        if (__atomic_load_n(&(table)->slot, __ATOMIC_RELAXED))                                     \
+            __atomic_store_n(&(table)->slot, (function), __ATOMIC_RELEASE);                        \
+    } while (0)
 
 #endif
