@@ -49,7 +49,8 @@ static json_t *limits_json(const struct ibv_device_attr *a, uint32_t max_msg_byt
                      a->max_cq, "max_cqe", a->max_cqe, "max_srq", a->max_srq, "max_srq_wr",
                      a->max_srq_wr, "max_pd", a->max_pd, "max_mr", a->max_mr, "max_mw", a->max_mw,
                      "max_qp_rd_atom", a->max_qp_rd_atom, "max_mr_size_bytes",
-                     (json_int_t)a->max_mr_size, "max_msg_size_bytes", (json_int_t)max_msg_bytes);
+                     a->max_mr_size > INT64_MAX ? INT64_MAX : (json_int_t)a->max_mr_size,
+                     "max_msg_size_bytes", (json_int_t)max_msg_bytes);
 }
 
 static json_t *gids_json(struct ibv_context *context, const struct ibv_port_attr *port)

@@ -44,7 +44,7 @@ void table_cell(struct table *table, const char *format, ...)
 void table_number(struct table *table, double value)
 {
     double size = fabs(value);
-    int decimals = size >= 100 ? 0 : size >= 10 ? 1 : 2;
+    int decimals = size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 4;
 
     table_cell(table, "%.*f", decimals, value);
 }
