@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inside of the sysfs model: one view is one tree of files, and how paths map to it.
+ *
+ *   RUNTIME_DIR/sysfs-DIGEST/                         root: what is below it has the kernel's names
+ *     sys/class/infiniband/                           merged: ours and links to the host's own
+ *       via0 -> ../../devices/virtual/infiniband/via0
+ *       mlx5_0 -> /sys/class/infiniband/mlx5_0
+ *     sys/class/infiniband_verbs/                     merged: abi_version, uverbs0 -> ...
+ *     sys/devices/virtual/infiniband/via0/            node_type, ports/1/..., device/...
+ *     sys/devices/virtual/infiniband_verbs/uverbs0/   ibdev, dev, device -> ...
+ *     dev/infiniband/uverbs0                          an empty file that stands for the device node
+ *
+ * The digest covers all that the tree is made from, so processes with one configuration share one
+ * tree, and a tree never changes: a view of it is constant, and may be used without locks.
+ */
+#ifndef VIADUCT_UAPI_SYSFS_H
+#define VIADUCT_UAPI_SYSFS_H
+
+#include "core/config.h"
+#include "uapi/uapi.h"
+
+struct sysfs_view {
+    const struct config *config;
+    uint64_t host;                     /* digest of the host's own names when it was made */
+    unsigned numbers[CONFIG_NICS_MAX]; /* N of uverbsN, one a NIC */
+    char root[SYSFS_PATH_MAX];         /* canonical */
+    size_t root_len;
+    size_t stem_len; /* of "RUNTIME_DIR/sysfs-" at the start of root */
+    dev_t dev;       /* of the tree's files */
+    ino_t nodes[CONFIG_NICS_MAX];
+};
+
+/* Directories in which our names stand beside the host's. */
+enum sysfs_names { SYSFS_DEVICES, SYSFS_UVERBS, SYSFS_NUMBERS };
+
+struct sysfs_directory {
+    const char *path;
+    enum sysfs_names names;
+    bool merged; /* it can be listed, and shows both */
+};
+
+enum { SYSFS_DIRECTORIES = 7 };
+extern const struct sysfs_directory sysfs_directories[SYSFS_DIRECTORIES];
+
+/* Write our i-th name in the directory: "via0", "uverbs0", "231:192". */
+void sysfs_name(const struct sysfs_view *view, const struct sysfs_directory *directory, unsigned i,
+                char *out, size_t out_size);
+
+/*
+ * sysfs_tree.c. Make the view: find free numbers (or keep those of `before`), build the tree or
+ * find it built. `host_root` is "" but for tests. Returns 0 or negative errno. Blocks (files).
+ */
+int sysfs_view_make(const struct config *config, const char *host_root,
+                    const struct sysfs_view *before, struct sysfs_view *out);
+/* The host's own names in all merged directories. */
+uint64_t sysfs_host_digest(const char *host_root);
+
+/* sysfs_files.c. The files of our devices, written below the directory `root_fd`. */
+int sysfs_files_write(int root_fd, const struct sysfs_view *view, const char *host_root);
+/* Everything the files are made from besides the host's names. */
+uint64_t sysfs_files_digest(const struct sysfs_view *view, const char *host_root);
+
+/* sysfs_path.c. Where a path leads. */
+enum sysfs_match {
+    SYSFS_FOREIGN, /* not ours: leave the call alone */
+    SYSFS_MERGED,  /* a directory that shows ours and the host's */
+    SYSFS_OURS,    /* something of our devices */
+    SYSFS_HOST,    /* the host's, but reached through ours by "..": use the path in out */
+};
+enum sysfs_match sysfs_view_redirect(const struct sysfs_view *view, int dirfd, const char *path,
+                                     char out[SYSFS_PATH_MAX]);
+size_t sysfs_view_unmap(const struct sysfs_view *view, char *path, size_t len);
+
+#endif
