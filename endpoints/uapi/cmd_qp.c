@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT */
+/* Queue pairs, their multicast groups, and address handles. */
+#include <errno.h>
+#include <infiniband/verbs.h>
+#include <string.h>
+
+#include "core/limits.h"
+#include "uapi/cmd.h"
+#include "uapi/fastpath.h"
+
+struct qp *cmd_qp(const struct cmd *cmd, uint32_t handle)
+{
+    struct qp *qp = qp_get(handle);
+
+    return qp && qp_context(qp) == cmd->context ? qp : NULL;
+}
+
+/* A queue pair's handle is its index, which is also the low part of its number. */
+static uint32_t qp_handle(struct qp *qp)
+{
+    return qp_number(qp) & (LIMIT_QP - 1);
+}
+
+/* 0, or which of the two ways there is not to have a type. */
+static int type_check(uint8_t type)
+{
+    switch (type) {
+    case IBV_QPT_RC:
+    case IBV_QPT_UC:
+    case IBV_QPT_UD:
+        return 0;
+    case IBV_QPT_RAW_PACKET:
+    case IBV_QPT_XRC_SEND:
+    case IBV_QPT_XRC_RECV:
+    case IBV_QPT_DRIVER:
+        return -EOPNOTSUPP;
+    default:
+        return -EINVAL;
+    }
+}
+
+static int init_unpack(const struct cmd *cmd, const struct ib_uverbs_ex_create_qp *req,
+                       struct qp_init *init_out)
+{
+    *init_out = (struct qp_init){
+        .type = req->qp_type,
+        .pd = cmd_pd(cmd, req->pd_handle),
+        .send_cq = cmd_cq(cmd, req->send_cq_handle),
+        .recv_cq = cmd_cq(cmd, req->recv_cq_handle),
+        .srq = req->is_srq ? cmd_srq(cmd, req->srq_handle) : NULL,
+        .cap = {req->max_send_wr, req->max_recv_wr, req->max_send_sge, req->max_recv_sge,
+                req->max_inline_data},
+        .sq_sig_all = req->sq_sig_all,
+        .user_handle = req->user_handle,
+    };
+    if (!init_out->pd || !init_out->send_cq || !init_out->recv_cq)
+        return -EINVAL;
+    return req->is_srq && !init_out->srq ? -EINVAL : 0;
+}
+
+static int qp_make(struct cmd *cmd, const struct ib_uverbs_ex_create_qp *req,
+                   struct ib_uverbs_create_qp_resp *resp)
+{
+    struct rxe_create_qp_resp *driver = cmd_driver_resp(cmd, sizeof(*driver));
+    struct ibv_qp_cap cap;
+    struct qp_init init;
+    struct qp *qp;
+    int err = type_check(req->qp_type);
+
+    if (!err)
+        err = driver ? init_unpack(cmd, req, &init) : -EINVAL;
+    if (!err)
+        err = qp_create(&init, &qp, &cap);
+    if (err)
+        return err;
+    *resp = (struct ib_uverbs_create_qp_resp){
+        .qp_handle = qp_handle(qp),
+        .qpn = qp_number(qp),
+        .max_send_wr = cap.max_send_wr,
+        .max_recv_wr = cap.max_recv_wr,
+        .max_send_sge = cap.max_send_sge,
+        .max_recv_sge = cap.max_recv_sge,
+        .max_inline_data = cap.max_inline_data,
+    };
+    driver->rq_mi = cmd_ring_info();
+    driver->sq_mi = cmd_ring_info();
+    fastpath_qp_created(qp);
+    return 0;
+}
+
+int cmd_create_qp(struct cmd *cmd)
+{
+    const struct ib_uverbs_create_qp *req = cmd->req;
+    struct ib_uverbs_ex_create_qp ex = {
+        .user_handle = req->user_handle,
+        .pd_handle = req->pd_handle,
+        .send_cq_handle = req->send_cq_handle,
+        .recv_cq_handle = req->recv_cq_handle,
+        .srq_handle = req->srq_handle,
+        .max_send_wr = req->max_send_wr,
+        .max_recv_wr = req->max_recv_wr,
+        .max_send_sge = req->max_send_sge,
+        .max_recv_sge = req->max_recv_sge,
+        .max_inline_data = req->max_inline_data,
+        .sq_sig_all = req->sq_sig_all,
+        .qp_type = req->qp_type,
+        .is_srq = req->is_srq,
+    };
+
+    return qp_make(cmd, &ex, (void *)cmd->resp);
+}
+
+int cmd_create_qp_ex(struct cmd *cmd)
+{
+    const struct ib_uverbs_ex_create_qp *req = cmd->req;
+    struct ib_uverbs_ex_create_qp_resp *resp = (void *)cmd->resp;
+
+    if (req->comp_mask & ~(uint32_t)IB_UVERBS_CREATE_QP_SUP_COMP_MASK || req->reserved)
+        return -EINVAL;
+    /* what is left needs receive side scaling or raw packets */
+    if (req->comp_mask || req->create_flags || req->source_qpn)
+        return -EOPNOTSUPP;
+    resp->response_length = cmd_response_length(cmd, sizeof(*resp));
+    return qp_make(cmd, req, &resp->base);
+}
+
+int cmd_destroy_qp(struct cmd *cmd)
+{
+    const struct ib_uverbs_destroy_qp *req = cmd->req;
+    struct ib_uverbs_destroy_qp_resp *resp = (void *)cmd->resp;
+    struct qp *qp = cmd_qp(cmd, req->qp_handle);
+
+    if (!qp)
+        return -EINVAL;
+    fastpath_qp_destroyed(qp);
+    return qp_destroy(qp, &resp->events_reported);
+}
+
+/* ---- multicast: attach and detach have the same layout ---- */
+
+int cmd_attach_mcast(struct cmd *cmd)
+{
+    const struct ib_uverbs_attach_mcast *req = cmd->req;
+    struct qp *qp = cmd_qp(cmd, req->qp_handle);
+
+    return qp ? mcast_attach(qp, req->gid) : -EINVAL;
+}
+
+int cmd_detach_mcast(struct cmd *cmd)
+{
+    const struct ib_uverbs_detach_mcast *req = cmd->req;
+    struct qp *qp = cmd_qp(cmd, req->qp_handle);
+
+    return qp ? mcast_detach(qp, req->gid) : -EINVAL;
+}
+
+/* ---- address handles ---- */
+
+struct ah *cmd_ah(const struct cmd *cmd, uint32_t handle)
+{
+    struct ah *ah = ah_get(handle);
+
+    return ah && ah->context == cmd->context ? ah : NULL;
+}
+
+int cmd_create_ah(struct cmd *cmd)
+{
+    const struct ib_uverbs_create_ah *req = cmd->req;
+    struct ib_uverbs_create_ah_resp *resp = (void *)cmd->resp;
+    const struct ib_uverbs_global_route *grh = &req->attr.grh;
+    struct pd *pd = cmd_pd(cmd, req->pd_handle);
+    struct ibv_ah_attr attr = {
+        .grh = {.flow_label = grh->flow_label,
+                .sgid_index = grh->sgid_index,
+                .hop_limit = grh->hop_limit,
+                .traffic_class = grh->traffic_class},
+        .dlid = req->attr.dlid,
+        .sl = req->attr.sl,
+        .src_path_bits = req->attr.src_path_bits,
+        .static_rate = req->attr.static_rate,
+        .is_global = req->attr.is_global,
+        .port_num = req->attr.port_num,
+    };
+    struct rxe_create_ah_resp *driver;
+    struct ah *ah;
+    int err;
+
+    if (!pd)
+        return -EINVAL;
+    memcpy(attr.grh.dgid.raw, grh->dgid, sizeof(grh->dgid));
+    err = ah_create(pd, &attr, &ah);
+    if (err)
+        return err;
+    resp->ah_handle = ah->handle;
+    /* Only newer providers ask; with a number they don't try to resolve the neighbour. */
+    driver = cmd_driver_resp(cmd, sizeof(*driver));
+    if (driver)
+        driver->ah_num = ah->handle;
+    return 0;
+}
+
+int cmd_destroy_ah(struct cmd *cmd)
+{
+    const struct ib_uverbs_destroy_ah *req = cmd->req;
+    struct ah *ah = cmd_ah(cmd, req->ah_handle);
+
+    return ah ? ah_destroy(ah) : -EINVAL;
+}
