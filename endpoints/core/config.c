@@ -57,10 +57,11 @@ static uint64_t nic_make_guid(const char *name, const uint8_t address[16])
 
 static bool config_has_address(const struct config *config, const uint8_t raw[16])
 {
-    for (unsigned n = 0; n < config->nic_count; n++)
+    for (unsigned n = 0; n < config->nic_count; n++) {
         for (unsigned g = 0; g < config->nics[n].gid_count; g++)
             if (memcmp(config->nics[n].gids[g].raw, raw, 16) == 0)
                 return true;
+    }
     return false;
 }
 
@@ -84,7 +85,7 @@ static void nic_append_gid(struct nic *nic, const uint8_t raw[16], const char *n
 /* GID 0 is the first IPv4 address given. */
 static void nic_put_v4_first(struct nic *nic)
 {
-    for (unsigned i = 0; i < nic->gid_count; i++)
+    for (unsigned i = 0; i < nic->gid_count; i++) {
         if (address_is_v4(nic->gids[i].raw)) {
             struct nic_gid first = nic->gids[i];
 
@@ -92,6 +93,7 @@ static void nic_put_v4_first(struct nic *nic)
             nic->gids[0] = first;
             return;
         }
+    }
 }
 
 /* The link-local address: the interface's own unless another NIC has it, or one of our making. */

@@ -105,12 +105,13 @@ static void host_choose_primary(struct host_addresses *host, const struct ifaddr
     snprintf(host->primary, sizeof host->primary, "lo");
     if (host_default_route(host, route_file, host->primary))
         return;
-    for (const struct ifaddrs *entry = entries; entry; entry = entry->ifa_next)
+    for (const struct ifaddrs *entry = entries; entry; entry = entry->ifa_next) {
         if ((entry->ifa_flags & IFF_UP) && !(entry->ifa_flags & IFF_LOOPBACK) &&
             host_has_v4(host, entry->ifa_name)) {
             snprintf(host->primary, sizeof host->primary, "%s", entry->ifa_name);
             return;
         }
+    }
 }
 
 void host_addresses_read_from(const char *route_file, struct host_addresses *out)

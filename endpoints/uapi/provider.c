@@ -89,9 +89,10 @@ void provider_check(void)
     if (atomic_flag_test_and_set(&done) || getenv("RDMAV_DRIVERS") || getenv("IBV_DRIVERS"))
         return;
     dl_iterate_phdr(look_at_object, &search);
-    if (search.library_seen && !search.found && !usual_places_have_provider())
+    if (search.library_seen && !search.found && !usual_places_have_provider()) {
         dprintf(STDERR_FILENO,
                 "viaduct: libibverbs has no rxe provider (librxe-rdmav*.so), so no device can be "
                 "opened; install it (Debian and Ubuntu: apt install ibverbs-providers)\n");
+    }
     errno = saved;
 }

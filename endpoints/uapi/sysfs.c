@@ -71,11 +71,12 @@ static const struct sysfs_view *view_renew(const struct sysfs_view *view, bool l
     if (fd >= 0)
         real_close(fd);
     making = true;
-    if (fd < 0 || (listing && sysfs_host_digest("") != view->host))
+    if (fd < 0 || (listing && sysfs_host_digest("") != view->host)) {
         if (!atomic_flag_test_and_set(&renewing)) {
             view_make(view->config, view);
             atomic_flag_clear(&renewing);
         }
+    }
     making = false;
     return atomic_load(&current);
 }
@@ -150,11 +151,12 @@ void sysfs_fill_node(dev_t rdev, struct stat *st)
 {
     const struct sysfs_view *view = atomic_load(&current);
 
-    for (unsigned i = 0; view && i < view->config->nic_count; i++)
+    for (unsigned i = 0; view && i < view->config->nic_count; i++) {
         if (rdev == makedev(SYSFS_UVERBS_MAJOR, SYSFS_UVERBS_MINOR + view->numbers[i])) {
             st->st_dev = view->dev;
             st->st_ino = view->nodes[i];
         }
+    }
     st->st_mode = S_IFCHR | 0666;
     st->st_nlink = 1;
     st->st_rdev = rdev;

@@ -237,7 +237,7 @@ static void write_gid(struct writer *writer, const struct nic_gid *gid, unsigned
     char name[64];
     char text[40] = "";
 
-    for (unsigned i = 0; i < 8; i++)
+    for (size_t i = 0; i < 8; i++)
         snprintf(text + i * 5, sizeof text - i * 5, "%02x%02x%s", gid->raw[2 * i],
                  gid->raw[2 * i + 1], i < 7 ? ":" : "");
     snprintf(name, sizeof name, "ports/1/gids/%u", index);

@@ -236,8 +236,10 @@ static bool view_attach(const char *runtime_dir, const char *name, struct sysfs_
         good = node >= 0 && fstat(node, &st) == 0;
         if (node >= 0)
             real_close(node);
-        view->dev = st.st_dev;
-        view->nodes[i] = st.st_ino;
+        if (good) {
+            view->dev = st.st_dev;
+            view->nodes[i] = st.st_ino;
+        }
     }
     real_close(fd);
     return good;

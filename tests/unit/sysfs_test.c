@@ -312,9 +312,9 @@ static unsigned trees(void)
     return count;
 }
 
-static void make_old(const char *path, time_t seconds)
+static void make_old(const char *path, int hours)
 {
-    struct timespec then = {.tv_sec = time(NULL) - seconds};
+    struct timespec then = {.tv_sec = time(NULL) - hours * 3600L};
     struct timespec times[2] = {then, then};
 
     T_EQ(utimensat(AT_FDCWD, path, times, 0), 0);
@@ -325,12 +325,12 @@ T_TEST(sysfs, stale_trees)
     /* Shows that old trees and broken attempts are removed, but nothing else. */
     begin();
     T_EQ(make_view(), 0);
-    make_old(view.root, 8 * 24 * 3600);
+    make_old(view.root, 8 * 24);
     scratch_file(pathf("%s/sysfs-new-abcdef/sys/file", config.runtime_dir), "");
-    make_old(pathf("%s/sysfs-new-abcdef", config.runtime_dir), 7200);
+    make_old(pathf("%s/sysfs-new-abcdef", config.runtime_dir), 2);
     scratch_file(pathf("%s/sysfs-new-young/file", config.runtime_dir), "");
     scratch_file(pathf("%s/other/file", config.runtime_dir), "");
-    make_old(pathf("%s/other", config.runtime_dir), 8 * 24 * 3600);
+    make_old(pathf("%s/other", config.runtime_dir), 8 * 24);
     T_EQ(trees(), 3);
     config.nics[0].guid++;
     T_EQ(make_view(), 0);
