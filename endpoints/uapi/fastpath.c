@@ -2,7 +2,6 @@
 /* Finding the program's function tables and putting our functions in (fastpath.h). */
 #include "uapi/fastpath.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -17,8 +16,6 @@
 #include "core/objects.h"
 #include "core/qp.h"
 #include "uapi/uapi.h"
-
-#define EXPORT __attribute__((visibility("default")))
 
 typedef struct ibv_cq_ex *create_cq_ex_fn(struct ibv_context *, struct ibv_cq_init_attr_ex *);
 typedef struct ibv_qp *create_qp_ex_fn(struct ibv_context *, struct ibv_qp_init_attr_ex *);
@@ -427,38 +424,4 @@ void fastpath_qp_modified(struct qp *qp, enum ibv_qp_state to)
 void fastpath_qp_destroyed(struct qp *qp)
 {
     qpex_destroyed(qp);
-}
-
-/* ---- symbols of libibverbs that we stand before ---- */
-
-EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
-{
-    struct ibv_context *(*real)(struct ibv_device *);
-    struct ibv_context *ibv;
-
-    *(void **)&real = dlsym(RTLD_NEXT, "ibv_open_device");
-    if (!real) {
-        errno = ENOSYS;
-        return NULL;
-    }
-    ibv = real(device);
-    if (ibv)
-        fastpath_context_opened(ibv);
-    return ibv;
-}
-
-EXPORT struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *ibv_qp)
-{
-    struct ibv_qp_ex *(*real)(struct ibv_qp *);
-
-    *(void **)&real = dlsym(RTLD_NEXT, "ibv_qp_to_qp_ex");
-    struct ibv_qp_ex *ex = real ? real(ibv_qp) : NULL;
-    if (!ex || qpex_is_patched(ex) || !fdtab_get(ibv_qp->context->cmd_fd))
-        return ex;
-    core_lock();
-    struct qp *qp = qp_get(ibv_qp->handle);
-    if (qp && qp_user_handle(qp) == (uintptr_t)ibv_qp)
-        qpex_patch(ex, qp);
-    core_unlock();
-    return ex;
 }
