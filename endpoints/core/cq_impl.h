@@ -22,10 +22,12 @@ void cq_drop_guest(const void *guest);
 void cq_drain_locked(struct cq *cq);
 
 /*
- * An initiator found its lane full: move it to the spill, or, if the CQ as a whole is full, declare
- * it overrun. core_lock held or not.
+ * Our own lane, or one of a queue pair of ours, is full and another completion is waiting: move the
+ * lanes to the spill, or, if the CQ as a whole is full, declare it overrun.
  */
 void cq_make_room(struct cq *cq);
+/* The same for a guest that waits with its lane's tail at `tail`; it may have moved on since. */
+void cq_make_room_for(struct cq *cq, const void *guest, uint32_t tail);
 
 /* Write the time into the completion's last eight bytes. */
 void cqe_stamp(struct cqe *cqe);

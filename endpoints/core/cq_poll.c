@@ -188,6 +188,25 @@ void cq_make_room(struct cq *cq)
         cq_set_overrun(cq);
 }
 
+static bool still_waits(const struct cq *cq, const void *guest, uint32_t tail)
+{
+    for (unsigned i = 1; i < cq->lane_count; i++) {
+        if (cq->lanes[i]->guest == guest && cq->lanes[i]->head == tail)
+            return true;
+    }
+    return false;
+}
+
+void cq_make_room_for(struct cq *cq, const void *guest, uint32_t tail)
+{
+    spin_lock(&cq->lock);
+    cq_drain_locked(cq);
+    bool full = cq->spill.count >= cq->cqe && still_waits(cq, guest, tail);
+    spin_unlock(&cq->lock);
+    if (full)
+        cq_set_overrun(cq);
+}
+
 /* ---- pushing ---- */
 
 static bool push_own(struct cq *cq, const struct cqe *cqe)
@@ -361,13 +380,19 @@ static bool qualifies(const struct cqe *cqe, uint32_t kind)
     return kind == CQ_ARMED || (cqe->flags & CQE_SOLICITED) || cqe->status != IBV_WC_SUCCESS;
 }
 
+/*
+ * Did anything that qualifies come since the CQ was armed? It counts though the program may have
+ * polled it by now: an initiator tells of an arming once only, so an announcement that finds
+ * nothing would be the last one. A polled entry may be overwritten: then an event too many is safe.
+ */
 static bool lane_has_news(const struct lane_in *lane, uint32_t kind)
 {
     uint32_t end = lane_end(lane);
-    uint32_t from = (int32_t)(lane->armed_from - lane->head) > 0 ? lane->armed_from : lane->head;
 
-    for (; (int32_t)(end - from) > 0; from++) {
-        if (qualifies(&lane->ring[from & lane->mask], kind))
+    if (end != lane->armed_from && (int32_t)(lane->head - lane->armed_from) > 0)
+        return true;
+    for (uint32_t at = lane->armed_from; at != end; at++) {
+        if (qualifies(&lane->ring[at & lane->mask], kind))
             return true;
     }
     return false;

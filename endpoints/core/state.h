@@ -62,6 +62,7 @@ struct lane_out {
     uint32_t mask, tail, head_seen;
     const _Atomic uint32_t *head; /* in the target's arena */
     const struct pub_cq *cq;      /* the target's */
+    uint32_t drain_asked;         /* tail + 1 for which room was asked for, 0: none */
     uint32_t cq_index, cq_gen;
     struct lane_out *next;        /* of the peer */
 };
@@ -133,7 +134,14 @@ struct sq_entry {
     struct ibv_sge sges[]; /* max_send_sge, then max_inline bytes */
 };
 
-enum stall { STALL_NONE, STALL_ATTACH, STALL_RNR, STALL_LANE, STALL_REMOTE };
+enum stall {
+    STALL_NONE,
+    STALL_ATTACH, /* the target is not there, or not ready to receive */
+    STALL_RNR,    /* it has no receive posted */
+    STALL_LANE,   /* its engine must make room in our lane */
+    STALL_REMOTE, /* its engine is executing a request */
+    STALL_PAGES,  /* its pages are just being shared */
+};
 
 /* A receive of a shared ring that a stalled WQE has claimed. */
 struct claimed {
@@ -163,6 +171,7 @@ struct qp {
     enum stall stall;
     uint64_t stall_since_ns, retry_at_ns, deadline_ns;
     uint64_t wqe_done_bytes;
+    uint64_t fault_since_ns; /* the target's memory seems gone since, 0: it does not */
     uint32_t rnr_tries;
     uint32_t sq_psn;
     uint64_t remote_op;       /* id of the request the target's engine is executing, 0: none */

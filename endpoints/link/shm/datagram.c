@@ -18,7 +18,6 @@ struct datagram {
     const struct ah *ah;
     uint32_t length; /* with the GRH */
     uint32_t qkey;
-    bool waits; /* some receiver is being connected to */
     uint8_t bytes[GRH_BYTES + LIMIT_MTU];
 };
 
@@ -54,27 +53,33 @@ static bool gather(struct datagram *datagram, enum ibv_wc_status *status)
     return true;
 }
 
-/* Place it into the receive's elements. False: too small, or a bad key: dropped. */
-static bool place(struct datagram *datagram, struct target *target, const struct pub_sge *sges)
+/*
+ * Place it into the receive's elements; what wqe_done_bytes covers is there already. FAULT: a bad
+ * key, and the receive completes in error.
+ */
+static enum move place(struct datagram *datagram, struct target *target, const struct pub_sge *sges)
 {
-    uint32_t done = 0;
+    struct qp *qp = datagram->qp;
+    uint32_t at = 0;
 
-    for (uint32_t i = 0; i < target->rq_sge && done < datagram->length; i++) {
-        uint32_t left = datagram->length - done;
+    for (uint32_t i = 0; i < target->rq_sge && at < datagram->length; i++) {
+        uint32_t left = datagram->length - at;
         uint32_t part = sges[i].length < left ? sges[i].length : left;
-        uint64_t there = part ? target_mr(target, target->rq_pd, sges[i].lkey, sges[i].addr, part,
-                                          IBV_ACCESS_LOCAL_WRITE)
-                              : 0;
+        uint32_t skip = qp->wqe_done_bytes > at ? (uint32_t)qp->wqe_done_bytes - at : 0;
 
-        if (!part)
-            continue;
-        datagram->qp->remote_key = sges[i].lkey;
-        if (!there || move_out(datagram->qp, target->peer, there, datagram->bytes + done, part) !=
-                          MOVE_DONE)
-            return false;
-        done += part;
+        if (part > skip) {
+            uint64_t there = target_mr(target, target->rq_pd, sges[i].lkey, sges[i].addr, part,
+                                       IBV_ACCESS_LOCAL_WRITE);
+            qp->remote_key = sges[i].lkey;
+            enum move moved = there ? move_out(qp, target->peer, there + skip,
+                                               datagram->bytes + at + skip, part - skip)
+                                    : MOVE_FAULT;
+            if (moved != MOVE_DONE)
+                return moved;
+        }
+        at += part;
     }
-    return done == datagram->length;
+    return MOVE_DONE;
 }
 
 static uint32_t room(const struct target *target)
@@ -112,28 +117,56 @@ static void complete_receive(struct datagram *datagram, struct target *target, u
         sched_yield();
 }
 
-static void send_to(struct datagram *datagram, struct target *target)
+/* True: there is a receive for it, claimed. */
+static bool accepted(struct datagram *datagram, struct target *target, const struct pub_sge **sges,
+                     uint32_t *slot)
+{
+    if (datagram->qp->claimed.valid)
+        return receive_next(datagram->qp, target, sges, slot);
+    return target->qkey == datagram->qkey && target->claim && room(target) >= datagram->length &&
+           receive_next(datagram->qp, target, sges, slot);
+}
+
+/* STALL: to be called again, with the receive still claimed. */
+static enum move send_to(struct datagram *datagram, struct target *target)
 {
     struct qp *qp = datagram->qp;
     const struct pub_sge *sges;
     uint32_t slot;
 
-    if (!target_reach(qp, target)) {
-        datagram->waits = true;
-        return;
-    }
-    if (target->qkey != datagram->qkey || !target->claim || room(target) < datagram->length)
-        return;
+    if (!target_reach(qp, target))
+        return MOVE_STALL;
+    if (!accepted(datagram, target, &sges, &slot))
+        return MOVE_DONE;
+    enum move moved = place(datagram, target, sges);
+    if (moved == MOVE_STALL)
+        return MOVE_STALL;
+    complete_receive(datagram, target, slot, moved == MOVE_DONE);
     qp->claimed.valid = false;
-    if (!receive_next(qp, target, &sges, &slot))
-        return;
-    bool placed = place(datagram, target, sges);
-    qp->claimed.valid = false;
-    qp->remote_op = 0;
-    complete_receive(datagram, target, slot, placed);
+    qp->wqe_done_bytes = 0;
+    return MOVE_DONE;
 }
 
 /* ---- groups ---- */
+
+/*
+ * A copy for one member. It can't wait for long, the others' copies are on their way: a member that
+ * is not connected yet, or whose engine would have to help, misses this one.
+ */
+static void send_copy(struct datagram *datagram, struct peer *peer, uint32_t qpn, uint32_t nic)
+{
+    struct qp *qp = datagram->qp;
+    struct ah member = *datagram->ah;
+
+    memcpy(member.dgid, peer_header(peer)->nics[nic % CONFIG_NICS_MAX].gids[0].raw, 16);
+    struct target *target = target_of_datagram(qp, &member, qpn);
+    if (!target_reach(qp, target) || (!peer->self && atomic_load(&peer->no_process_vm)))
+        return;
+    while (send_to(datagram, target) == MOVE_STALL && qp->stall == STALL_PAGES)
+        sched_yield();
+    qp->claimed.valid = false;
+    qp->wqe_done_bytes = 0;
+}
 
 static bool send_to_members(struct peer *peer, void *argument)
 {
@@ -145,25 +178,19 @@ static bool send_to_members(struct peer *peer, void *argument)
     for (uint32_t i = 0; i < high && i < PUB_MCAST_COUNT; i++) {
         uint32_t qpn = atomic_load_explicit(&members[i].used, memory_order_acquire);
 
-        if (!qpn || qpn >> LIMIT_QP_BITS != peer->slot ||
-            memcmp(members[i].mgid, datagram->ah->dgid, 16))
-            continue;
-        struct ah member = *datagram->ah;
-        uint32_t nic = members[i].nic % CONFIG_NICS_MAX;
-        memcpy(member.dgid, peer_header(peer)->nics[nic].gids[0].raw, 16);
-        send_to(datagram, target_of_datagram(datagram->qp, &member, qpn));
+        if (qpn && qpn >> LIMIT_QP_BITS == peer->slot &&
+            !memcmp(members[i].mgid, datagram->ah->dgid, 16))
+            send_copy(datagram, peer, qpn, members[i].nic);
     }
     return true;
 }
 
-static enum verdict finish(struct datagram *datagram, bool complete)
+static enum verdict verdict_of(struct qp *qp, bool done)
 {
-    if (complete && !datagram->waits) {
-        datagram->qp->stall = STALL_NONE;
-        return VERDICT_DONE;
-    }
-    datagram->qp->stall = STALL_ATTACH;
-    return VERDICT_STALL;
+    if (!done)
+        return VERDICT_STALL;
+    qp->stall = STALL_NONE;
+    return VERDICT_DONE;
 }
 
 enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
@@ -175,17 +202,14 @@ enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const str
     datagram.qp = qp;
     datagram.wr = wr;
     datagram.ah = ah;
-    datagram.waits = false;
     /* IBTA 10.2.5: a Q_Key with the high bit set stands for the queue pair's own */
     datagram.qkey = wr->wr.ud.remote_qkey >> 31 ? qp->attr.qkey : wr->wr.ud.remote_qkey;
     if (!gather(&datagram, status))
         return VERDICT_DONE;
-    if (is_group(ah, qpn)) {
-        /* A member that is not connected yet gets the next one: it must not be sent twice here. */
-        bool all = peer_each(send_to_members, &datagram);
-        datagram.waits = false;
-        return finish(&datagram, all);
-    }
-    send_to(&datagram, target_of_datagram(qp, ah, qpn));
-    return finish(&datagram, true);
+    if (!is_group(ah, qpn))
+        return verdict_of(qp, send_to(&datagram, target_of_datagram(qp, ah, qpn)) == MOVE_DONE);
+    if (peer_each(send_to_members, &datagram))
+        return verdict_of(qp, true);
+    qp->stall = STALL_ATTACH;
+    return VERDICT_STALL;
 }

@@ -105,13 +105,15 @@ static void announce(struct target *target)
 
 static void ask_drain(struct qp *qp, struct target *target)
 {
-    struct shm_msg msg = {.type = SHM_DRAIN, .index = target->lane->cq_index};
+    struct lane_out *lane = target->lane;
+    struct shm_msg msg = {.type = SHM_DRAIN, .index = lane->cq_index, .id = lane->tail};
 
     qp->stall = STALL_LANE;
     if (target->peer->self)
         cq_make_room(cq_get(target->pub->recv_cq));
-    else
-        msg_send(target->peer->watch.fd, &msg, NULL, 0, NULL, 0, false);
+    else if (lane->drain_asked != lane->tail + 1 &&
+             msg_send(target->peer->watch.fd, &msg, NULL, 0, NULL, 0, false) == 0)
+        lane->drain_asked = lane->tail + 1;
 }
 
 static bool push(struct qp *qp, struct target *target, const struct delivery *delivery)

@@ -114,12 +114,12 @@ static void on_event(const struct shm_msg *msg)
         cq_announce(cq);
 }
 
-static void on_drain(const struct shm_msg *msg)
+static void on_drain(const struct guest *guest, const struct shm_msg *msg)
 {
     struct cq *cq = cq_get(msg->index);
 
     if (cq)
-        cq_make_room(cq);
+        cq_make_room_for(cq, guest, (uint32_t)msg->id);
 }
 
 static void on_qp_error(const struct shm_msg *msg)
@@ -186,7 +186,7 @@ static void serve(struct guest *guest, const struct shm_msg *msg, const char *pa
         on_event(msg);
         break;
     case SHM_DRAIN:
-        on_drain(msg);
+        on_drain(guest, msg);
         break;
     case SHM_QP_ERROR:
         on_qp_error(msg);
@@ -235,8 +235,7 @@ static bool serve_next(struct guest *guest)
         error = on_hello(guest, &msg, fds);
     else if (guest->arena)
         serve(guest, &msg, payload, (size_t)length);
-    sys_close(fds[0]);
-    sys_close(fds[1]);
+    close_fds(fds);
     return error == 0;
 }
 

@@ -57,6 +57,14 @@ static void take_fds(struct msghdr *header, int fds_out[2])
     memcpy(fds_out, CMSG_DATA(rights), bytes < 2 * sizeof(int) ? bytes : 2 * sizeof(int));
 }
 
+void close_fds(const int fds[2])
+{
+    for (int i = 0; i < 2; i++) {
+        if (fds[i] >= 0)
+            sys_close(fds[i]);
+    }
+}
+
 ssize_t msg_receive(int fd, struct shm_msg *msg, void *payload, size_t room, int fds_out[2])
 {
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
@@ -71,8 +79,7 @@ ssize_t msg_receive(int fd, struct shm_msg *msg, void *payload, size_t room, int
         return errno == EAGAIN || errno == EINTR ? -EAGAIN : -ENOTCONN;
     take_fds(&header, fds_out);
     if (got < (ssize_t)sizeof(*msg)) {
-        sys_close(fds_out[0]);
-        sys_close(fds_out[1]);
+        close_fds(fds_out);
         return -ENOTCONN; /* closed, or not one of us */
     }
     return got - (ssize_t)sizeof(*msg);

@@ -16,6 +16,7 @@
 enum {
     SHARE_ASK_EVERY = 16,       /* of the moves that went the slow way */
     SHARE_ASK_BYTES = 1 << 20, /* at a time */
+    FAULT_NS = 200000000,
 };
 
 /* Ask at the first slow move and now and then again: the page may have been forgotten since. */
@@ -106,6 +107,22 @@ static enum move by_target(struct qp *qp, struct peer *peer, bool out, uint64_t 
     return ask_execute(qp, peer, &msg, out ? local : NULL, out ? *length : 0);
 }
 
+/*
+ * The kernel says that the target's memory is not there: so it looks for some microseconds while its
+ * pages are being shared. If it stays so, it is true.
+ */
+static enum move fault(struct qp *qp)
+{
+    uint64_t now = now_ns();
+
+    if (!qp->fault_since_ns)
+        qp->fault_since_ns = now;
+    if (now - qp->fault_since_ns > FAULT_NS)
+        return MOVE_FAULT;
+    qp->stall = STALL_PAGES;
+    return MOVE_STALL;
+}
+
 /* ---- one piece ---- */
 
 static enum move move_piece(struct qp *qp, struct peer *peer, bool out, uint64_t remote,
@@ -123,7 +140,7 @@ static enum move move_piece(struct qp *qp, struct peer *peer, bool out, uint64_t
         ask_share(peer, qp->remote_key, remote, whole);
         ssize_t moved = by_kernel(peer, out, remote, local, whole);
         if (moved < 0)
-            return MOVE_FAULT;
+            return fault(qp);
         if (moved > 0) {
             *length = (uint64_t)moved;
             return MOVE_DONE;
@@ -145,6 +162,7 @@ static enum move move_all(struct qp *qp, struct peer *peer, bool out, uint64_t r
 
         if (result != MOVE_DONE)
             return result;
+        qp->fault_since_ns = 0;
         qp->wqe_done_bytes += piece;
         remote += piece;
         local += piece;

@@ -186,9 +186,10 @@ static void collect_lanes(struct peer *peer)
 
     for (_Atomic(struct shm_lane *) *at = &peer->lanes; atomic_load(at);) {
         struct shm_lane *lane = atomic_load(at);
+        int state = atomic_load(&lane->state);
 
-        if (atomic_load(&lane->state) == LANE_ASKED ||
-            (lane->out.cq && atomic_load(&lane->out.cq->gen) == lane->out.cq_gen)) {
+        if (state == LANE_WANTED || state == LANE_ASKED ||
+            atomic_load(&lane->out.cq->gen) == lane->out.cq_gen) {
             at = &lane->next;
             continue;
         }
@@ -273,10 +274,12 @@ static void on_peer(struct watch *watch)
             on_lane_ready(peer, &msg);
         else if (msg.type == SHM_EXECUTED)
             on_executed(&msg, payload, (size_t)length);
-        sys_close(fds[0]);
-        if (msg.type == SHM_HELLO)
+        if (msg.type == SHM_HELLO) {
+            fds[1] = -1; /* the view has it */
+            close_fds(fds);
             return; /* the peer may be gone; more comes with the next event */
-        sys_close(fds[1]);
+        }
+        close_fds(fds);
     }
     if (length == -ENOTCONN)
         peer_died(peer);

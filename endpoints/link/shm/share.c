@@ -17,7 +17,8 @@
 #define MFD_NOEXEC_SEAL 8u
 #endif
 
-#define OWNED_SIZE (SHARE_WINDOWS_MAX * SHARE_BITMAP_WORDS * sizeof(uint64_t))
+/* Bits "owned" and "head" of each page of each window; only what is used takes memory. */
+#define BITS_SIZE (2 * SHARE_WINDOWS_MAX * SHARE_BITMAP_WORDS * sizeof(uint64_t))
 #define NO_TOOLS                                                                                   \
     {                                                                                              \
         -1, -1, -1, -1                                                                             \
@@ -113,9 +114,9 @@ static int map_parts(int fd)
     char *words = sys_mmap(NULL, SHARE_WORDS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (words == MAP_FAILED)
         return -errno;
-    void *owned = sys_mmap(NULL, OWNED_SIZE, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (owned == MAP_FAILED) {
+    void *bits = sys_mmap(NULL, BITS_SIZE, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (bits == MAP_FAILED) {
         int error = -errno;
 
         sys_munmap(words, SHARE_WORDS_SIZE);
@@ -123,7 +124,8 @@ static int map_parts(int fd)
     }
     sys_madvise(words, SHARE_WORDS_SIZE, MADV_DONTFORK);
     share_owner.words = words;
-    share_owner.owned = owned;
+    share_owner.owned = bits;
+    share_owner.heads = share_owner.owned + SHARE_WINDOWS_MAX;
     return 0;
 }
 
@@ -157,17 +159,18 @@ void share_reset(void)
 {
     if (share_owner.map) {
         sys_close(share_owner.mem_fd);
-        sys_munmap(share_owner.owned, OWNED_SIZE);
+        sys_munmap(share_owner.owned, BITS_SIZE);
     }
     /* Field by field: a mutex and atomics are not assigned as a whole. */
     pthread_mutex_init(&share_owner.lock, NULL);
     share_owner.map = NULL;
     share_owner.words = NULL;
-    share_owner.owned = NULL;
+    share_owner.owned = share_owner.heads = NULL;
     share_owner.mem_fd = -1;
     share_owner.windows = share_owner.blocks = 0;
     share_owner.tools = (struct share_tools)SHARE_NO_TOOLS;
     atomic_store(&share_owner.pages, 0);
+    atomic_store(&share_owner.head_pages, 0);
     atomic_store(&share_owner.odd_advice, false);
 }
 
@@ -233,8 +236,7 @@ static void tools_close(void)
     share_tools_close(&tools);
 }
 
-/* Is the number still our memfd? A program may close descriptors that it does not know. */
-static bool memfd_is_ours(void)
+bool share_memfd_is_ours(void)
 {
     struct stat st;
 
@@ -251,7 +253,7 @@ static int tools_open(void)
 
     snprintf(path, sizeof(path), "/proc/self/fd/%d", share_owner.mem_fd);
     pthread_mutex_lock(&share_owner.lock);
-    if (!memfd_is_ours())
+    if (!share_memfd_is_ours())
         error = -EBADF;
     tools->maps_fd = sys_open("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
     if (tools->maps_fd < 0)
@@ -295,13 +297,6 @@ static int window_take(uint64_t addr)
     return window;
 }
 
-/* Is the page at addr mapped to its own place in the memfd? */
-static bool is_placed(const struct maps_vma *vma, int window, uint64_t addr)
-{
-    return share_is_ours(vma) && window >= 0 &&
-           vma->offset + (addr - vma->start) == share_offset(window, addr);
-}
-
 /* May this mapping be exchanged at all? Once for each that the walk meets. */
 static void check_vma(struct walk *walk, const struct maps_vma *vma)
 {
@@ -323,13 +318,11 @@ static void check_vma(struct walk *walk, const struct maps_vma *vma)
     }
 }
 
-static void collect(void);
-
 /* Leave most of the mappings that a process may have to the program. */
 static int blocks_check(void)
 {
     if (share_owner.blocks >= SHARE_BLOCKS_MAX)
-        collect(); /* counts those that are left */
+        share_count_blocks();
     return share_owner.blocks >= SHARE_BLOCKS_MAX ? -ENOSPC : 0;
 }
 
@@ -380,7 +373,7 @@ static int step(struct walk *walk)
         walk->pos = vma.start;
     if (vma.end < end)
         end = vma.end;
-    if (is_placed(&vma, window, walk->pos) && vma.prot == (PROT_READ | PROT_WRITE)) {
+    if (share_is_placed(&vma, window, walk->pos) && vma.prot == (PROT_READ | PROT_WRITE)) {
         share_bits_change(share_owner.map->shared[window], walk->pos, end, true);
         if (walk->reached == walk->pos)
             walk->reached = end;
@@ -452,76 +445,8 @@ void share_forget(uint64_t addr, uint64_t len)
     }
 }
 
-/* ---- giving back ---- */
-
-static void collect_pages(int window, uint64_t start, uint64_t end)
+void share_announce(bool moving)
 {
-    _Atomic uint64_t *owned = share_owner.owned[window];
-
-    while (start < end) {
-        uint64_t stop = share_bits_run(owned, start, end);
-
-        /* A region that is still registered keeps its pages, mapped by the program or not. */
-        for (uint64_t at = start; share_bit(owned, start) && at < stop;) {
-            const _Atomic uint64_t *shared = share_owner.map->shared[window];
-            uint64_t until = share_bits_run(shared, at, stop);
-
-            if (!share_bit(shared, at) && share_punch(window, at, until) == 0)
-                atomic_fetch_sub(&share_owner.pages, share_bits_change(owned, at, until, false));
-            at = until;
-        }
-        start = stop;
-    }
-}
-
-static void collect_window(struct maps_reader *reader, int window, uint64_t start)
-{
-    uint64_t end = start + SHARE_WINDOW_SIZE;
-    struct maps_vma vma;
-
-    while (start < end) {
-        uint64_t stop = end;
-
-        if (maps_find(reader, start, &vma) && vma.start < end) {
-            if (vma.start <= start && is_placed(&vma, window, start)) {
-                share_owner.blocks++;
-                start = vma.end;
-                continue;
-            }
-            stop = vma.start > start ? vma.start : vma.end;
-            if (stop > end)
-                stop = end;
-        }
-        collect_pages(window, start, stop);
-        start = stop;
-    }
-}
-
-/* Lock held, maps_fd open. */
-static void collect(void)
-{
-    struct maps_reader reader;
-    int fd = sys_open("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
-
-    if (fd < 0)
-        return;
-    maps_start(&reader, fd);
-    share_owner.blocks = 0;
-    for (uint64_t index = 0; index < SHARE_DIRECTORY; index++) {
-        int window = share_window(index << SHARE_WINDOW_SHIFT);
-
-        if (window >= 0)
-            collect_window(&reader, window, index << SHARE_WINDOW_SHIFT);
-    }
-    sys_close(fd);
-}
-
-void share_collect(void)
-{
-    if (!share_owner.map || atomic_load(&share_owner.pages) == 0)
-        return;
-    pthread_mutex_lock(&share_owner.lock);
-    if (memfd_is_ours())
-        collect();
-    pthread_mutex_unlock(&share_owner.lock);
+    if (share_owner.map)
+        atomic_store(&share_owner.map->moving, moving);
 }

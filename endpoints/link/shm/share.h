@@ -38,6 +38,8 @@ struct share_map {
     _Atomic uint16_t directory[SHARE_DIRECTORY];
     /* a set bit (release) says: this page's content is the memfd's, at its place */
     _Atomic uint64_t shared[SHARE_WINDOWS_MAX][SHARE_BITMAP_WORDS]; /* sparse */
+    /* nonzero: pages are on the move, and peers keep off those that are not shared */
+    _Atomic uint32_t moving;
 };
 
 /* ---- owner's side ---- */
@@ -61,20 +63,29 @@ bool share_is_possible(void); /* the kernel lets this process exchange pages (as
  * executable, locked, MADV_WIPEONFORK, under another userfaultfd, stacks and control blocks of
  * threads, heads of the C library's arenas. None at all while the process has pinned pages.
  *
- * The caller guarantees that a live memory region covers the range for the duration, and that no
- * peer reaches it by process_vm_writev() meanwhile: pages that the kernel holds for such a copy
- * would be exchanged under it.
+ * The caller guarantees that a live memory region covers the range for the duration, and that
+ * nobody reaches it by process_vm_writev() meanwhile: pages that the kernel holds for such a copy
+ * would be exchanged under it, and what it writes be lost. So: share_announce(true), wait until
+ * nobody is at it who may have begun before (quiesce), share_range(), share_announce(false).
  * Returns the number of bytes now shared from the start of the range on, or negative errno if it
  * stopped before any were (0: they must stay as they are).
  */
 int64_t share_range(uint64_t addr, uint64_t len);
+void share_announce(bool moving);
 
 /*
  * The range is no longer covered by any memory region: clear the bits of all pages that hold a
- * byte of it (microseconds; the memory itself stays as it is for the program). No copy. The caller
- * leaves out pages at the edges that another region covers too. Any thread.
+ * byte of it (microseconds; the memory itself stays as it is for the program). No copy. Where
+ * another region covers such a page it is only slower until it is shared again. Any thread.
  */
 void share_forget(uint64_t addr, uint64_t len);
+
+/*
+ * After share_forget(), once no peer is at these pages any more (quiesce), and before the region's
+ * owner learns that it is gone: pages that realloc() could move are made private again. Usually
+ * none, or one a region (30 us). Any thread.
+ */
+void share_settle(uint64_t addr, uint64_t len);
 
 /* Give back memfd pages whose address range the program has unmapped since. Rare; any thread. */
 void share_collect(void);
@@ -100,7 +111,7 @@ bool share_madvise(void *addr, size_t len, int advice, int *result_out);
  * mremap() by the program: exchanged pages can't move, because their address says where in the
  * memfd they are; so the range becomes private memory again, at its new place. True if it was
  * handled here (*result_out: the new address; on failure MAP_FAILED and errno). The C library's own
- * calls in realloc() never get here and need not (see SHARE_BLOCK).
+ * calls in realloc() never get here and need not (see share_settle()).
  */
 bool share_mremap(void *addr, size_t old_len, size_t new_len, int flags, void *new_addr,
                   void **result_out);
@@ -119,6 +130,15 @@ struct share_view {
  */
 int share_view_open(struct share_view *view, const struct share_map *map, int mem_fd);
 void share_view_close(struct share_view *view);
+
+/*
+ * Has the owner pages on the move? Asked by a peer that is about to use process_vm_writev/readv,
+ * after it has made known that it is at work (seq_cst); if so it waits some microseconds instead.
+ */
+static inline bool share_is_moving(const struct share_map *map)
+{
+    return atomic_load(&map->moving);
+}
 
 /* Slow path of share_translate(): maps the window. NULL if it can't be. May enter the kernel. */
 char *share_view_window(struct share_view *view, unsigned window);

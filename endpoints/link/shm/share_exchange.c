@@ -29,7 +29,11 @@ struct exchange {
 
 int share_uffd_open(void)
 {
-    struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP};
+    /* The second one (Linux 5.19) is for the way back. */
+    struct uffdio_api api = {
+        .api = UFFD_API,
+        .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM,
+    };
     int fd = (int)syscall(SYS_userfaultfd, UFFD_USER_MODE_ONLY | O_CLOEXEC | O_NONBLOCK);
 
     if (fd < 0)
@@ -162,7 +166,8 @@ static int exchange(struct exchange *ex)
  * The C library moves and grows big blocks by mremap(), in realloc(). On a mapping of ours that
  * would drag other addresses' pages of the memfd along. It refuses a range of several mappings,
  * though, and then realloc() copies. Such a block begins at a page with this head: size, a multiple
- * of pages, and the flag for "mapped". That page becomes a mapping of its own.
+ * of pages, and the flag for "mapped". That page becomes a mapping of its own; and since a block
+ * can be cut down to that page, it is private again when no region covers it (share_settle()).
  */
 __attribute__((noinline, no_sanitize("thread"), no_sanitize("address"))) static bool
 is_block_head(uint64_t page)
@@ -217,6 +222,8 @@ static void advise(const struct exchange *ex, int advice)
 {
     void *start = (void *)(uintptr_t)ex->start;
 
+    if (advice < 0)
+        return;
     if (advice & MAPS_DONTFORK)
         sys_madvise(start, ex->end - ex->start, MADV_DONTFORK);
     if (advice & MAPS_DONTDUMP)
@@ -255,8 +262,58 @@ int64_t share_exchange(const struct share_tools *tools, int window, uint64_t sta
         return error;
     }
     atomic_fetch_add(&share_owner.pages, share_bits_change(owned, start, ex.end, true));
+    bool head = ex.map_fd == ex.head_fd;
+    uint64_t changed = share_bits_change(share_owner.heads[window], start, ex.end, head);
+    atomic_fetch_add(&share_owner.head_pages, head ? changed : -changed);
     share_owner.blocks++;
     advise(&ex, advice);
     populate(&ex);
     return (int64_t)ex.end;
+}
+
+/* Its window: protect, read into a private page, move that over the shared one. */
+static int give_back(struct exchange *ex, void *copy)
+{
+    struct uffdio_register arg = {
+        .range = {ex->start, SHARE_PAGE},
+        .mode = UFFDIO_REGISTER_MODE_WP,
+    };
+
+    if (sys_ioctl(ex->uffd, UFFDIO_REGISTER, &arg))
+        return -errno;
+    int error = protect(ex, true);
+    if (!error && sys_pread(ex->mem_fd, copy, SHARE_PAGE, (off_t)ex->offset) != SHARE_PAGE)
+        error = -EIO;
+    if (!error && sys_mremap(copy, SHARE_PAGE, SHARE_PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+                             (void *)(uintptr_t)ex->start) == MAP_FAILED)
+        error = -errno;
+    if (error) {
+        protect(ex, false);
+        unregister(ex);
+    }
+    wake(ex);
+    return error;
+}
+
+int share_give_back(int window, uint64_t page, int advice)
+{
+    struct exchange ex = {
+        .uffd = share_uffd_open(),
+        .mem_fd = share_owner.mem_fd,
+        .start = page,
+        .end = page + SHARE_PAGE,
+        .offset = share_offset(window, page),
+    };
+
+    if (ex.uffd < 0)
+        return ex.uffd;
+    void *copy = sys_mmap(NULL, SHARE_PAGE, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    int error = copy == MAP_FAILED ? -errno : give_back(&ex, copy);
+    sys_close(ex.uffd);
+    if (!error)
+        advise(&ex, advice);
+    else if (copy != MAP_FAILED)
+        sys_munmap(copy, SHARE_PAGE);
+    return error;
 }

@@ -51,6 +51,9 @@ struct share_owner {
     struct share_tools tools;
     /* A set bit says: the memfd may hold this page's content. Private, one row a window. */
     _Atomic uint64_t (*owned)[SHARE_BITMAP_WORDS];
+    /* Of these, the ones that become private again when they are forgotten. */
+    _Atomic uint64_t (*heads)[SHARE_BITMAP_WORDS];
+    _Atomic uint64_t head_pages;
 };
 
 extern struct share_owner share_owner;
@@ -93,9 +96,16 @@ uint64_t share_bits_change(_Atomic uint64_t *bits, uint64_t start, uint64_t end,
 uint64_t share_bits_run(const _Atomic uint64_t *bits, uint64_t addr, uint64_t end);
 /* The memfd's content of [start, end), in one window, becomes zeroes without memory. */
 int share_punch(int window, uint64_t start, uint64_t end);
+/* Is the number still our memfd? A program may close descriptors that it does not know. */
+bool share_memfd_is_ours(void);
 /* As it is before share_init(). */
 void share_reset(void);
 void share_tools_close(const struct share_tools *tools);
+
+/* ---- share_collect.c ---- */
+
+/* Give back what the program has unmapped, and count our mappings anew. Lock held. */
+void share_count_blocks(void);
 
 /* ---- share_exchange.c ---- */
 
@@ -109,6 +119,12 @@ int share_uffd_open(void);
  */
 int64_t share_exchange(const struct share_tools *tools, int window, uint64_t start, uint64_t end,
                        int advice);
+
+/*
+ * The way back, for one page that is mapped at its place: private memory with the same content.
+ * Lock held, signals blocked. On failure it is as it was.
+ */
+int share_give_back(int window, uint64_t page, int advice);
 
 /* ---- share_maps.c ---- */
 
@@ -125,6 +141,13 @@ struct maps_vma {
 static inline bool share_is_ours(const struct maps_vma *vma)
 {
     return vma->shared && vma->ino == share_owner.ino && vma->dev == share_owner.dev;
+}
+
+/* Is the page at addr mapped to its own place in the memfd? */
+static inline bool share_is_placed(const struct maps_vma *vma, int window, uint64_t addr)
+{
+    return share_is_ours(vma) && window >= 0 &&
+           vma->offset + (addr - vma->start) == share_offset(window, addr);
 }
 
 /* Reads mappings in ascending order; each addr asked for must not be below the one before. */

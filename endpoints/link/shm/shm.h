@@ -122,6 +122,7 @@ int msg_send(int fd, const struct shm_msg *msg, const void *payload, size_t leng
              unsigned fd_count, bool wait);
 /* Bytes of payload, or negative errno; -ENOTCONN: the other end is gone. fds_out gets -1 or fds. */
 ssize_t msg_receive(int fd, struct shm_msg *msg, void *payload, size_t room, int fds_out[2]);
+void close_fds(const int fds[2]);
 int map_arena_of(int fd, char **arena_out);
 
 /* ---- execute_here.c: what a guest may ask us to do for it ---- */
