@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <sched.h>
-#include <stdbool.h>
 #include <stdio.h>
 
 /* The CPUs this process was started with, also after cores_pin. */
@@ -20,6 +19,11 @@ static const cpu_set_t *allowed(void)
 unsigned cores_allowed(void)
 {
     return (unsigned)CPU_COUNT(allowed());
+}
+
+bool cores_may_use(int cpu)
+{
+    return cpu >= 0 && cpu < CPU_SETSIZE && CPU_ISSET((size_t)cpu, allowed());
 }
 
 /* The lowest numbered hyperthread of the core that cpu belongs to; cpu itself if unknown. */

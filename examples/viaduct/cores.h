@@ -3,8 +3,13 @@
 #ifndef VIADUCT_CORES_H
 #define VIADUCT_CORES_H
 
+#include <stdbool.h>
+
 /* How many CPUs this process may use. */
 unsigned cores_allowed(void);
+
+/* Whether this process may use the CPU. */
+bool cores_may_use(int cpu);
 
 /*
  * The n-th CPU to use, n from 0. CPUs of different cores come first, hyperthreads of a core

@@ -11,7 +11,7 @@
 /* Do what the client at the other end of channel orders, until it ends. Enum cmd_exit. */
 int serve_client(int channel, const struct session_options *local, int cpu);
 
-/* Shared with the client's half: both complain in the name of --cpus. */
+/* Shared with the client's half. */
 int session_cpus(const struct session_options *options, int cpus_out[2]);
 int session_pin(int cpu);
 

@@ -42,23 +42,34 @@ int session_role(int argc, char **argv, int first, enum session_role *role_out,
     return CMD_OK;
 }
 
-/* "C,S", or the best two. */
-int session_cpus(const struct session_options *options, int cpus_out[2])
+static int parse_cpus(const char *text, int cpus[2])
 {
     char rest;
 
-    cpus_out[0] = cores_pick(0);
-    cpus_out[1] = cores_pick(1);
-    wait_yields = cpus_out[0] == cpus_out[1];
-    if (options->cpus == NULL)
-        return CMD_OK;
-    if (sscanf(options->cpus, "%d,%d%c", &cpus_out[0], &cpus_out[1], &rest) != 2 ||
-        cpus_out[0] < 0 || cpus_out[1] < 0) {
-        complain("--cpus: '%s' is not two CPU numbers; write it like 0,1", options->cpus);
+    if (sscanf(text, "%d,%d%c", &cpus[0], &cpus[1], &rest) != 2) {
+        complain("--cpus: '%s' is not two CPU numbers; write it like 0,1", text);
         return CMD_USAGE;
     }
-    wait_yields = cpus_out[0] == cpus_out[1];
+    for (int i = 0; i < 2; i++) {
+        if (!cores_may_use(cpus[i])) {
+            complain("--cpus: '%s': CPU %d can't be used here", text, cpus[i]);
+            return CMD_USAGE;
+        }
+    }
     return CMD_OK;
+}
+
+/* "C,S", or the best two. */
+int session_cpus(const struct session_options *options, int cpus_out[2])
+{
+    int code = CMD_OK;
+
+    cpus_out[0] = cores_pick(0);
+    cpus_out[1] = cores_pick(1);
+    if (options->cpus != NULL)
+        code = parse_cpus(options->cpus, cpus_out);
+    wait_yields = cpus_out[0] == cpus_out[1];
+    return code;
 }
 
 int session_pin(int cpu)
@@ -67,8 +78,8 @@ int session_pin(int cpu)
 
     if (error == 0)
         return CMD_OK;
-    complain("--cpus: CPU %d can't be used here: %s", cpu, strerror(-error));
-    return CMD_USAGE;
+    complain("CPU %d can't be used: %s", cpu, strerror(-error));
+    return CMD_FAILED;
 }
 
 static int send_json(int channel, json_t *message)

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Shows: doctor finds nothing to fail where the tests run, and tells programs apart.
+cd "$(dirname "$0")" || exit 1
+. ./lib.sh
+
+expect 0 doctor
+quiet
+for check in library provider cpus runtime-dir memfd process-vm userfaultfd membarrier memlock \
+    hardware device; do
+    says "^(ok|note|warn) +$check "
+done
+expect 0 doctor sh
+says '^ok +program .*/sh takes the preload'
+
+printf '#!/usr/bin/env sh\n' >"$scratch/script"
+chmod +x "$scratch/script"
+expect 0 doctor "$scratch/script"
+says "^ok +program .*$scratch/script, run by .*/sh takes the preload"
+
+if [ -x /sbin/ldconfig ]; then
+    expect 1 doctor /sbin/ldconfig
+    says '^FAIL +program .* will not see via0'
+    says '-> it is linked statically'
+fi
+
+# Another machine's program: an ELF header that says so.
+head -c 64 "$(readlink -f /proc/self/exe)" >"$scratch/foreign"
+printf '\x08\x00' | dd of="$scratch/foreign" bs=1 seek=18 conv=notrunc status=none
+chmod +x "$scratch/foreign"
+expect 1 doctor "$scratch/foreign"
+says '-> it is for another machine'
+
+expect 1 doctor no-such-program-anywhere
+says '^FAIL +program'
+
+# A wrong configuration is found, and named by the library itself.
+export VIADUCT_NICS=nonsense
+expect 1 doctor
+says '^FAIL +device '
+unset VIADUCT_NICS
+
+finish
