@@ -50,6 +50,8 @@ int qp_attr_values_check(const struct ibv_qp_attr *attr, int mask,
 /* data path: 0 or positive errno with *bad_wr, as ibv_post_send(3), ibv_post_recv(3) */
 int qp_post_send(struct qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad_wr);
 int qp_post_recv(struct qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad_wr);
+/* data path: all of the list, or nothing of it and a positive errno, as ibv_wr_complete(3) */
+int qp_post_batch(struct qp *qp, struct ibv_send_wr *wr);
 /* ibv_bind_mw(3), type 1: posts the bind and updates mw->rkey */
 int qp_bind_mw(struct qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind);
 

@@ -508,6 +508,23 @@ int qp_post_send(struct qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad
     return error;
 }
 
+int qp_post_batch(struct qp *qp, struct ibv_send_wr *wr)
+{
+    int error = 0;
+
+    spin_lock_word(&qp->pub->busy);
+    uint32_t used = qp->sq_tail - atomic_load_explicit(&qp->sq_freed, memory_order_acquire);
+    for (const struct ibv_send_wr *each = wr; each && !error; each = each->next, used++) {
+        error = used >= qp->cap.max_send_wr ? ENOMEM : check_post(qp, each);
+        if (!error && qp->type == IBV_QPT_UD && !wr_ah(qp, each))
+            error = EINVAL;
+    }
+    for (; wr && !error; wr = wr->next)
+        error = post_one(qp, wr);
+    spin_unlock_word(&qp->pub->busy);
+    return error;
+}
+
 /* Type 1: the new rkey is the old one with the next variant, as hardware drivers do. */
 int qp_bind_mw(struct qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 {

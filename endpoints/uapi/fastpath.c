@@ -405,10 +405,11 @@ static void complain(void)
 {
     static bool said;
 
-    if (!said)
+    if (!said) {
         fprintf(stderr,
                 "viaduct: this program's verbs library keeps its queues out of reach (is it "
                 "very old?): what it posts and polls will not get to the device\n");
+    }
     said = true;
 }
 

@@ -9,7 +9,7 @@
  *   wr_complete     posts all of them, or none and returns the first error of any call above
  *   wr_abort        forgets them
  *
- * The batch is a list of ordinary work requests in memory of its own, handed to qp_post_send().
+ * The batch is a list of ordinary work requests in memory of its own, handed to qp_post_batch().
  */
 #include <errno.h>
 #include <stddef.h>
@@ -61,11 +61,10 @@ static int wr_complete(struct ibv_qp_ex *ex)
 {
     struct qpex *batch = qpex_of(ex);
     struct qp *qp = qp_get(ex->qp_base.handle);
-    struct ibv_send_wr *bad;
     int error = qp ? batch->error : EIO;
 
     if (!error && batch->count)
-        error = qp_post_send(qp, batch->wrs, &bad);
+        error = qp_post_batch(qp, batch->wrs);
     spin_unlock(&batch->lock);
     return error;
 }

@@ -176,6 +176,13 @@ int qp_post_send(struct qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad
     return qp->result;
 }
 
+int qp_post_batch(struct qp *qp, struct ibv_send_wr *wr)
+{
+    qp->sends++;
+    qp->wr = wr;
+    return qp->result;
+}
+
 int qp_post_recv(struct qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad_wr)
 {
     (void)wr, (void)bad_wr;
