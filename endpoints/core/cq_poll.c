@@ -383,13 +383,13 @@ static bool qualifies(const struct cqe *cqe, uint32_t kind)
 /*
  * Did anything that qualifies come since the CQ was armed? It counts though the program may have
  * polled it by now: an initiator tells of an arming once only, so an announcement that finds
- * nothing would be the last one. A polled entry may be overwritten: then an event too many is safe.
+ * nothing would be the last one. A polled entry keeps what it says until the lane comes round.
  */
 static bool lane_has_news(const struct lane_in *lane, uint32_t kind)
 {
     uint32_t end = lane_end(lane);
 
-    if (end != lane->armed_from && (int32_t)(lane->head - lane->armed_from) > 0)
+    if (end - lane->armed_from > lane->mask)
         return true;
     for (uint32_t at = lane->armed_from; at != end; at++) {
         if (qualifies(&lane->ring[at & lane->mask], kind))

@@ -85,11 +85,14 @@ static void fill(struct cqe *slot, const struct qp *qp, const struct target *tar
         memcpy(slot->data, delivery->inline_data, delivery->inline_length);
 }
 
-static void announce(struct target *target)
+static void announce(struct target *target, const struct delivery *delivery)
 {
     uint32_t armed = atomic_load_explicit(&target->lane->cq->armed, memory_order_relaxed);
 
     if (__builtin_expect(!(armed & CQ_ARMED_MASK), 1))
+        return;
+    if ((armed & CQ_ARMED_MASK) == CQ_ARMED_SOLICITED && !(delivery->flags & CQE_SOLICITED) &&
+        delivery->status == IBV_WC_SUCCESS)
         return;
     if (target->peer->self) {
         cq_announce(cq_get(target->pub->recv_cq));
@@ -98,7 +101,7 @@ static void announce(struct target *target)
     struct shm_lane *lane = (struct shm_lane *)target->lane; /* its first member */
     struct shm_msg msg = {.type = SHM_EVENT, .index = lane->out.cq_index};
 
-    /* Once an arming is enough: the engine there looks at all that came since. */
+    /* Once an arming is enough: the engine there looks at all that came since, polled or not. */
     if (atomic_exchange(&lane->announced, armed) != armed)
         peer_send(target->peer, &msg, NULL, 0);
 }
@@ -145,7 +148,7 @@ bool deliver(struct qp *qp, struct target *target, const struct delivery *delive
             return true;
         qp->stall = STALL_NONE;
     }
-    announce(target);
+    announce(target, delivery);
     return true;
 }
 
