@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,7 @@ static bool directory_has_provider(const char *path)
     bool found = false;
 
     for (struct dirent *entry; dir && !found && (entry = readdir(dir));)
-        found = strncmp(entry->d_name, "librxe-rdmav", 12) == 0;
+        found = fnmatch("librxe-rdmav*.so", entry->d_name, 0) == 0; /* there is an archive, too */
     if (dir)
         closedir(dir);
     else if (fd >= 0)

@@ -47,6 +47,10 @@ extern const struct sysfs_directory sysfs_directories[SYSFS_DIRECTORIES];
 void sysfs_name(const struct sysfs_view *view, const struct sysfs_directory *directory, unsigned i,
                 char *out, size_t out_size);
 
+/* Is the entry of the directory ours (and not the host's)? */
+bool sysfs_is_our_name(const struct sysfs_view *view, const struct sysfs_directory *directory,
+                       const char *name, size_t len);
+
 /*
  * sysfs_tree.c. Make the view: find free numbers (or keep those of `before`), build the tree or
  * find it built. `host_root` is "" but for tests. Returns 0 or negative errno. Blocks (files).
@@ -58,6 +62,8 @@ uint64_t sysfs_host_digest(const char *host_root);
 
 /* sysfs_files.c. The files of our devices, written below the directory `root_fd`. */
 int sysfs_files_write(int root_fd, const struct sysfs_view *view, const char *host_root);
+/* Make the directories above the last component of path, as far as they are missing. */
+int sysfs_make_parents(int root_fd, char *path);
 /* Everything the files are made from besides the host's names. */
 uint64_t sysfs_files_digest(const struct sysfs_view *view, const char *host_root);
 

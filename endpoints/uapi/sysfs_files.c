@@ -112,6 +112,19 @@ __attribute__((format(printf, 2, 3))) static void writer_enter(struct writer *wr
     va_end(args);
 }
 
+int sysfs_make_parents(int root_fd, char *path)
+{
+    int error = 0;
+
+    for (char *slash = strchr(path, '/'); slash && !error; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdirat(root_fd, path, 0755) != 0 && errno != EEXIST)
+            error = -errno;
+        *slash = '/';
+    }
+    return error;
+}
+
 /* Set the path and make the directories above it. */
 static void writer_place(struct writer *writer, const char *name)
 {
@@ -122,12 +135,7 @@ static void writer_place(struct writer *writer, const char *name)
         writer->error = -ENAMETOOLONG;
         return;
     }
-    for (char *slash = strchr(writer->path, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        if (mkdirat(writer->root_fd, writer->path, 0755) != 0 && errno != EEXIST)
-            writer->error = -errno;
-        *slash = '/';
-    }
+    writer->error = sysfs_make_parents(writer->root_fd, writer->path);
 }
 
 static void writer_create(struct writer *writer, const char *name, const char *text, mode_t mode)
@@ -177,8 +185,7 @@ writer_link(struct writer *writer, const char *name, const char *format, ...)
     vsnprintf(target, sizeof target, format, args);
     va_end(args);
     writer_place(writer, name);
-    /* Two NICs on one interface, or a host entry with our name: the first one stands. */
-    if (!writer->error && symlinkat(target, writer->root_fd, writer->path) != 0 && errno != EEXIST)
+    if (!writer->error && symlinkat(target, writer->root_fd, writer->path) != 0)
         writer->error = -errno;
 }
 
@@ -345,7 +352,8 @@ int sysfs_files_write(int root_fd, const struct sysfs_view *view, const char *ho
 {
     struct writer writer = {.root_fd = root_fd};
 
-    for (unsigned i = 0; i < view->config->nic_count; i++) {
+    /* tmpfs lists the newest first, and many programs take the first device they find. */
+    for (unsigned i = view->config->nic_count; i-- > 0;) {
         const struct nic *nic = &view->config->nics[i];
 
         write_device(&writer, nic, view->numbers[i], host_root);

@@ -95,8 +95,8 @@ static const char *below(const char *path, const char *directory)
     return strncmp(path, directory, len) == 0 && path[len] == '/' ? path + len + 1 : NULL;
 }
 
-static bool name_is_ours(const struct sysfs_view *view, const struct sysfs_directory *directory,
-                         const char *name, size_t len)
+bool sysfs_is_our_name(const struct sysfs_view *view, const struct sysfs_directory *directory,
+                       const char *name, size_t len)
 {
     char ours[CONFIG_NAME_MAX];
 
@@ -119,8 +119,8 @@ static enum sysfs_match match(const struct sysfs_view *view, const char *path)
         const char *name = below(path, directory->path);
 
         if (name && *name)
-            return name_is_ours(view, directory, name, strcspn(name, "/")) ? SYSFS_OURS
-                                                                           : SYSFS_FOREIGN;
+            return sysfs_is_our_name(view, directory, name, strcspn(name, "/")) ? SYSFS_OURS
+                                                                                : SYSFS_FOREIGN;
         if (directory->merged && (name || strcmp(path, directory->path) == 0))
             return SYSFS_MERGED;
     }

@@ -104,7 +104,7 @@ static void choose_numbers(const char *host_root, const struct sysfs_view *befor
 }
 
 /* ---- the host's own entries: links to where they are ---- */
-static int merge_directory(int root_fd, const char *host_root,
+static int merge_directory(int root_fd, const char *host_root, const struct sysfs_view *view,
                            const struct sysfs_directory *directory)
 {
     DIR *dir = host_directory(host_root, directory);
@@ -117,10 +117,11 @@ static int merge_directory(int root_fd, const char *host_root,
         char target[SYSFS_PATH_MAX];
         int len = snprintf(target, sizeof target, "%s%s/%s", host_root, directory->path, name);
 
-        if ((size_t)len >= sizeof target)
+        if ((size_t)len >= sizeof target || sysfs_is_our_name(view, directory, name, strlen(name)))
             continue;
         snprintf(path, sizeof path, "%s/%s", directory->path + 1, name);
-        if (symlinkat(target, root_fd, path) != 0 && errno != EEXIST)
+        error = sysfs_make_parents(root_fd, path);
+        if (!error && symlinkat(target, root_fd, path) != 0)
             error = -errno;
     }
     closedir(dir);
@@ -130,13 +131,14 @@ static int merge_directory(int root_fd, const char *host_root,
 static int tree_write(const char *path, const struct sysfs_view *view, const char *host_root)
 {
     int root_fd = real_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
-    int error;
+    int error = 0;
 
     if (root_fd < 0)
         return -errno;
-    error = sysfs_files_write(root_fd, view, host_root); /* first, so that our names win */
     for (unsigned i = 0; !error && i < SYSFS_DIRECTORIES; i++)
-        error = merge_directory(root_fd, host_root, &sysfs_directories[i]);
+        error = merge_directory(root_fd, host_root, view, &sysfs_directories[i]);
+    if (!error)
+        error = sysfs_files_write(root_fd, view, host_root);
     real_close(root_fd);
     return error;
 }
