@@ -1,67 +1,38 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Programs that call a verbs library we can't stand before: they load it and take its functions by
- * name and version, as collective libraries do, or (with T_STATIC) have it linked in.
+ * Programs that call a verbs library we can't stand before as usual. They load it and take its
+ * functions by name and version, as collective libraries do; or have it linked in (T_STATIC); or
+ * load a module that brings it along (T_MODULE), whose symbols are not those of the program.
  */
 #include <dlfcn.h>
-#ifdef T_STATIC
-#define RDMA_STATIC_PROVIDERS rxe
-#endif
 #include <infiniband/verbs.h>
 #include <stdlib.h>
 
+#include "own_library.h"
 #include "t.h"
 
-/* What the program needs of the library. */
-static struct {
-    struct ibv_device **(*get_device_list)(int *);
-    void (*free_device_list)(struct ibv_device **);
-    const char *(*get_device_name)(struct ibv_device *);
-    struct ibv_context *(*open_device)(struct ibv_device *);
-    int (*close_device)(struct ibv_context *);
-    int (*query_gid)(struct ibv_context *, uint8_t, int, union ibv_gid *);
-    struct ibv_pd *(*alloc_pd)(struct ibv_context *);
-    int (*dealloc_pd)(struct ibv_pd *);
-    struct ibv_mr *(*register_mr)(struct ibv_pd *, void *, size_t, int);
-    int (*dereg_mr)(struct ibv_mr *);
-    struct ibv_cq *(*create_cq)(struct ibv_context *, int, void *, struct ibv_comp_channel *, int);
-    int (*destroy_cq)(struct ibv_cq *);
-    struct ibv_qp *(*create_qp)(struct ibv_pd *, struct ibv_qp_init_attr *);
-    int (*modify_qp)(struct ibv_qp *, struct ibv_qp_attr *, int);
-    int (*destroy_qp)(struct ibv_qp *);
-    struct ibv_qp_ex *(*qp_to_qp_ex)(struct ibv_qp *);
-} lib;
+static struct own_library lib;
 
-#ifdef T_STATIC
-
-#undef ibv_reg_mr
-
-static struct ibv_device **get_device_list(int *count)
-{
-    return ibv_get_device_list(count); /* a macro that brings the provider in */
-}
+#if defined(T_STATIC)
 
 static void load_library(void)
 {
     Dl_info info;
 
-    T_ASSERT(dladdr((void *)ibv_open_device, &info) && !strstr(info.dli_fname, ".so"));
-    lib.get_device_list = get_device_list;
-    lib.free_device_list = ibv_free_device_list;
-    lib.get_device_name = ibv_get_device_name;
-    lib.open_device = ibv_open_device;
-    lib.close_device = ibv_close_device;
-    lib.query_gid = ibv_query_gid;
-    lib.alloc_pd = ibv_alloc_pd;
-    lib.dealloc_pd = ibv_dealloc_pd;
-    lib.register_mr = ibv_reg_mr;
-    lib.dereg_mr = ibv_dereg_mr;
-    lib.create_cq = ibv_create_cq;
-    lib.destroy_cq = ibv_destroy_cq;
-    lib.create_qp = ibv_create_qp;
-    lib.modify_qp = ibv_modify_qp;
-    lib.destroy_qp = ibv_destroy_qp;
-    lib.qp_to_qp_ex = ibv_qp_to_qp_ex;
+    lib = own_library_table;
+    T_ASSERT(dladdr((void *)lib.open_device, &info) && !strstr(info.dli_fname, ".so"));
+}
+
+#elif defined(T_MODULE)
+
+static void load_library(void)
+{
+    void *module = dlopen(T_MODULE, RTLD_NOW | RTLD_LOCAL);
+
+    T_ASSERT(module, "%s", dlerror());
+    const struct own_library *table = dlsym(module, "own_library_table");
+    T_ASSERT(table && !dlsym(RTLD_NEXT, "ibv_alloc_pd"));
+    lib = *table;
 }
 
 #else
