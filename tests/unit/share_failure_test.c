@@ -295,7 +295,7 @@ T_TEST(share_failure, unmapped_and_no_mapping)
     T_EQ(share_while_failing(at, 1), BLOCK); /* the second attempt maps it */
     T_EQ(t_compare(at, 0, BLOCK, 1), -1);
     T_EQ(t_compare(peer(at, BLOCK), 0, BLOCK, 1), -1);
-    share_forget(address(at), BLOCK);
+    forget(at, BLOCK);
     char *other = pages(2 * BLOCK);
     t_fill(other, 0, 2 * BLOCK, 2);
     T_EQ(share_while_failing(other, 99), -ENOMEM); /* back to private memory */

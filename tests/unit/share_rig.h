@@ -57,10 +57,17 @@ static inline char *pages(uint64_t len)
     return at;
 }
 
+/* The region is deregistered. */
+static inline void forget(const void *at, uint64_t len)
+{
+    share_forget(address(at), len);
+    share_settle(address(at), len);
+}
+
 /* The region is deregistered and the memory unmapped. */
 static inline void drop(char *at, uint64_t len)
 {
-    share_forget(address(at), len);
+    forget(at, len);
     munmap(at, len);
 }
 

@@ -43,7 +43,7 @@ T_TEST(share, unaligned_heap_block)
         t_fill(at + 3, 0, sizes[i], i);
         T_EQ(share(at + 3, sizes[i]), sizes[i]);
         check_shared(at + 3, sizes[i], i);
-        share_forget(address(at + 3), sizes[i]);
+        forget(at + 3, sizes[i]);
         T_CHECK(!peer(at + 3, sizes[i]));
         free(at);
     }
@@ -64,7 +64,7 @@ T_TEST(share, brk_heap)
     memset(more, 1, 64 * 1024);
     T_EQ(t_compare(at, 0, 64 * 1024, 6), -1);
     T_ASSERT(sbrk(-64 * 1024) != (void *)-1);
-    share_forget(address(at), 64 * 1024);
+    forget(at, 64 * 1024);
     t_end();
 }
 
@@ -104,13 +104,13 @@ T_TEST(share, again_after_forget)
     t_fill(at, 0, MIB, 1);
     T_EQ(share(at, MIB), MIB);
     char *other = peer(at, PAGE);
-    share_forget(address(at), MIB);
+    forget(at, MIB);
     T_CHECK(!peer(at, 1));
     t_fill(other, 0, MIB, 2); /* still the same memory */
     T_EQ(share(at, MIB), MIB);
     T_CHECK(peer(at, PAGE) == other);
     check_shared(at, MIB, 2);
-    share_forget(address(at + PAGE), 1);
+    forget(at + PAGE, 1);
     T_CHECK(peer(at, PAGE) && !peer(at + PAGE, 1) && peer(at + 2 * PAGE, 1));
     drop(at, MIB);
     t_end();
@@ -123,7 +123,7 @@ T_TEST(share, fresh_memory_at_an_old_address)
     char *at = pages(MIB);
     memset(at, 0xee, MIB);
     T_EQ(share(at, MIB), MIB);
-    share_forget(address(at), MIB);
+    forget(at, MIB);
     T_ASSERT(mmap(at, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
                   0) == at);
     t_fill(at + 7 * PAGE, 0, PAGE, 3);
@@ -148,12 +148,12 @@ T_TEST(share, collect)
     T_EQ(share(at, MIB), MIB);
     T_EQ(share(kept, MIB), MIB);
     char *other = peer(at, PAGE);
-    share_forget(address(kept), MIB);
+    forget(kept, MIB);
     munmap(at, MIB / 2);
     share_collect(); /* at is registered, kept is mapped */
     T_EQ(mem_bytes() - before, 2 * MIB);
     T_CHECK_EQ(other[5], 1);
-    share_forget(address(at), MIB);
+    forget(at, MIB);
     share_collect();
     T_EQ(mem_bytes() - before, 3 * MIB / 2);
     T_CHECK_EQ(at[MIB / 2], 1);
@@ -349,7 +349,7 @@ T_TEST(share, realloc_takes_nobody_along)
     t_fill(two, 0, size, 2);
     T_EQ(share(one, size), size);
     T_EQ(share(two, size), size);
-    share_forget(address(one), size);
+    forget(one, size);
     one = realloc(one, 4 * size);
     T_ASSERT(one);
     t_fill(one + size, 0, 3 * size, 3);
@@ -360,8 +360,24 @@ T_TEST(share, realloc_takes_nobody_along)
     T_ASSERT(one);
     T_EQ(share(one, size / 2), size / 2);
     check_shared(one, size / 2, 1);
+    t_fill(one, 0, size / 2, 4);
+    forget(one, size / 2);
+    one = realloc(one, 100); /* to one page, and something moves in behind it */
+    char *wall = mmap(one - (address(one) % PAGE) + PAGE, PAGE, PROT_NONE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    one = realloc(one, 5 * size);
+    T_ASSERT(one);
+    T_EQ(t_compare(one, 0, 100, 4), -1);
+    t_fill(one, 0, 5 * size, 5);
+    T_EQ(share(one, 5 * size), 5 * size);
+    check_shared(one, 5 * size, 5);
+    T_EQ(t_compare(two, 0, size, 3), -1);
+    forget(one, 5 * size);
+    forget(two, size);
     free(one);
     free(two);
+    if (wall != MAP_FAILED)
+        munmap(wall, PAGE);
     t_end();
 }
 
@@ -411,7 +427,7 @@ T_TEST(share, moved_memory_is_private_again)
     T_EQ(munmap(at + 8 * PAGE, 8 * PAGE), 0);
     t_fill(at, 0, 8 * PAGE, 1);
     T_EQ(share(at, 8 * PAGE), 8 * PAGE);
-    share_forget(address(at), 8 * PAGE);
+    forget(at, 8 * PAGE);
     T_ASSERT(share_mremap(at, 8 * PAGE, 4 * PAGE, 0, NULL, &got) && got == at);
     T_ASSERT(share_mremap(at, 4 * PAGE, 8 * PAGE, 0, NULL, &got) && got == at);
     T_CHECK_EQ(at[5 * PAGE], 0);
