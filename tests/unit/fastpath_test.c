@@ -5,6 +5,7 @@
  */
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -243,6 +244,32 @@ T_TEST(fastpath, clock)
     T_ASSERT(values.raw_clock.tv_nsec >= now.tv_sec * 1000000000L + now.tv_nsec);
     values.comp_mask = IBV_VALUES_MASK_RESERVED;
     T_EQ(stub_verbs.query_rt_values(&stub_verbs.context, &values), EINVAL);
+}
+
+T_TEST(fastpath, says_so_when_out_of_reach)
+{
+    /* Shows one line on stderr, once, when a queue pair gets ready and no table was ever found. */
+    char said[1024];
+    int ends[2], saved = dup(STDERR_FILENO);
+
+    stub_reset();
+    T_EQ(pipe(ends), 0);
+    fflush(stderr);
+    T_EQ(dup2(ends[1], STDERR_FILENO), STDERR_FILENO);
+    core_lock();
+    fastpath_qp_created(&stub_qp);
+    fastpath_qp_modified(&stub_qp, IBV_QPS_INIT);
+    fastpath_qp_modified(&stub_qp, IBV_QPS_RTR);
+    fastpath_qp_modified(&stub_qp, IBV_QPS_RTR);
+    core_unlock();
+    fflush(stderr);
+    dup2(saved, STDERR_FILENO);
+    close(ends[1]);
+    ssize_t len = read(ends[0], said, sizeof(said));
+    T_ASSERT(len > 0 && memcmp(said, "viaduct: ", 9) == 0);
+    T_ASSERT(memchr(said, '\n', (size_t)len) == said + len - 1, "%.*s", (int)len, said);
+    close(ends[0]);
+    close(saved);
 }
 
 /* ---- extended completion queues ---- */
