@@ -40,9 +40,9 @@ static int parse_plain(struct cmd *cmd, const struct cmd_method *method, const u
                        size_t len)
 {
     const struct ib_uverbs_cmd_hdr *hdr = (const void *)at;
-    size_t in_len = len - sizeof(*hdr), out_len = hdr->out_words * 4u;
+    size_t in_len = len - sizeof(*hdr), out_len = hdr->out_words * sizeof(uint32_t);
 
-    if (hdr->in_words * 4u != len)
+    if (hdr->in_words * sizeof(uint32_t) != len)
         return -EINVAL;
     if (in_len < method->req_min || out_len < method->resp_min)
         return -ENOSPC;
@@ -71,26 +71,26 @@ static int parse_extended(struct cmd *cmd, const struct cmd_method *method, cons
 {
     const struct ib_uverbs_cmd_hdr *hdr = (const void *)at;
     const struct ib_uverbs_ex_cmd_hdr *ex = (const void *)(at + sizeof(*hdr));
-    size_t header = sizeof(*hdr) + sizeof(*ex);
+    size_t header = sizeof(*hdr) + sizeof(*ex), word = sizeof(uint64_t);
 
-    if (len < header || (hdr->in_words + ex->provider_in_words) * 8u != len - header)
+    if (len < header || (hdr->in_words + ex->provider_in_words) * word != len - header)
         return -EINVAL;
-    if (hdr->in_words * 8u < method->req_min)
+    if (hdr->in_words * word < method->req_min)
         return -ENOSPC;
     if (ex->cmd_hdr_reserved)
         return -EINVAL;
     if (!ex->response != !(hdr->out_words | ex->provider_out_words))
         return -EINVAL;
-    if (ex->response && hdr->out_words * 8u < method->resp_min)
+    if (ex->response && hdr->out_words * word < method->resp_min)
         return -ENOSPC;
     cmd->req = at + header;
-    cmd->req_len = hdr->in_words * 8u;
+    cmd->req_len = hdr->in_words * word;
     cmd->driver_req = at + header + cmd->req_len;
-    cmd->driver_req_len = ex->provider_in_words * 8u;
+    cmd->driver_req_len = ex->provider_in_words * word;
     cmd->out = ex->response;
-    cmd->out_len = hdr->out_words * 8u;
+    cmd->out_len = hdr->out_words * word;
     cmd->driver_out = cmd->out + cmd->out_len;
-    cmd->driver_out_len = ex->provider_out_words * 8u;
+    cmd->driver_out_len = ex->provider_out_words * word;
     return 0;
 }
 
