@@ -33,6 +33,15 @@ static void *named(const char *name)
 // NOLINTNEXTLINE(bugprone-macro-parentheses): the parameters bring theirs
 #define CALL(name, type, params) ((type(*) params)named(name))
 
+/* A sanitizer looks into the string before we are called. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED
+#endif
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED
+#endif
+
 static void check_guid(int fd)
 {
     char text[32] = "";
@@ -78,12 +87,14 @@ T_TEST(path, not_ours)
     char buf[PATH_MAX];
 
     errno = 0;
+#ifndef SANITIZED
     /* Found by name, because the compiler knows that the declared ones take no NULL. */
     T_CHECK(CALL("open", int, (const char *, int, ...))(NULL, O_RDONLY) < 0 && errno == EFAULT);
     T_CHECK(CALL("stat", int, (const char *, struct stat *))(NULL, &st) < 0 && errno == EFAULT);
     T_CHECK(CALL("access", int, (const char *, int))(NULL, F_OK) < 0 && errno == EFAULT);
     T_CHECK(CALL("readlink", ssize_t, (const char *, char *, size_t))(NULL, buf, 1) < 0 &&
             errno == EFAULT);
+#endif
     T_CHECK(open("", O_RDONLY) < 0 && errno == ENOENT);
     T_CHECK(open(CLASS "/nosuch0/node_guid", O_RDONLY) < 0 && errno == ENOENT);
     T_CHECK(open("/dev/infiniband/uverbs999", O_RDWR) < 0 && errno == ENOENT);
