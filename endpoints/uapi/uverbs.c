@@ -239,7 +239,7 @@ static int ring_create(const char *name, int flags)
 
     if (fd < 0)
         return -errno;
-    if (ftruncate(fd, RING_PAGE) == 0 && pwrite(fd, &ring, sizeof(ring), 0) == sizeof(ring) &&
+    if (ftruncate(fd, RING_PAGE) == 0 && real_write(fd, &ring, sizeof(ring)) == sizeof(ring) &&
         fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
         return fd;
     err = -errno;
