@@ -58,33 +58,51 @@ void share_fork_parent(void)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* Read the memfd's data of [at, at + len) to `to`; holes stay untouched. */
-static int read_sparse(uint64_t at, uint64_t len, char *to)
+/* Where the memfd has data. Kept between calls: to find the end of a long run takes long. */
+struct data_run {
+    uint64_t start, end;
+};
+
+/* The first run of data that ends above pos, as far as it is known; none: beyond everything. */
+static int find_data(struct data_run *run, uint64_t pos)
 {
-    uint64_t pos = at, end = at + len;
+    if (run->start <= pos && pos < run->end)
+        return 0;
+    off_t data = syscall(SYS_lseek, share_owner.mem_fd, pos, SEEK_DATA);
+    off_t hole = data < 0 ? -1 : syscall(SYS_lseek, share_owner.mem_fd, data, SEEK_HOLE);
 
-    while (pos < end) {
-        off_t data = syscall(SYS_lseek, share_owner.mem_fd, pos, SEEK_DATA);
-        if (data < 0)
-            return errno == ENXIO ? 0 : -errno;
-        off_t hole = syscall(SYS_lseek, share_owner.mem_fd, data, SEEK_HOLE);
-        if (hole < 0)
-            return -errno;
-        pos = (uint64_t)data;
-        while (pos < end && pos < (uint64_t)hole) {
-            uint64_t stop = (uint64_t)hole < end ? (uint64_t)hole : end;
-            ssize_t got = sys_pread(share_owner.mem_fd, to + (pos - at), stop - pos, (off_t)pos);
-
-            if (got <= 0)
-                return got < 0 ? -errno : -EIO;
-            pos += (uint64_t)got;
-        }
+    if (hole < 0) {
+        *run = (struct data_run){UINT64_MAX, UINT64_MAX};
+        return errno == ENXIO ? 0 : -errno;
     }
+    *run = (struct data_run){(uint64_t)data, (uint64_t)hole};
     return 0;
 }
 
+/* Read the memfd's data of [at, at + len) to `to`; holes stay untouched. */
+static int read_sparse(struct data_run *run, uint64_t at, uint64_t len, char *to)
+{
+    uint64_t pos = at, end = at + len;
+
+    for (;;) {
+        int error = pos < end ? find_data(run, pos) : 0;
+
+        if (error)
+            return error;
+        if (pos < run->start)
+            pos = run->start;
+        if (pos >= end)
+            return 0;
+        uint64_t stop = run->end < end ? run->end : end;
+        ssize_t got = sys_pread(share_owner.mem_fd, to + (pos - at), stop - pos, (off_t)pos);
+        if (got <= 0)
+            return got < 0 ? -errno : -EIO;
+        pos += (uint64_t)got;
+    }
+}
+
 /* Private memory with the same content takes the place of a mapping of the memfd. */
-static int replace(const struct maps_vma *vma)
+static int replace(struct data_run *run, const struct maps_vma *vma)
 {
     size_t len = vma->end - vma->start;
     char *copy = sys_mmap(NULL, len, PROT_READ | PROT_WRITE,
@@ -92,7 +110,7 @@ static int replace(const struct maps_vma *vma)
 
     if (copy == MAP_FAILED)
         return -errno;
-    int error = read_sparse(vma->offset, len, copy);
+    int error = read_sparse(run, vma->offset, len, copy);
     if (!error && vma->prot != (PROT_READ | PROT_WRITE) && sys_mprotect(copy, len, vma->prot))
         error = -errno;
     if (!error && sys_mremap(copy, len, len, MREMAP_MAYMOVE | MREMAP_FIXED,
@@ -107,6 +125,7 @@ static void replace_all(void)
 {
     struct maps_reader reader;
     struct maps_vma vma;
+    struct data_run run = {0, 0};
     uint64_t pos = 0;
     int fd = sys_open("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
 
@@ -116,7 +135,7 @@ static void replace_all(void)
         if (!share_is_ours(&vma))
             continue;
         /* A child without these pages beats one that writes to its parent's. */
-        if (replace(&vma))
+        if (replace(&run, &vma))
             sys_munmap((void *)(uintptr_t)vma.start, vma.end - vma.start);
     }
     if (fd >= 0)
