@@ -13,6 +13,9 @@
 #include "core/state.h"
 #include "core/table.h"
 
+/* No vendor: what soft-RoCE reports, and what programs know not to look up. */
+enum { VENDOR_ID = 0xffffff };
+
 TABLE(pds, LIMIT_PD);
 
 static struct context *contexts;
@@ -150,6 +153,7 @@ void device_query(const struct nic *nic, struct ibv_device_attr *attr_out)
     attr->sys_image_guid = attr->node_guid;
     attr->max_mr_size = LIMIT_MR_BYTES;
     attr->page_size_cap = 0xfffff000;
+    attr->vendor_id = VENDOR_ID;
     attr->hw_ver = 1;
     attr->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
                              IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_MEM_WINDOW |

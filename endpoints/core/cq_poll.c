@@ -235,6 +235,8 @@ void cq_push(struct cq *cq, const struct cqe *cqe)
         if (atomic_load_explicit(&cq->overrun, memory_order_relaxed))
             return;
     }
+    /* Not before the completion is stored; that the processor may do so is cq_arm()'s concern. */
+    atomic_signal_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&cq->pub->armed, memory_order_relaxed) & CQ_ARMED_MASK)
         cq_announce(cq);
 }

@@ -88,6 +88,7 @@ static void publish(const struct mr *mr)
     pub->addr = mr->addr;
     pub->access = mr->access;
     pub->qpn = 0;
+    pub->window = 0;
     atomic_store_explicit(&pub->key, mr->key, memory_order_release);
 }
 
@@ -192,7 +193,10 @@ static int rereg_check(const struct mr *mr, unsigned flags, const struct mr *wan
     return error ? error : check_iova(want->addr, want->iova, want->length);
 }
 
-/* The keys change: whoever uses the old ones from now on is refused (IBTA 11.2.8.4). */
+/*
+ * A new translation gets new keys: whoever uses the old ones is refused from now on. Rights and
+ * domain change under the keys there are (IBTA 11.2.8.4 allows both).
+ */
 int mr_rereg(struct mr *mr, unsigned flags, struct pd *pd, uint64_t addr, uint64_t length,
              uint64_t iova, unsigned access)
 {
@@ -215,7 +219,8 @@ int mr_rereg(struct mr *mr, unsigned flags, struct pd *pd, uint64_t addr, uint64
         share_forget(mr->addr, mr->length);
     mr->pd->users--;
     want.pd->users++;
-    want.key = mr->handle << 8 | ++variants[mr->handle];
+    if (flags & IBV_REREG_MR_CHANGE_TRANSLATION)
+        want.key = mr->handle << 8 | ++variants[mr->handle];
     *mr = want;
     publish(mr);
     return 0;
@@ -300,7 +305,7 @@ void *mr_local(uint32_t pd, uint32_t lkey, uint64_t addr, uint64_t length, unsig
     const struct pub_mr *pub = arena_mr(index);
     if (atomic_load_explicit(&pub->key, memory_order_acquire) != lkey || pub->pd != pd)
         return NULL;
-    if ((pub->access & access) != access || pub->qpn)
+    if ((pub->access & access) != access || pub->window)
         return NULL;
     if (addr < pub->iova || length > pub->length || addr - pub->iova > pub->length - length)
         return NULL;
@@ -334,6 +339,7 @@ static void window_publish(const struct mw *mw, const struct ibv_mw_bind_info *i
     pub->addr = mr->addr + (info->addr - mr->iova);
     pub->access = info->mw_access_flags & ACCESS_REMOTE;
     pub->qpn = mw->type == IBV_MW_TYPE_2 ? mw->qpn : 0;
+    pub->window = 1;
     atomic_store_explicit(&pub->key, mw->key, memory_order_release);
 }
 

@@ -108,7 +108,8 @@ struct pub_mr {
     uint64_t addr; /* owner's virtual address that iova stands for */
     uint32_t access;
     uint32_t qpn; /* type 2 window: the only queue pair that may use it; 0: any of the PD */
-    uint64_t pad[3];
+    uint32_t window; /* 1: a window, good as rkey only */
+    uint32_t pad[5];
 };
 _Static_assert(sizeof(struct pub_mr) == 64, "one cache line");
 

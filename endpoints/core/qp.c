@@ -69,6 +69,8 @@ static int check_init(const struct qp_init *init)
         return -EINVAL;
     if (!init->send_cq || !init->recv_cq)
         return -EINVAL;
+    if (init->srq && init->type == IBV_QPT_UC) /* IBTA 10.2.9 */
+        return -EINVAL;
     return 0;
 }
 

@@ -172,6 +172,7 @@ struct qp {
     uint64_t stall_since_ns, retry_at_ns, deadline_ns;
     uint64_t wqe_done_bytes;
     uint64_t fault_since_ns; /* the target's memory seems gone since, 0: it does not */
+    uint64_t group_since_ns; /* UD: members of a group are being connected to since */
     uint32_t rnr_tries;
     uint32_t sq_psn;
     uint64_t remote_op;       /* id of the request the target's engine is executing, 0: none */

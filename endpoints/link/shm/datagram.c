@@ -7,9 +7,10 @@
 #define _GNU_SOURCE
 #include <string.h>
 
-#include "core/arena.h"
 #include "link/shm/grh.h"
 #include "link/shm/shm.h"
+
+enum { GROUP_WAIT_NS = 150000000 };
 
 /* One datagram, put together: GRH and data as the receiver gets them. */
 struct datagram {
@@ -18,6 +19,7 @@ struct datagram {
     const struct ah *ah;
     uint32_t length; /* with the GRH */
     uint32_t qkey;
+    bool unreached; /* some member of the group is being connected to */
     uint8_t bytes[GRH_BYTES + LIMIT_MTU];
 };
 
@@ -149,17 +151,41 @@ static enum move send_to(struct datagram *datagram, struct target *target)
 
 /* ---- groups ---- */
 
-/*
- * A copy for one member. It can't wait for long, the others' copies are on their way: a member that
- * is not connected yet, or whose engine would have to help, misses this one.
- */
-static void send_copy(struct datagram *datagram, struct peer *peer, uint32_t qpn, uint32_t nic)
+static void for_members(struct peer *peer, struct datagram *datagram,
+                        void (*act)(struct datagram *, struct peer *, struct target *))
 {
-    struct qp *qp = datagram->qp;
+    const struct pub_mcast *members =
+        peer_ptr(peer, PUB_MCAST_OFFSET, sizeof(*members) * PUB_MCAST_COUNT);
+    uint32_t high = atomic_load(&peer_header(peer)->mcast_high);
     struct ah member = *datagram->ah;
 
-    memcpy(member.dgid, peer_header(peer)->nics[nic % CONFIG_NICS_MAX].gids[0].raw, 16);
-    struct target *target = target_of_datagram(qp, &member, qpn);
+    for (uint32_t i = 0; i < high && i < PUB_MCAST_COUNT; i++) {
+        uint32_t qpn = atomic_load_explicit(&members[i].used, memory_order_acquire);
+        uint32_t nic = members[i].nic % CONFIG_NICS_MAX;
+
+        if (!qpn || qpn >> LIMIT_QP_BITS != peer->slot ||
+            memcmp(members[i].mgid, datagram->ah->dgid, 16))
+            continue;
+        memcpy(member.dgid, peer_header(peer)->nics[nic].gids[0].raw, 16);
+        act(datagram, peer, target_of_datagram(datagram->qp, &member, qpn));
+    }
+}
+
+static void check_reach(struct datagram *datagram, struct peer *peer, struct target *target)
+{
+    (void)peer;
+    if (!target_reach(datagram->qp, target))
+        datagram->unreached = true;
+}
+
+/*
+ * A copy for one member. It can't wait for long, the others' copies are on their way: a member that
+ * could not be reached in time, or whose engine would have to help, misses this one.
+ */
+static void send_copy(struct datagram *datagram, struct peer *peer, struct target *target)
+{
+    struct qp *qp = datagram->qp;
+
     if (!target_reach(qp, target) || (!peer->self && atomic_load(&peer->no_process_vm)))
         return;
     while (send_to(datagram, target) == MOVE_STALL && qp->stall == STALL_PAGES)
@@ -168,20 +194,34 @@ static void send_copy(struct datagram *datagram, struct peer *peer, uint32_t qpn
     qp->wqe_done_bytes = 0;
 }
 
-static bool send_to_members(struct peer *peer, void *argument)
+static void check_members(struct peer *peer, void *argument)
 {
-    struct datagram *datagram = argument;
-    const struct pub_mcast *members =
-        peer_ptr(peer, PUB_MCAST_OFFSET, sizeof(*members) * PUB_MCAST_COUNT);
-    uint32_t high = atomic_load(&peer_header(peer)->mcast_high);
+    for_members(peer, argument, check_reach);
+}
 
-    for (uint32_t i = 0; i < high && i < PUB_MCAST_COUNT; i++) {
-        uint32_t qpn = atomic_load_explicit(&members[i].used, memory_order_acquire);
+static void send_to_members(struct peer *peer, void *argument)
+{
+    for_members(peer, argument, send_copy);
+}
 
-        if (qpn && qpn >> LIMIT_QP_BITS == peer->slot &&
-            !memcmp(members[i].mgid, datagram->ah->dgid, 16))
-            send_copy(datagram, peer, qpn, members[i].nic);
+/* Reach everybody first, then send, so that nobody gets it twice. */
+static bool send_to_group(struct datagram *datagram)
+{
+    struct qp *qp = datagram->qp;
+
+    datagram->unreached = false;
+    if (!peer_each(check_members, datagram) || datagram->unreached) {
+        uint64_t now = now_ns();
+
+        if (!qp->group_since_ns)
+            qp->group_since_ns = now;
+        if (now - qp->group_since_ns < GROUP_WAIT_NS) {
+            qp->stall = STALL_ATTACH;
+            return false;
+        }
     }
+    qp->group_since_ns = 0;
+    peer_each(send_to_members, datagram);
     return true;
 }
 
@@ -208,8 +248,5 @@ enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const str
         return VERDICT_DONE;
     if (!is_group(ah, qpn))
         return verdict_of(qp, send_to(&datagram, target_of_datagram(qp, ah, qpn)) == MOVE_DONE);
-    if (peer_each(send_to_members, &datagram))
-        return verdict_of(qp, true);
-    qp->stall = STALL_ATTACH;
-    return VERDICT_STALL;
+    return verdict_of(qp, send_to_group(&datagram));
 }

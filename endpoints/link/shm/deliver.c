@@ -87,6 +87,8 @@ static void fill(struct cqe *slot, const struct qp *qp, const struct target *tar
 
 static void announce(struct target *target, const struct delivery *delivery)
 {
+    /* Not before the completion is stored; that the processor may do so is cq_arm()'s concern. */
+    atomic_signal_fence(memory_order_seq_cst);
     uint32_t armed = atomic_load_explicit(&target->lane->cq->armed, memory_order_relaxed);
 
     if (__builtin_expect(!(armed & CQ_ARMED_MASK), 1))

@@ -254,6 +254,18 @@ static enum verdict do_send(struct qp *qp, struct target *target, const struct i
 
 /* ---- RDMA ---- */
 
+/*
+ * What the queue pair was not given the right to is an invalid request; what a key does not allow is
+ * an access error (IBTA 9.7.4.1.2, 9.7.4.1.3).
+ */
+static bool may(struct qp *qp, struct target *target, unsigned access, enum ibv_wc_status *status)
+{
+    if (target->access & access)
+        return true;
+    refuse_request(qp, target, status);
+    return false;
+}
+
 static enum verdict notify_write(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
                                  uint64_t length)
 {
@@ -275,13 +287,13 @@ static enum verdict do_write(struct qp *qp, struct target *target, const struct 
 {
     uint64_t length, there = 0;
 
-    if (!local_length(qp, wr, 0, &length, status))
+    if (!local_length(qp, wr, 0, &length, status) ||
+        !may(qp, target, IBV_ACCESS_REMOTE_WRITE, status))
         return VERDICT_DONE;
     /* IBTA 9.7.4.1.3: a request of no length has its key unchecked */
     if (length) {
-        if (target->access & IBV_ACCESS_REMOTE_WRITE)
-            there = target_mr(target, target->pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr, length,
-                              IBV_ACCESS_REMOTE_WRITE);
+        there = target_mr(target, target->pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr, length,
+                          IBV_ACCESS_REMOTE_WRITE);
         if (!there)
             return refuse_access(qp, target, status);
     }
@@ -301,18 +313,17 @@ static enum verdict do_write(struct qp *qp, struct target *target, const struct 
     return VERDICT_DONE;
 }
 
-/* IBTA 9.7.4.1.2: a responder without resources for reads and atomics takes none. */
-static bool can_read(struct qp *qp, struct target *target, enum verdict *verdict,
+/* A responder without resources for reads and atomics takes none. */
+static bool may_read(struct qp *qp, struct target *target, unsigned access,
                      enum ibv_wc_status *status)
 {
-    *verdict = VERDICT_DONE;
     if (!qp->attr.max_rd_atomic) {
         *status = IBV_WC_LOC_QP_OP_ERR;
         return false;
     }
     if (target->rd_atomic)
-        return true;
-    *verdict = refuse_request(qp, target, status);
+        return may(qp, target, access, status);
+    refuse_request(qp, target, status);
     return false;
 }
 
@@ -320,15 +331,13 @@ static enum verdict do_read(struct qp *qp, struct target *target, const struct i
                             enum ibv_wc_status *status)
 {
     uint64_t length, there = 0;
-    enum verdict verdict;
 
     if (!local_length(qp, wr, IBV_ACCESS_LOCAL_WRITE, &length, status) ||
-        !can_read(qp, target, &verdict, status))
+        !may_read(qp, target, IBV_ACCESS_REMOTE_READ, status))
         return VERDICT_DONE;
     if (length) {
-        if (target->access & IBV_ACCESS_REMOTE_READ)
-            there = target_mr(target, target->pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr, length,
-                              IBV_ACCESS_REMOTE_READ);
+        there = target_mr(target, target->pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr, length,
+                          IBV_ACCESS_REMOTE_READ);
         if (!there)
             return refuse_access(qp, target, status);
     }
@@ -361,22 +370,20 @@ static void scatter_value(const struct qp *qp, const struct ibv_send_wr *wr, uin
 static enum verdict do_atomic(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
                               enum ibv_wc_status *status)
 {
-    uint64_t length, before, there = 0, at = wr->wr.atomic.remote_addr;
-    enum verdict verdict;
+    uint64_t length, before, at = wr->wr.atomic.remote_addr;
 
     if (!local_length(qp, wr, IBV_ACCESS_LOCAL_WRITE, &length, status))
         return VERDICT_DONE;
-    if (length < sizeof(uint64_t)) {
+    if (length != sizeof(uint64_t)) {
         *status = IBV_WC_LOC_LEN_ERR;
         return VERDICT_DONE;
     }
-    if (!can_read(qp, target, &verdict, status))
-        return verdict;
+    if (!may_read(qp, target, IBV_ACCESS_REMOTE_ATOMIC, status))
+        return VERDICT_DONE;
     if (at % sizeof(uint64_t)) /* IBTA 9.4.5 */
         return refuse_request(qp, target, status);
-    if (target->access & IBV_ACCESS_REMOTE_ATOMIC)
-        there = target_mr(target, target->pd, wr->wr.atomic.rkey, at, sizeof(uint64_t),
-                          IBV_ACCESS_REMOTE_ATOMIC);
+    uint64_t there = target_mr(target, target->pd, wr->wr.atomic.rkey, at, sizeof(uint64_t),
+                               IBV_ACCESS_REMOTE_ATOMIC);
     if (!there)
         return refuse_access(qp, target, status);
     qp->remote_key = wr->wr.atomic.rkey;

@@ -153,7 +153,7 @@ static void answer_execute(struct guest *guest, const struct shm_msg *msg, const
     msg_send(guest->watch.fd, &answer, reply, reply_length, NULL, 0, true);
 }
 
-static int on_hello(struct guest *guest, const struct shm_msg *msg, const int fds[2])
+static int on_hello(struct guest *guest, const int fds[2])
 {
     struct shm_msg answer = {.type = SHM_HELLO, .index = process_slot()};
     int ours[2] = {arena_fd(), share_mem_fd()};
@@ -161,8 +161,6 @@ static int on_hello(struct guest *guest, const struct shm_msg *msg, const int fd
     if (guest->arena || map_arena_of(fds[0], &guest->arena))
         return -EPROTO;
     guest->slot = ((const struct pub_header *)(void *)guest->arena)->slot % LIMIT_SLOTS;
-    if (msg->gen) /* it has multicast members: senders here must know it */
-        peer_get(guest->slot);
     return msg_send(guest->watch.fd, &answer, NULL, 0, ours, 2, true);
 }
 
@@ -232,7 +230,7 @@ static bool serve_next(struct guest *guest)
         return length == -EAGAIN;
     int error = 0;
     if (msg.type == SHM_HELLO)
-        error = on_hello(guest, &msg, fds);
+        error = on_hello(guest, fds);
     else if (guest->arena)
         serve(guest, &msg, payload, (size_t)length);
     close_fds(fds);

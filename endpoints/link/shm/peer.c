@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,8 +27,9 @@
 static _Atomic(struct peer *) peers[LIMIT_SLOTS]; /* ready ones, and our own */
 static struct peer *connecting[LIMIT_SLOTS];
 static _Atomic uint64_t wanted[LIMIT_SLOTS / 64];
-static _Atomic bool some_wanted, lanes_wanted, all_wanted;
-static _Atomic bool all_reached;
+static _Atomic bool some_wanted, lanes_wanted, everybody_wanted;
+static uint64_t reaching;         /* joins that the connecting under way will have covered */
+static _Atomic uint64_t reached;  /* joins that all connected peers cover */
 
 /* ---- data path ---- */
 
@@ -301,8 +303,7 @@ static int connect_to(uint32_t slot)
 
 static int say_hello(struct peer *peer)
 {
-    struct shm_msg msg = {.type = SHM_HELLO, .index = process_slot(),
-                          .gen = atomic_load(&arena_header()->mcast_high)};
+    struct shm_msg msg = {.type = SHM_HELLO, .index = process_slot()};
     int fds[2] = {arena_fd(), share_mem_fd()};
 
     return msg_send(peer->watch.fd, &msg, NULL, 0, fds, 2, true);
@@ -354,6 +355,73 @@ static bool some_connecting(void)
     return false;
 }
 
+/* ---- multicast needs everybody ---- */
+
+/*
+ * A word all processes share, in the runtime directory: it moves whenever somebody joins a group. A
+ * sender that sees it moved connects to every process that is there before it sends.
+ */
+static _Atomic uint64_t *open_joins(void)
+{
+    static _Atomic(_Atomic uint64_t *) joins;
+    _Atomic uint64_t *word = atomic_load(&joins);
+
+    if (word)
+        return word;
+    int fd = sys_openat(process_runtime_dirfd(), "multicast", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return NULL;
+    void *page = ftruncate(fd, (off_t)SHARE_PAGE)
+                     ? MAP_FAILED
+                     : mmap(NULL, SHARE_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    sys_close(fd);
+    if (page == MAP_FAILED)
+        return NULL;
+    atomic_store(&joins, page);
+    return page;
+}
+
+static uint64_t joins_now(void)
+{
+    _Atomic uint64_t *joins = open_joins();
+
+    return joins ? atomic_load(joins) + 1 : 1;
+}
+
+void peer_announce_member(void)
+{
+    _Atomic uint64_t *joins = open_joins();
+
+    if (joins)
+        atomic_fetch_add(joins, 1);
+}
+
+static void reach_everybody(void)
+{
+    if (atomic_exchange(&everybody_wanted, false)) {
+        reaching = joins_now();
+        start_all();
+    }
+    if (reaching != atomic_load(&reached) && !some_connecting())
+        atomic_store(&reached, reaching);
+}
+
+bool peer_each(void (*visit)(struct peer *peer, void *argument), void *argument)
+{
+    if (atomic_load(&reached) != joins_now()) {
+        atomic_store(&everybody_wanted, true);
+        thread_wake();
+        return false;
+    }
+    for (uint32_t slot = 1; slot < LIMIT_SLOTS; slot++) {
+        struct peer *peer = atomic_load_explicit(&peers[slot], memory_order_acquire);
+
+        if (peer && !atomic_load(&peer->dead))
+            visit(peer, argument);
+    }
+    return true;
+}
+
 void peer_progress(void)
 {
     if (atomic_exchange(&some_wanted, false)) {
@@ -362,41 +430,11 @@ void peer_progress(void)
                 start(word * 64 + (uint32_t)__builtin_ctzll(bits));
         }
     }
-    if (atomic_exchange(&all_wanted, false))
-        start_all();
-    if (!atomic_load(&all_reached) && !some_connecting())
-        atomic_store(&all_reached, true);
+    reach_everybody();
     if (atomic_exchange(&lanes_wanted, false)) {
         for (uint32_t slot = 1; slot < LIMIT_SLOTS; slot++)
             ask_lanes(atomic_load(&peers[slot]));
     }
-}
-
-/* ---- multicast needs everybody ---- */
-
-void peer_reach_all(void)
-{
-    atomic_store(&all_reached, false);
-    atomic_store(&all_wanted, true);
-    thread_wake();
-}
-
-bool peer_each(bool (*visit)(struct peer *peer, void *argument), void *argument)
-{
-    static _Atomic bool asked;
-
-    if (!atomic_exchange(&asked, true))
-        peer_reach_all();
-    if (!atomic_load(&all_reached))
-        return false;
-    bool all = true;
-    for (uint32_t slot = 1; slot < LIMIT_SLOTS; slot++) {
-        struct peer *peer = atomic_load_explicit(&peers[slot], memory_order_acquire);
-
-        if (peer && !atomic_load(&peer->dead))
-            all &= visit(peer, argument);
-    }
-    return all;
 }
 
 /* ---- opening, and the child of a fork ---- */

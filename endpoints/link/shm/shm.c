@@ -46,7 +46,7 @@ const struct link_ops link_shm = {
     .prepare = shm_prepare,
     .detach = shm_detach,
     .quiesce = shm_quiesce,
-    .announce_member = peer_reach_all,
+    .announce_member = peer_announce_member,
     .progress = peer_progress,
     .after_fork = shm_after_fork,
 };

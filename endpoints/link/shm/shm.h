@@ -91,9 +91,12 @@ bool peer_send(struct peer *peer, const struct shm_msg *msg, const void *payload
 void peer_progress(void);
 int peer_open(void);
 void peer_after_fork(void);
-/* Run on every process that is there, without waiting; false: some are not reachable yet. */
-bool peer_each(bool (*visit)(struct peer *peer, void *argument), void *argument);
-void peer_reach_all(void);
+/*
+ * Data path: visit every process of the user that is there; false: some are not connected yet, and
+ * the engine has been asked to.
+ */
+bool peer_each(void (*visit)(struct peer *peer, void *argument), void *argument);
+void peer_announce_member(void);
 
 /* A checked pointer into the peer's arena: NULL if [offset, offset + size) is not inside. */
 static inline void *peer_ptr(const struct peer *peer, uint64_t offset, uint64_t size)
