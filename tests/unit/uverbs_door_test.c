@@ -3,10 +3,17 @@
  * The device file itself: headers, lengths and addresses of commands as ib_user_verbs.h and a
  * kernel's behaviour define them, and what opening and closing do. The core is a fake.
  */
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
+#include "uapi/cmd.h"
 #include "uverbs_fake.h"
 
 /* An address where nothing is. */
@@ -287,4 +294,67 @@ T_TEST(uverbs_door, names_its_context)
     T_ASSERT(uverbs_file_context(fdtab_get((int)resp.fd)) == NULL);
     u_close((int)resp.fd);
     u_close(fd);
+}
+
+/* ---- memory of the program ---- */
+
+/* What is wrong with copies, as a number; 0: nothing. */
+static int copies_fault(void)
+{
+    uint8_t here[512], there[512] = {0}, *page;
+
+    memset(here, 7, sizeof(here));
+    if (user_write((uintptr_t)there, here, sizeof(here)) || there[511] != 7)
+        return 1;
+    memset(here, 0, sizeof(here));
+    if (user_read(here, (uintptr_t)there, sizeof(here)) || here[511] != 7)
+        return 2;
+    if (user_probe_write((uintptr_t)there, sizeof(there)) || there[0] != 7 || there[511] != 7)
+        return 3;
+    if (user_zero((uintptr_t)there, 300) || there[299] != 0 || there[300] != 7)
+        return 4;
+    if (user_read(here, 8, 1) != -EFAULT || user_write(8, here, 1) != -EFAULT ||
+        user_read(here, UINT64_MAX - 3, 8) != -EFAULT)
+        return 5;
+    /* across the end of what is there */
+    page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    munmap(page + 4096, 4096);
+    if (user_read(here, (uintptr_t)page + 4000, 512) != -EFAULT ||
+        user_write((uintptr_t)page + 4000, here, 512) != -EFAULT)
+        return 6;
+    return user_read(NULL, 8, 0) || user_write(8, NULL, 0) ? 7 : 0;
+}
+
+/* A filter as containers have it: the two calls are EPERM, everything else goes. */
+static void forbid_vm_copies(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_writev, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+    };
+    struct sock_fprog program = {sizeof(filter) / sizeof(filter[0]), filter};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+        _exit(100);
+}
+
+T_TEST(uverbs_door, copies_safely)
+{
+    /* Shows that copies work and bad addresses are EFAULT, also where a filter forbids the calls.
+     */
+    int status;
+
+    T_EQ(copies_fault(), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        forbid_vm_copies();
+        _exit(copies_fault());
+    }
+    T_EQ(waitpid(child, &status, 0), child);
+    T_ASSERT(WIFEXITED(status));
+    T_EQ(WEXITSTATUS(status), 0);
 }
