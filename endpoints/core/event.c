@@ -56,15 +56,6 @@ void channel_close_all(struct context *context)
     }
 }
 
-struct channel *channel_by_fd(struct context *context, int fd)
-{
-    for (struct channel *channel = channels; channel; channel = channel->next) {
-        if (channel->fd == fd && channel->context == context)
-            return channel;
-    }
-    return NULL;
-}
-
 void event_async(struct context *context, enum ibv_event_type type, uint64_t element,
                  struct event_counts *counts)
 {

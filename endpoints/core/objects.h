@@ -70,7 +70,6 @@ struct channel {
 
 int channel_create(struct context *context, struct channel **channel_out);
 void channel_destroy(struct channel *channel); /* the program closed its fd */
-struct channel *channel_by_fd(struct context *context, int fd);
 
 /* element is the object's user_handle; counts may be NULL (port and device events) */
 void event_async(struct context *context, enum ibv_event_type type, uint64_t element,

@@ -55,16 +55,21 @@ no_channel:
     return err;
 }
 
-/* The channel a command names by descriptor; -1 is none. */
+/*
+ * The channel a command names by descriptor, or by any duplicate of it; -1 is none. Its file can't
+ * go while we look: channel_release() waits for core_lock().
+ */
 static int channel_find(const struct cmd *cmd, int32_t fd, struct channel **channel_out)
 {
+    const struct uapi_file *file = fd < 0 ? NULL : fdtab_get(fd);
+
     *channel_out = NULL;
     if (fd < 0)
         return 0;
-    *channel_out = channel_by_fd(cmd->context, fd);
-    if (*channel_out)
-        return 0;
-    return fcntl(fd, F_GETFD) < 0 ? -EBADF : -EINVAL;
+    if (!file || file->ops != &channel_ops)
+        return fcntl(fd, F_GETFD) < 0 ? -EBADF : -EINVAL;
+    *channel_out = ((const struct channel_file *)file)->channel;
+    return (*channel_out)->context == cmd->context ? 0 : -EINVAL;
 }
 
 /* ---- queues ---- */

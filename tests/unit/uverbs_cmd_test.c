@@ -277,7 +277,7 @@ T_TEST(uverbs_cmd, makes_completion_queues)
 
 T_TEST(uverbs_cmd, finds_channels_by_descriptor)
 {
-    /* Shows that a CQ takes the channel its descriptor names, of its own context, until closed. */
+    /* Shows that a CQ takes the channel a descriptor names, of its own context, until closed. */
     u_reset();
     int fd = u_open(), other = u_open();
     struct ib_uverbs_create_comp_channel_resp channel;
@@ -290,6 +290,14 @@ T_TEST(uverbs_cmd, finds_channels_by_descriptor)
     req.comp_channel = (int32_t)channel.fd;
     T_EQ(u_call(fd, IB_USER_VERBS_CMD_CREATE_CQ, &req, sizeof(req), &resp, sizeof(resp)), 0);
     T_ASSERT(fake.cq_channel == fake_channel);
+    int again = dup((int)channel.fd);
+    fdtab_dup((int)channel.fd, again);
+    fake.cq_channel = NULL;
+    req.comp_channel = again;
+    T_EQ(u_call(fd, IB_USER_VERBS_CMD_CREATE_CQ, &req, sizeof(req), &resp, sizeof(resp)), 0);
+    T_ASSERT(fake.cq_channel == fake_channel);
+    u_close(again);
+    req.comp_channel = (int32_t)channel.fd;
     T_EQ(u_call(other, IB_USER_VERBS_CMD_CREATE_CQ, &req, sizeof(req), &resp, sizeof(resp)),
          -EINVAL);
     req.comp_channel = 0;

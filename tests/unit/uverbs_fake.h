@@ -196,12 +196,6 @@ void channel_destroy(struct channel *channel)
     fake_channel = NULL;
 }
 
-struct channel *channel_by_fd(struct context *context, int fd)
-{
-    return fake_channel && fake_channel->context == context && fake_channel->fd == fd ? fake_channel
-                                                                                      : NULL;
-}
-
 /* ---- domains, regions, windows, address handles ---- */
 
 int pd_alloc(struct context *context, struct pd **pd_out)
