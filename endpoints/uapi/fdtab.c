@@ -3,8 +3,8 @@
  * Which descriptors are ours.
  *
  * close() may be called in a signal handler, so there is no lock. A reader announces itself,
- * fetches the pointer and takes a reference; who removes a pointer waits until no reader is in
- * those three steps, and only then drops the table's reference:
+ * fetches the pointer and takes a reference; who removes a pointer waits until no other thread is
+ * in those three steps, and only then drops the table's reference:
  *
  *   reader   readers++   file = slot   file->refs++   readers--
  *   remover  slot = NULL ... readers == 0 ... file->refs--
@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 _Atomic uint8_t fdtab_ours[FDTAB_SIZE];
@@ -24,6 +25,8 @@ static struct uapi_file *_Atomic files[FDTAB_SIZE];
 static atomic_int readers;
 static atomic_uint used; /* descriptors at and above it were never ours */
 static atomic_int owner; /* the process the table speaks of */
+/* This thread is a reader: a signal handler that finds it set has interrupted one. */
+static _Thread_local volatile bool reading __attribute__((tls_model("initial-exec")));
 
 static int process_id(void)
 {
@@ -50,22 +53,28 @@ struct uapi_file *fdtab_hold(int fd)
 {
     if (!fdtab_has(fd))
         return NULL;
+    bool outer = reading;
+    reading = true;
     atomic_fetch_add(&readers, 1);
     struct uapi_file *file = atomic_load(&files[fd]);
     if (file)
         atomic_fetch_add(&file->refs, 1);
     atomic_fetch_sub(&readers, 1);
+    reading = outer;
     return file;
 }
 
-/*
- * Until no reader is between its load and its reference. Bounded, because the reader may be the
- * code that this very thread interrupted to run a signal handler.
- */
+/* Until no thread is between its load and its reference: a few instructions, if it has a CPU. */
 static void readers_wait(void)
 {
-    for (unsigned i = 0; i < 1000 && atomic_load(&readers) != 0; i++)
-        sched_yield();
+    static const struct timespec pause = {.tv_nsec = 50000};
+
+    for (unsigned i = 0; atomic_load(&readers) != 0; i++) {
+        if (i < 100)
+            sched_yield();
+        else
+            syscall(SYS_nanosleep, &pause, NULL); /* libc's could be cancelled */
+    }
 }
 
 /* Put `file` (with a reference that becomes the table's) or NULL into the slot. */
@@ -78,10 +87,11 @@ static void slot_exchange(int fd, struct uapi_file *file)
     while (file && seen <= (unsigned)fd &&
            !atomic_compare_exchange_weak(&used, &seen, (unsigned)fd + 1))
         continue;
-    if (old) {
-        readers_wait();
-        fdtab_put(old);
-    }
+    /* The reader that a handler interrupted may be about to use the file: it is never released. */
+    if (!old || reading)
+        return;
+    readers_wait();
+    fdtab_put(old);
 }
 
 int fdtab_set(int fd, struct uapi_file *file)
@@ -127,6 +137,7 @@ void fdtab_after_fork(void)
     unsigned end = atomic_load(&used);
 
     atomic_store(&readers, 0); /* those threads are not here */
+    reading = false;
     atomic_store(&owner, process_id());
     for (unsigned fd = 0; fd < end; fd++) {
         struct uapi_file *file = atomic_load(&files[fd]);

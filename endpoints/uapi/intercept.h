@@ -8,12 +8,13 @@
  *   intercept_stat.c  stat and its aliases
  *   intercept_path.c  access, readlink, realpath, chdir, extended attributes
  *   intercept_dir.c   opendir, scandir, glob, fopen
- *   intercept_fd.c    close, write, dup, fcntl, socket, madvise
+ *   intercept_fd.c    close, write, dup, fcntl, socket, madvise, mremap
  *
  * A function is called via_NAME here and NAME to the linker. That keeps libc's declarations away,
  * whose attributes would let the compiler drop the checks for NULL that the kernel's answer
- * (EFAULT) needs. All of them keep errno when they succeed, and take a path that is not ours to
- * libc without a system call of their own.
+ * (EFAULT) needs. None calls another by its exported name, because another preloaded library (or a
+ * sanitizer) may stand before us under that name. All of them keep errno when they succeed, and
+ * take a path that is not ours to libc without a system call of their own.
  */
 #ifndef VIADUCT_UAPI_INTERCEPT_H
 #define VIADUCT_UAPI_INTERCEPT_H

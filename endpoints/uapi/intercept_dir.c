@@ -4,24 +4,25 @@
 
 #include <string.h>
 
-static DIR *opendir_routed(const char *path, const char *where)
+static DIR *opendir_any(const char *path)
 {
     static const char list[] = "/sys/class/infiniband_verbs";
-    size_t len = strlen(where);
+    char out[SYSFS_PATH_MAX];
+    const char *where = route(path, out);
 
     /* This is how libibverbs makes its device list: the moment to say if it will be in vain. */
-    if (where != path && len >= sizeof list && strcmp(where + len - (sizeof list - 1), list) == 0)
-        provider_check();
+    if (where != path) {
+        size_t len = strlen(where);
+        if (len >= sizeof list && strcmp(where + len - (sizeof list - 1), list) == 0)
+            provider_check();
+    }
     return real.opendir(where);
 }
 
 EXPORTED(DIR *, opendir, (const char *path));
 DIR *via_opendir(const char *path)
 {
-    char out[SYSFS_PATH_MAX];
-    const char *where = route(path, out);
-
-    return where == path ? real.opendir(path) : opendir_routed(path, where);
+    return opendir_any(path);
 }
 
 EXPORTED(int, scandir,
@@ -55,7 +56,7 @@ EXPORTED_ALIAS(int, scandirat64,
 
 static void *glob_opendir(const char *path)
 {
-    return via_opendir(path);
+    return opendir_any(path);
 }
 
 static struct dirent *glob_readdir(void *dir)

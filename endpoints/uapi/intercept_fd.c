@@ -8,6 +8,7 @@
 #include "uapi/intercept.h"
 
 #include "core/config.h"
+#include "core/sys.h"
 #include "link/shm/share.h"
 
 #include <limits.h>
@@ -94,13 +95,18 @@ int via_close(int fd)
 }
 EXPORTED_ALIAS(int, __close, (int fd), close);
 
-EXPORTED(int, close_range, (unsigned first, unsigned last, int flags));
-int via_close_range(unsigned first, unsigned last, int flags)
+static int close_range_any(unsigned first, unsigned last, int flags)
 {
     /* Other flags only mark the descriptors, or close them for this thread alone. */
     if (flags == 0 && first <= last && fdtab_is_owner())
         fdtab_clear_range(first, last);
     return real.close_range(first, last, flags);
+}
+
+EXPORTED(int, close_range, (unsigned first, unsigned last, int flags));
+int via_close_range(unsigned first, unsigned last, int flags)
+{
+    return close_range_any(first, last, flags);
 }
 
 EXPORTED(void, closefrom, (int first));
@@ -109,7 +115,7 @@ void via_closefrom(int first)
     unsigned from = first < 0 ? 0 : (unsigned)first;
     struct rlimit limit;
 
-    if (via_close_range(from, UINT_MAX, 0) == 0)
+    if (close_range_any(from, UINT_MAX, 0) == 0)
         return;
     /* A kernel before 5.9: one by one. */
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
@@ -176,14 +182,31 @@ int via_socket(int domain, int type, int protocol)
     return duplicated(-1, fd);
 }
 
-/* Dropping pages that are exchanged with the shared file must read as zeroes afterwards. */
+/*
+ * Pages that are exchanged with the shared file must read as zeroes after they were dropped, and
+ * keep other advice.
+ */
 EXPORTED(int, madvise, (void *addr, size_t len, int advice));
 int via_madvise(void *addr, size_t len, int advice)
 {
     int result;
 
-    if ((advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE) &&
-        share_madvise(addr, len, advice, &result))
-        return result < -1 ? failed_with(-result) : result;
+    if (share_madvise(addr, len, advice, &result))
+        return result < 0 ? failed_with(-result) : result;
     return real.madvise(addr, len, advice);
+}
+
+/* And they can't move as they are. */
+EXPORTED(void *, mremap, (void *addr, size_t old_len, size_t new_len, int flags, ...));
+void *via_mremap(void *addr, size_t old_len, size_t new_len, int flags, ...)
+{
+    va_list args;
+    void *result;
+
+    va_start(args, flags);
+    void *to = flags & ~MREMAP_MAYMOVE ? va_arg(args, void *) : NULL;
+    va_end(args);
+    if (share_mremap(addr, old_len, new_len, flags, to, &result))
+        return result;
+    return sys_mremap(addr, old_len, new_len, flags, to);
 }

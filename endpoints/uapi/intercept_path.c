@@ -148,8 +148,7 @@ ssize_t via___readlinkat_chk(int dirfd, const char *path, char *buf, size_t size
     return readlink_any(dirfd, path, buf, size);
 }
 
-EXPORTED(char *, realpath, (const char *path, char *resolved));
-char *via_realpath(const char *path, char *resolved)
+static char *realpath_any(const char *path, char *resolved)
 {
     char out[SYSFS_PATH_MAX];
     char *result = real.realpath(route(path, out), resolved);
@@ -159,22 +158,27 @@ char *via_realpath(const char *path, char *resolved)
     return result;
 }
 
+EXPORTED(char *, realpath, (const char *path, char *resolved));
+char *via_realpath(const char *path, char *resolved)
+{
+    return realpath_any(path, resolved);
+}
+
 EXPORTED(char *, __realpath_chk, (const char *path, char *resolved, size_t room));
 char *via___realpath_chk(const char *path, char *resolved, size_t room)
 {
     if (resolved && room < PATH_MAX)
         abort();
-    return via_realpath(path, resolved);
+    return realpath_any(path, resolved);
 }
 
 EXPORTED(char *, canonicalize_file_name, (const char *path));
 char *via_canonicalize_file_name(const char *path)
 {
-    return via_realpath(path, NULL);
+    return realpath_any(path, NULL);
 }
 
-EXPORTED(char *, getcwd, (char *buf, size_t size));
-char *via_getcwd(char *buf, size_t size)
+static char *getcwd_any(char *buf, size_t size)
 {
     char *result = real.getcwd(buf, size);
 
@@ -183,10 +187,16 @@ char *via_getcwd(char *buf, size_t size)
     return result;
 }
 
+EXPORTED(char *, getcwd, (char *buf, size_t size));
+char *via_getcwd(char *buf, size_t size)
+{
+    return getcwd_any(buf, size);
+}
+
 EXPORTED(char *, __getcwd_chk, (char *buf, size_t size, size_t room));
 char *via___getcwd_chk(char *buf, size_t size, size_t room)
 {
     if (size > room)
         abort();
-    return via_getcwd(buf, size);
+    return getcwd_any(buf, size);
 }

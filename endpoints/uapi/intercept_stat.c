@@ -37,8 +37,7 @@ static bool is_fd_itself(const char *path, int flags)
     return (flags & AT_EMPTY_PATH) && (!path || !path[0]);
 }
 
-EXPORTED(int, stat, (const char *path, struct stat *st));
-int via_stat(const char *path, struct stat *st)
+static int stat_any(const char *path, struct stat *st)
 {
     char out[SYSFS_PATH_MAX];
     int result = real.stat(route(path, out), st);
@@ -47,10 +46,15 @@ int via_stat(const char *path, struct stat *st)
         fix_node(st);
     return result;
 }
+
+EXPORTED(int, stat, (const char *path, struct stat *st));
+int via_stat(const char *path, struct stat *st)
+{
+    return stat_any(path, st);
+}
 EXPORTED_ALIAS(int, stat64, (const char *path, struct stat *st), stat);
 
-EXPORTED(int, lstat, (const char *path, struct stat *st));
-int via_lstat(const char *path, struct stat *st)
+static int lstat_any(const char *path, struct stat *st)
 {
     char out[SYSFS_PATH_MAX];
     int result = real.lstat(route(path, out), st);
@@ -59,10 +63,15 @@ int via_lstat(const char *path, struct stat *st)
         fix_node(st);
     return result;
 }
+
+EXPORTED(int, lstat, (const char *path, struct stat *st));
+int via_lstat(const char *path, struct stat *st)
+{
+    return lstat_any(path, st);
+}
 EXPORTED_ALIAS(int, lstat64, (const char *path, struct stat *st), lstat);
 
-EXPORTED(int, fstat, (int fd, struct stat *st));
-int via_fstat(int fd, struct stat *st)
+static int fstat_any(int fd, struct stat *st)
 {
     int result = real.fstat(fd, st);
 
@@ -70,10 +79,15 @@ int via_fstat(int fd, struct stat *st)
         fix_fd(fd, st);
     return result;
 }
+
+EXPORTED(int, fstat, (int fd, struct stat *st));
+int via_fstat(int fd, struct stat *st)
+{
+    return fstat_any(fd, st);
+}
 EXPORTED_ALIAS(int, fstat64, (int fd, struct stat *st), fstat);
 
-EXPORTED(int, fstatat, (int dirfd, const char *path, struct stat *st, int flags));
-int via_fstatat(int dirfd, const char *path, struct stat *st, int flags)
+static int fstatat_any(int dirfd, const char *path, struct stat *st, int flags)
 {
     char out[SYSFS_PATH_MAX];
     int result = real.fstatat(dirfd, route_at(dirfd, path, out), st, flags);
@@ -86,27 +100,33 @@ int via_fstatat(int dirfd, const char *path, struct stat *st, int flags)
     }
     return result;
 }
+
+EXPORTED(int, fstatat, (int dirfd, const char *path, struct stat *st, int flags));
+int via_fstatat(int dirfd, const char *path, struct stat *st, int flags)
+{
+    return fstatat_any(dirfd, path, st, flags);
+}
 EXPORTED_ALIAS(int, fstatat64, (int dirfd, const char *path, struct stat *st, int flags), fstatat);
 
 /* Programs linked before glibc 2.33 call these; the version says how struct stat looks. */
 EXPORTED(int, __xstat, (int version, const char *path, struct stat *st));
 int via___xstat(int version __attribute__((unused)), const char *path, struct stat *st)
 {
-    return via_stat(path, st);
+    return stat_any(path, st);
 }
 EXPORTED_ALIAS(int, __xstat64, (int version, const char *path, struct stat *st), __xstat);
 
 EXPORTED(int, __lxstat, (int version, const char *path, struct stat *st));
 int via___lxstat(int version __attribute__((unused)), const char *path, struct stat *st)
 {
-    return via_lstat(path, st);
+    return lstat_any(path, st);
 }
 EXPORTED_ALIAS(int, __lxstat64, (int version, const char *path, struct stat *st), __lxstat);
 
 EXPORTED(int, __fxstat, (int version, int fd, struct stat *st));
 int via___fxstat(int version __attribute__((unused)), int fd, struct stat *st)
 {
-    return via_fstat(fd, st);
+    return fstat_any(fd, st);
 }
 EXPORTED_ALIAS(int, __fxstat64, (int version, int fd, struct stat *st), __fxstat);
 
@@ -114,7 +134,7 @@ EXPORTED(int, __fxstatat, (int version, int dirfd, const char *path, struct stat
 int via___fxstatat(int version __attribute__((unused)), int dirfd, const char *path,
                    struct stat *st, int flags)
 {
-    return via_fstatat(dirfd, path, st, flags);
+    return fstatat_any(dirfd, path, st, flags);
 }
 EXPORTED_ALIAS(int, __fxstatat64,
                (int version, int dirfd, const char *path, struct stat *st, int flags), __fxstatat);

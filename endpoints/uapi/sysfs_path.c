@@ -35,20 +35,6 @@ void sysfs_name(const struct sysfs_view *view, const struct sysfs_directory *dir
         snprintf(out, out_size, "%u:%u", SYSFS_UVERBS_MAJOR, SYSFS_UVERBS_MINOR + number);
 }
 
-bool sysfs_may_be_ours(const char *path)
-{
-    if (!path)
-        return false;
-    if (path[0] == '/') {
-        /* "//sys" and "/./sys" are allowed to be slow. */
-        if (strncmp(path, "/sys/", 5) != 0 && strncmp(path, "/dev/", 5) != 0 && path[1] != '/' &&
-            path[1] != '.')
-            return false;
-        return strstr(path, "infiniband") || strstr(path, "char/231:");
-    }
-    return strstr(path, "infiniband") || strstr(path, "uverbs") || strncmp(path, "..", 2) == 0;
-}
-
 size_t sysfs_view_unmap(const struct sysfs_view *view, char *path, size_t len)
 {
     const char *end;

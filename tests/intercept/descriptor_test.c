@@ -132,7 +132,7 @@ T_TEST(descriptor, netlink)
 
 T_TEST(descriptor, madvise)
 {
-    /* Shows that advice about ordinary memory is the kernel's business. */
+    /* Shows that advice about ordinary memory and moving it are the kernel's business. */
     char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     T_ASSERT(page != MAP_FAILED);
@@ -140,7 +140,15 @@ T_TEST(descriptor, madvise)
     T_EQ(madvise(page, 4096, MADV_DONTNEED), 0);
     T_EQ(page[0], 0);
     T_CHECK(madvise(page + 1, 4096, MADV_DONTNEED) < 0 && errno == EINVAL);
-    munmap(page, 4096);
+    page[0] = 2;
+    char *more = mremap(page, 4096, 1 << 20, MREMAP_MAYMOVE);
+    T_ASSERT(more != MAP_FAILED);
+    T_CHECK(more[0] == 2 && more[4096] == 0);
+    T_CHECK(mremap(more, 1 << 20, 4096, MREMAP_FIXED, NULL) == MAP_FAILED && errno == EINVAL);
+    T_ASSERT(mremap(more, 1 << 20, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, more + (2 << 20)) ==
+             more + (2 << 20));
+    T_EQ(more[2 << 20], 2);
+    munmap(more + (2 << 20), 4096);
     t_end();
 }
 

@@ -83,11 +83,10 @@ T_TEST(path, open)
 T_TEST(path, not_ours)
 {
     /* Shows that the answers for other paths are the kernel's, to the error number. */
-    struct stat st;
-    char buf[PATH_MAX];
-
-    errno = 0;
 #ifndef SANITIZED
+    struct stat st;
+    char buf[1];
+
     /* Found by name, because the compiler knows that the declared ones take no NULL. */
     T_CHECK(CALL("open", int, (const char *, int, ...))(NULL, O_RDONLY) < 0 && errno == EFAULT);
     T_CHECK(CALL("stat", int, (const char *, struct stat *))(NULL, &st) < 0 && errno == EFAULT);
