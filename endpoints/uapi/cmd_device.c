@@ -113,12 +113,13 @@ int cmd_query_device_ex(struct cmd *cmd)
 int cmd_query_port(struct cmd *cmd)
 {
     const struct ib_uverbs_query_port *req = cmd->req;
+    struct ib_uverbs_query_port_resp *resp = (void *)cmd->resp;
     struct ibv_port_attr attr = {0};
     int err = port_query(cmd->file->nic, req->port_num, &attr);
 
     if (err)
         return err;
-    *(struct ib_uverbs_query_port_resp *)cmd->resp = (struct ib_uverbs_query_port_resp){
+    *resp = (struct ib_uverbs_query_port_resp){
         .port_cap_flags = attr.port_cap_flags,
         .max_msg_sz = attr.max_msg_sz,
         .bad_pkey_cntr = attr.bad_pkey_cntr,
