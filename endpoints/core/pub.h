@@ -70,8 +70,7 @@ struct pub_qp {
     /* line 1: the initiator's side */
     _Alignas(64) _Atomic uint32_t busy; /* lock of the send queue: 1 while a peer's memory is touched */
     uint32_t rq_head;                   /* receives of the target taken by this queue pair */
-    _Atomic uint32_t credit_wanted;     /* waits for a receive to be posted at the target */
-    uint32_t pad1;
+    uint32_t pad1[2];
     uint64_t tx_messages, tx_bytes, rnr_waits, retries; /* counters, for viaduct top */
 };
 _Static_assert(sizeof(struct pub_qp) == 128, "two cache lines");

@@ -353,7 +353,7 @@ static void to_working(struct qp *qp, const struct ibv_qp_attr *attr, int mask,
     spin_unlock_word(&qp->pub->busy);
     if (next == IBV_QPS_RTR && qp_is_connected_type(qp))
         link_shm.prepare(qp);
-    requester_progress(qp);
+    requester_start(qp);
 }
 
 int qp_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)

@@ -289,10 +289,9 @@ static void run_queue(struct qp *qp)
     }
 }
 
-void requester_progress(struct qp *qp)
+void requester_start(struct qp *qp)
 {
-    if (!spin_try_word(&qp->pub->busy))
-        return;
+    spin_lock_word(&qp->pub->busy);
     run_queue(qp);
     spin_unlock_word(&qp->pub->busy);
     drained(qp);

@@ -9,8 +9,8 @@
 
 #include "core/state.h"
 
-/* core_lock held or not; takes the queue pair's send queue if it is free, else leaves it. */
-void requester_progress(struct qp *qp);
+/* core_lock held: run what was posted before the queue pair came to a state that sends. */
+void requester_start(struct qp *qp);
 /* Engine thread: every stalled queue pair; asks to be woken for the earliest timer. */
 void requester_progress_all(void);
 /* Data path: what a poller can move on; one load if nothing stalls. */

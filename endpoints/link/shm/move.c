@@ -14,25 +14,30 @@
 #include "link/shm/shm.h"
 
 enum {
-    SHARE_ASK_EVERY = 16,       /* of the moves that went the slow way */
-    SHARE_ASK_BYTES = 1 << 20, /* at a time */
+    SHARE_ASK_EVERY = 16,      /* of the small moves that went the slow way */
+    SHARE_ASK_WEIGHT = 65536,  /* as many bytes count as another one */
+    PIECE_BYTES = 1 << 20,     /* moved, and shared, at a time; aligned */
     FAULT_NS = 200000000,
 };
 
-/* Ask at the first slow move and now and then again: the page may have been forgotten since. */
+/*
+ * Ask to share what was reached the slow way: now and then for small moves, since the page may have
+ * been forgotten since, always for large ones. What is shared already is skipped.
+ */
 static void ask_share(struct peer *peer, uint32_t key, uint64_t addr, uint64_t length)
 {
-    struct shm_msg msg = {.type = SHM_SHARE, .offset = addr, .key = key};
+    struct shm_msg msg = {.type = SHM_SHARE, .offset = addr, .length = length, .key = key};
+    uint32_t weight = 1 + (uint32_t)(length / SHARE_ASK_WEIGHT);
+    uint32_t before = atomic_fetch_add_explicit(&peer->asked, weight, memory_order_relaxed);
 
-    if (atomic_fetch_add_explicit(&peer->asked, 1, memory_order_relaxed) % SHARE_ASK_EVERY)
-        return;
-    msg.length = length < SHARE_ASK_BYTES ? length : SHARE_ASK_BYTES;
-    msg_send(peer->watch.fd, &msg, NULL, 0, NULL, 0, false);
+    if (before % SHARE_ASK_EVERY + weight >= SHARE_ASK_EVERY || before == 0)
+        msg_send(peer->watch.fd, &msg, NULL, 0, NULL, 0, false);
 }
 
-static uint64_t window_left(uint64_t addr, uint64_t length)
+/* Pieces end at their alignment, so that none crosses a window and a shared one is found shared. */
+static uint64_t piece_of(uint64_t addr, uint64_t length)
 {
-    uint64_t left = SHARE_WINDOW_SIZE - (addr & (SHARE_WINDOW_SIZE - 1));
+    uint64_t left = PIECE_BYTES - (addr & (PIECE_BYTES - 1));
 
     return left < length ? left : length;
 }
@@ -42,7 +47,7 @@ static char *direct(struct peer *peer, uint64_t addr, uint64_t *length)
 {
     if (peer->self)
         return (char *)addr;
-    *length = window_left(addr, *length);
+    *length = piece_of(addr, *length);
     return share_translate(&peer->view, addr, *length);
 }
 
@@ -128,17 +133,20 @@ static enum move fault(struct qp *qp)
 static enum move move_piece(struct qp *qp, struct peer *peer, bool out, uint64_t remote,
                             char *local, uint64_t *length)
 {
-    uint64_t whole = *length;
     char *there = direct(peer, remote, length);
 
     if (__builtin_expect(there != NULL, 1)) {
         memcpy(out ? there : local, out ? local : there, *length);
         return MOVE_DONE;
     }
-    *length = whole;
     if (!qp->remote_op) {
-        ask_share(peer, qp->remote_key, remote, whole);
-        ssize_t moved = by_kernel(peer, out, remote, local, whole);
+        if (share_is_moving(peer->view.map)) {
+            /* The kernel would write to pages that are being replaced. */
+            qp->stall = STALL_PAGES;
+            return MOVE_STALL;
+        }
+        ask_share(peer, qp->remote_key, remote, *length);
+        ssize_t moved = by_kernel(peer, out, remote, local, *length);
         if (moved < 0)
             return fault(qp);
         if (moved > 0) {
