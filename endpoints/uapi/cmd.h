@@ -61,6 +61,7 @@ enum {
     CMD_VARIABLE = 4, /* the request has a tail that the handler parses */
     CMD_DATA = 8,     /* data path: called without core_lock() */
     CMD_FIRST = 16,   /* allowed before GET_CONTEXT */
+    CMD_QUERY = 32,   /* changes nothing: may fail as late as it likes */
 };
 
 struct cmd_method {
@@ -80,6 +81,15 @@ int user_write(uint64_t to, const void *from, size_t len);
 int user_zero(uint64_t to, size_t len);
 /* Would user_write() work? Leaves what is there; for responses that must not fail any more. */
 int user_probe_write(uint64_t to, size_t len);
+
+/* The same for a response's two parts, core and driver, in one call; either may be empty. */
+struct user_part {
+    uint64_t theirs;
+    void *ours;
+    size_t len;
+};
+int user_write_two(const struct user_part parts[2]);
+int user_probe_two(const struct user_part parts[2]);
 
 /* ---- uverbs.c ---- */
 /* The driver's part of the response: NULL if the program left too little room for it. */

@@ -132,27 +132,31 @@ uint32_t cmd_response_length(const struct cmd *cmd, size_t size)
 static int respond(struct cmd *cmd, const struct cmd_method *method)
 {
     size_t len = smaller(cmd->out_len, method->resp_size);
-    int err = user_write(cmd->out, cmd->resp, len);
+    int err = user_write_two((struct user_part[2]){
+        {cmd->out, cmd->resp, len}, {cmd->driver_out, cmd->driver_resp, cmd->driver_resp_len}});
 
     if (!err && !(method->flags & CMD_RESP))
         err = user_zero(cmd->out + len, cmd->out_len - len);
-    if (!err)
-        err = user_write(cmd->driver_out, cmd->driver_resp, cmd->driver_resp_len);
     return err;
+}
+
+/* A response that can't be delivered must not leave an object nobody knows of. */
+static int probe(const struct cmd *cmd, const struct cmd_method *method)
+{
+    if (method->flags & CMD_QUERY)
+        return 0;
+    return user_probe_two((struct user_part[2]){
+        {.theirs = cmd->out, .len = smaller(cmd->out_len, method->resp_size)},
+        {.theirs = cmd->driver_out, .len = smaller(cmd->driver_out_len, CMD_DRIVER_RESP_MAX)}});
 }
 
 static int run(struct cmd *cmd, const struct cmd_method *method)
 {
     bool locked = !(method->flags & CMD_DATA);
-    int err, respond_err = 0;
+    int err = probe(cmd, method), respond_err = 0;
 
-    /* A response that can't be delivered must not leave an object nobody knows of. */
-    err = user_probe_write(cmd->out, smaller(cmd->out_len, method->resp_size));
-    if (!err)
-        err = user_probe_write(cmd->driver_out, smaller(cmd->driver_out_len, CMD_DRIVER_RESP_MAX));
     if (err)
         return err;
-
     if (locked)
         core_lock();
     cmd->context = atomic_load_explicit(&cmd->file->context, memory_order_acquire);
