@@ -92,11 +92,13 @@ static void publish(const struct mr *mr)
     atomic_store_explicit(&pub->key, mr->key, memory_order_release);
 }
 
-/* On return no initiator uses the entry any more. */
-static void retract(uint32_t index)
+/* On return no initiator uses the region any more, nor its pages as shared ones. */
+static void retract(const struct mr *mr)
 {
-    atomic_store_explicit(&arena_mr(index)->key, 0, memory_order_seq_cst);
+    atomic_store_explicit(&arena_mr(mr->handle)->key, 0, memory_order_seq_cst);
+    share_forget(mr->addr, mr->length);
     link_shm.quiesce(NULL);
+    share_settle(mr->addr, mr->length);
 }
 
 static int check_access(unsigned access)
@@ -214,9 +216,7 @@ int mr_rereg(struct mr *mr, unsigned flags, struct pd *pd, uint64_t addr, uint64
     int error = rereg_check(mr, flags, &want);
     if (error)
         return error;
-    retract(mr->handle);
-    if (flags & IBV_REREG_MR_CHANGE_TRANSLATION)
-        share_forget(mr->addr, mr->length);
+    retract(mr);
     mr->pd->users--;
     want.pd->users++;
     if (flags & IBV_REREG_MR_CHANGE_TRANSLATION)
@@ -230,8 +230,7 @@ int mr_dereg(struct mr *mr)
 {
     if (mr->windows)
         return -EBUSY;
-    retract(mr->handle);
-    share_forget(mr->addr, mr->length);
+    retract(mr);
     mr->pd->users--;
     table_release(&keys, mr->handle);
     free((char *)mr - offsetof(struct entry, mr));

@@ -188,7 +188,8 @@ static void send_copy(struct datagram *datagram, struct peer *peer, struct targe
 
     if (!target_reach(qp, target) || (!peer->self && atomic_load(&peer->no_process_vm)))
         return;
-    while (send_to(datagram, target) == MOVE_STALL && qp->stall == STALL_PAGES)
+    while (send_to(datagram, target) == MOVE_STALL && qp->stall == STALL_PAGES &&
+           !share_is_moving(peer->view.map))
         sched_yield();
     qp->claimed.valid = false;
     qp->wqe_done_bytes = 0;

@@ -139,6 +139,17 @@ static bool covered(const struct shm_msg *msg)
            msg->offset - mr->addr <= mr->length - msg->length;
 }
 
+/* Who may be copying into these pages by process_vm_writev() has to be done first. */
+static void on_share(const struct shm_msg *msg)
+{
+    if (!covered(msg))
+        return;
+    share_announce(true);
+    guest_quiesce(0);
+    share_range(msg->offset, msg->length);
+    share_announce(false);
+}
+
 static void answer_execute(struct guest *guest, const struct shm_msg *msg, const char *payload,
                            size_t length)
 {
@@ -190,8 +201,7 @@ static void serve(struct guest *guest, const struct shm_msg *msg, const char *pa
         on_qp_error(msg);
         break;
     case SHM_SHARE:
-        if (covered(msg))
-            share_range(msg->offset, msg->length);
+        on_share(msg);
         break;
     case SHM_EXECUTE:
         answer_execute(guest, msg, payload, length);
