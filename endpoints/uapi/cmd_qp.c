@@ -132,8 +132,11 @@ int cmd_destroy_qp(struct cmd *cmd)
 
     if (!qp)
         return -EINVAL;
-    fastpath_qp_destroyed(qp);
-    return qp_destroy(qp, &resp->events_reported);
+    uint32_t qpn = qp_number(qp);
+    int err = qp_destroy(qp, &resp->events_reported);
+    if (!err)
+        fastpath_qp_destroyed(qpn);
+    return err;
 }
 
 /* ---- multicast: attach and detach have the same layout ---- */

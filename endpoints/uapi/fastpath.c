@@ -422,7 +422,7 @@ void fastpath_qp_modified(struct qp *qp, enum ibv_qp_state to)
         complain();
 }
 
-void fastpath_qp_destroyed(struct qp *qp)
+void fastpath_qp_destroyed(uint32_t qpn)
 {
-    qpex_destroyed(qp);
+    qpex_destroyed(qpn);
 }

@@ -44,8 +44,8 @@ void fastpath_srq_created(struct srq *srq, uint64_t user_handle);
 void fastpath_qp_created(struct qp *qp);
 /* `to` is the new state (the old one if the command did not move it). */
 void fastpath_qp_modified(struct qp *qp, enum ibv_qp_state to);
-/* Before the object goes: its number may come back with another. */
-void fastpath_qp_destroyed(struct qp *qp);
+/* The queue pair of that number is gone; the number may come back with another. */
+void fastpath_qp_destroyed(uint32_t qpn);
 void fastpath_context_closed(struct context *context);
 
 /* ---- for the interposed symbols, core_lock() not held ---- */
@@ -88,7 +88,7 @@ bool qpex_is_patched(const struct ibv_qp_ex *ex);
 /* As for CQs. The object's state goes with qpex_destroyed(). */
 void qpex_created(struct qp *qp, bool settled);
 void qpex_probe(struct qp *qp);
-void qpex_destroyed(struct qp *qp);
+void qpex_destroyed(uint32_t qpn);
 
 /* Replace the pointer in a slot that is in use; an empty one stays empty. */
 #define FASTPATH_SWAP(table, slot, function)                                                       \

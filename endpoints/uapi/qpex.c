@@ -332,9 +332,14 @@ static void swap_slots(struct ibv_qp_ex *ex)
     FASTPATH_SWAP(ex, wr_start, wr_start);
 }
 
+static struct qpex *state_at(uint32_t qpn)
+{
+    return &states[qpn % LIMIT_QP];
+}
+
 static struct qpex *state_of(struct qp *qp)
 {
-    return &states[qp_number(qp) % LIMIT_QP];
+    return state_at(qp_number(qp));
 }
 
 void qpex_patch(struct ibv_qp_ex *ex, struct qp *qp)
@@ -356,8 +361,10 @@ bool qpex_is_patched(const struct ibv_qp_ex *ex)
     return __atomic_load_n(&ex->wr_start, __ATOMIC_ACQUIRE) == wr_start;
 }
 
+/* What the index's last queue pair left is dropped: closing a context destroys without a word. */
 void qpex_created(struct qp *qp, bool settled)
 {
+    qpex_destroyed(qp_number(qp));
     state_of(qp)->settled = settled;
 }
 
@@ -376,9 +383,9 @@ void qpex_probe(struct qp *qp)
         qpex_patch((struct ibv_qp_ex *)(uintptr_t)ex, qp);
 }
 
-void qpex_destroyed(struct qp *qp)
+void qpex_destroyed(uint32_t qpn)
 {
-    struct qpex *batch = state_of(qp);
+    struct qpex *batch = state_at(qpn);
 
     free(batch->wrs);
     *batch = (struct qpex){.settled = false};

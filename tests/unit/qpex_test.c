@@ -18,7 +18,7 @@ static struct ibv_qp_ex *make_qp_ex(void)
     };
 
     stub_reset();
-    qpex_destroyed(&stub_qp);
+    qpex_destroyed(qp_number(&stub_qp));
     stub_qp.cap = (struct ibv_qp_cap){.max_send_wr = 4, .max_send_sge = 2, .max_inline_data = 16};
     fastpath_context_opened(&stub_verbs.context);
     struct ibv_qp *qp = ibv_create_qp_ex(&stub_verbs.context, &attr);
@@ -59,7 +59,7 @@ T_TEST(qpex, send_operations)
     wr = POSTED(ex, ibv_wr_local_inv(ex, 7));
     T_EQ(wr->opcode, IBV_WR_LOCAL_INV);
     T_EQ(wr->invalidate_rkey, 7);
-    qpex_destroyed(&stub_qp);
+    qpex_destroyed(qp_number(&stub_qp));
 }
 
 T_TEST(qpex, remote_operations)
@@ -89,7 +89,7 @@ T_TEST(qpex, remote_operations)
     T_EQ(wr->opcode, IBV_WR_BIND_MW);
     T_ASSERT(wr->bind_mw.mw == &mw && wr->bind_mw.rkey == 13);
     T_MEMEQ(&wr->bind_mw.bind_info, &info, sizeof(info));
-    qpex_destroyed(&stub_qp);
+    qpex_destroyed(qp_number(&stub_qp));
 }
 
 T_TEST(qpex, data)
@@ -118,7 +118,7 @@ T_TEST(qpex, data)
     T_MEMEQ((char *)(uintptr_t)wr->sg_list->addr, "Sixteenletters!", 15);
     wr = POSTED(ex, ibv_wr_send(ex), ibv_wr_set_ud_addr(ex, &ah, 21, 22));
     T_ASSERT(wr->wr.ud.ah == &ah && wr->wr.ud.remote_qpn == 21 && wr->wr.ud.remote_qkey == 22);
-    qpex_destroyed(&stub_qp);
+    qpex_destroyed(qp_number(&stub_qp));
 }
 
 T_TEST(qpex, batch)
@@ -145,7 +145,7 @@ T_TEST(qpex, batch)
     ibv_wr_start(ex);
     T_EQ(ibv_wr_complete(ex), 0);
     T_EQ(stub_qp.sends, 1);
-    qpex_destroyed(&stub_qp);
+    qpex_destroyed(qp_number(&stub_qp));
 }
 
 /* Build, expect complete to fail with `error` and nothing to be posted, and the next batch to work.
@@ -190,7 +190,7 @@ T_TEST(qpex, errors)
     ibv_wr_send(ex);
     T_EQ(ibv_wr_complete(ex), EIO);
     stub_gone = false;
-    qpex_destroyed(&stub_qp);
+    qpex_destroyed(qp_number(&stub_qp));
 }
 
 T_TEST(qpex, what_is_not_supported)
@@ -215,7 +215,7 @@ T_TEST(qpex, what_is_not_supported)
     attr.comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_CREATE_FLAGS;
     T_ASSERT(ibv_create_qp_ex(&stub_verbs.context, &attr));
     T_ASSERT(!qpex_is_patched(&stock_qp_ex));
-    qpex_destroyed(&stub_qp);
+    qpex_destroyed(qp_number(&stub_qp));
 }
 
 T_TEST(qpex, found_when_it_becomes_ready)
@@ -225,7 +225,7 @@ T_TEST(qpex, found_when_it_becomes_ready)
 
     make_qp_ex();
     stub_reset();
-    qpex_destroyed(&stub_qp);
+    qpex_destroyed(qp_number(&stub_qp));
     ex = &stock_qp_ex;
     stub_qp.user_handle = (uintptr_t)ex;
     core_lock();
@@ -233,7 +233,7 @@ T_TEST(qpex, found_when_it_becomes_ready)
     T_ASSERT(stub_is_patched() && !qpex_is_patched(ex));
     fastpath_qp_modified(&stub_qp, IBV_QPS_INIT);
     T_ASSERT(qpex_is_patched(ex));
-    fastpath_qp_destroyed(&stub_qp);
+    fastpath_qp_destroyed(qp_number(&stub_qp));
 
     stub_reset();
     ex->wr_abort = NULL; /* not a whole table: something else lies there */
@@ -241,6 +241,6 @@ T_TEST(qpex, found_when_it_becomes_ready)
     fastpath_qp_created(&stub_qp);
     fastpath_qp_modified(&stub_qp, IBV_QPS_INIT);
     T_ASSERT(!qpex_is_patched(ex));
-    fastpath_qp_destroyed(&stub_qp);
+    fastpath_qp_destroyed(qp_number(&stub_qp));
     core_unlock();
 }

@@ -128,6 +128,11 @@ T_TEST(uverbs_cmd, keeps_contexts_apart)
         T_EQ(u_call(fd, IB_USER_VERBS_CMD_DEREG_MR, U_REQ(ib_uverbs_dereg_mr, bad[i]), U_NO_RESP),
              -EINVAL);
     }
+    fake.fail = -EBUSY;
+    T_EQ(u_call(fd, IB_USER_VERBS_CMD_DESTROY_QP, U_REQ(ib_uverbs_destroy_qp, .qp_handle = qp),
+                &gone, sizeof(gone)),
+         -EBUSY);
+    T_EQ(fake.destroy_hooks, 0);
     T_EQ(u_call(fd, IB_USER_VERBS_CMD_DESTROY_QP, U_REQ(ib_uverbs_destroy_qp, .qp_handle = qp),
                 &gone, sizeof(gone)),
          0);
