@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The runtime directory. Others may write in the directory above it, so nothing is trusted: it
+ * The runtime directory. The kernel is asked, not libc: fakeroot would tell of another user.
+ * Others may write in the directory above it, so nothing is trusted: it
  * must be a directory and no symbolic link, ours, and closed to everybody else. After that check
  * nobody but the user (and root) can replace it, because the directory above is sticky.
  */
 #include "core/config_host.h"
+#include "core/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +15,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+static unsigned user_id(void)
+{
+    return (unsigned)syscall(SYS_geteuid);
+}
 
 struct dir_request {
     const char *path;
@@ -43,14 +50,14 @@ static int dir_prepare(const struct dir_request *request)
 
     if (mkdir(request->path, 0700) != 0 && errno != EEXIST)
         return dir_refuse(request, errno, "can't be made (%s)", strerror(errno));
-    int fd = open(request->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = sys_open(request->path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     if (fd < 0)
         return dir_refuse(request, errno, "can't be used (%s)", strerror(errno));
-    int failed = fstat(fd, &st);
-    close(fd);
+    int failed = sys_fstat(fd, &st);
+    sys_close(fd);
     if (failed)
         return dir_refuse(request, EIO, "can't be looked at");
-    if (st.st_uid != geteuid())
+    if (st.st_uid != user_id())
         return dir_refuse(request, EPERM, "belongs to user %u, not to you", (unsigned)st.st_uid);
     if ((st.st_mode & 0777) != 0700)
         return dir_refuse(request, EPERM, "has mode %04o, not 0700 (chmod 700 mends it)",
@@ -58,13 +65,23 @@ static int dir_prepare(const struct dir_request *request)
     return 0;
 }
 
+/* Is it a directory in which we may make files? */
+static bool is_usable(const char *path, struct stat *st)
+{
+    int fd = sys_open(path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    bool good = fd >= 0 && sys_fstat(fd, st) == 0 && sys_access(path, W_OK | X_OK) == 0;
+
+    if (fd >= 0)
+        sys_close(fd);
+    return good;
+}
+
 /* $XDG_RUNTIME_DIR counts only if it is the user's own: sudo and su often leave another's. */
 static bool xdg_is_ours(const char *xdg)
 {
     struct stat st;
 
-    return xdg && xdg[0] == '/' && stat(xdg, &st) == 0 && S_ISDIR(st.st_mode) &&
-           st.st_uid == geteuid() && access(xdg, W_OK | X_OK) == 0;
+    return xdg && xdg[0] == '/' && is_usable(xdg, &st) && st.st_uid == user_id();
 }
 
 /*
@@ -75,9 +92,7 @@ static const char *shared_directory(void)
 {
     struct stat st;
 
-    if (stat("/dev/shm", &st) == 0 && S_ISDIR(st.st_mode) && access("/dev/shm", W_OK | X_OK) == 0)
-        return "/dev/shm";
-    return "/tmp";
+    return is_usable("/dev/shm", &st) ? "/dev/shm" : "/tmp";
 }
 
 int host_runtime_dir(const char *wanted, const char *xdg_runtime_dir, size_t size, char *out,
@@ -99,7 +114,7 @@ int host_runtime_dir(const char *wanted, const char *xdg_runtime_dir, size_t siz
         len = snprintf(out, size, "%s/viaduct", xdg_runtime_dir);
     } else {
         request.origin = "the default runtime directory";
-        len = snprintf(out, size, "%s/viaduct-%u", shared_directory(), (unsigned)geteuid());
+        len = snprintf(out, size, "%s/viaduct-%u", shared_directory(), user_id());
     }
     if (len < 0 || (size_t)len >= size) {
         request.path = "the path";

@@ -52,6 +52,8 @@ static bool resolve_recv(struct qp *qp, const struct cqe *cqe, struct ibv_wc *wc
 
     if (!rq->wr_ids)
         return false;
+    if (__builtin_expect(qp_state(qp) == IBV_QPS_RTR, 0) && qp_is_connected_type(qp))
+        qp_established(qp);
     if (cqe->flags & CQE_INV)
         mw_invalidate(qp->qpn, qp->pd, cqe->imm);
     if (cqe->inline_len && cqe->inline_len <= CQE_INLINE_MAX && cqe->status == IBV_WC_SUCCESS &&

@@ -333,6 +333,8 @@ static void to_reset(struct qp *qp)
     atomic_store(&qp->error_due, false);
     atomic_store(&qp->error_event, 0);
     qp->last_wqe_sent = false;
+    atomic_store(&qp->established, false);
+    atomic_store(&qp->established_due, false);
     spin_lock_word(&qp->pub->busy);
     qp_publish(qp);
     spin_unlock_word(&qp->pub->busy);

@@ -26,6 +26,15 @@ void qp_fail(struct qp *qp, int event)
     thread_wake();
 }
 
+void qp_established(struct qp *qp)
+{
+    if (atomic_exchange(&qp->established, true))
+        return;
+    atomic_store(&qp->established_due, true);
+    atomic_store(&due, true);
+    thread_wake();
+}
+
 static void flush_receives(struct qp *qp)
 {
     struct completion completion = {0};
@@ -84,7 +93,11 @@ void qp_finish_errors(void)
     for (uint32_t i = 1; i < qp_high(); i++) {
         struct qp *qp = qp_at(i);
 
-        if (qp && atomic_exchange(&qp->error_due, false))
+        if (!qp)
+            continue;
+        if (atomic_exchange(&qp->established_due, false))
+            event_async(qp->context, IBV_EVENT_COMM_EST, qp->user_handle, &qp->events);
+        if (atomic_exchange(&qp->error_due, false))
             finish(qp);
     }
 }

@@ -190,6 +190,7 @@ struct qp {
     struct event_counts events;
     struct ibv_qp_attr attr; /* as set; query answers from it */
     unsigned mcast_count;
+    _Atomic bool established, established_due; /* IBV_EVENT_COMM_EST: happened, to be raised */
     _Atomic bool error_due;   /* the engine must finish the move to the error state */
     _Atomic int error_event;  /* ibv_event_type + 1 to raise with it */
     bool sq_drained_due, last_wqe_sent;
@@ -246,6 +247,8 @@ void qp_publish(struct qp *qp);
  */
 void qp_fail(struct qp *qp, int event);
 /* core_lock held, busy not: move to ERR, quiesce initiators, flush both queues in order. */
+/* Data path: a message came while in RTR (IBTA 11.6.3.2). The engine raises the event, once. */
+void qp_established(struct qp *qp);
 void qp_enter_error(struct qp *qp);
 void qp_finish_errors(void); /* engine */
 

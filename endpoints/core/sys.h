@@ -26,6 +26,17 @@ static inline int sys_openat(int dir_fd, const char *path, int flags, mode_t mod
     return (int)syscall(SYS_openat, dir_fd, path, flags, mode);
 }
 
+/* By the real user and group, as access() does. */
+static inline int sys_access(const char *path, int mode)
+{
+    return (int)syscall(SYS_faccessat, AT_FDCWD, path, mode);
+}
+
+static inline ssize_t sys_readlink(const char *path, char *buf, size_t size)
+{
+    return syscall(SYS_readlinkat, AT_FDCWD, path, buf, size);
+}
+
 static inline int sys_close(int fd)
 {
     return (int)syscall(SYS_close, fd);
