@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "core/limits.h"
+#include "core/sys.h"
 #include "uapi/cmd.h"
 #include "uapi/fastpath.h"
 
@@ -49,7 +50,7 @@ int cmd_create_comp_channel(struct cmd *cmd)
 
 no_entry:
     channel_destroy(file->channel);
-    real_close(fd);
+    sys_close(fd);
 no_channel:
     free(file);
     return err;

@@ -16,6 +16,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "core/sys.h"
 #include "uapi/cmd.h"
 
 enum direction { FROM_USER, TO_USER };
@@ -41,7 +42,7 @@ static ssize_t copy_by_call(enum direction direction, const struct user_part *pa
 static ssize_t copy_by_file(enum direction direction, const struct user_part *part)
 {
     int mode = direction == FROM_USER ? O_RDONLY : O_RDWR;
-    int fd = real_open("/proc/self/mem", mode | O_CLOEXEC, 0);
+    int fd = sys_open("/proc/self/mem", mode | O_CLOEXEC, 0);
     void *theirs = (void *)(uintptr_t)part->theirs;
     ssize_t done;
 
@@ -54,7 +55,7 @@ static ssize_t copy_by_file(enum direction direction, const struct user_part *pa
         done = pread(fd, part->ours, part->len, (off_t)part->theirs);
     else
         done = pwrite(fd, part->ours, part->len, (off_t)part->theirs);
-    real_close(fd);
+    sys_close(fd);
     return done;
 }
 

@@ -15,6 +15,7 @@
 
 #include "core/objects.h"
 #include "core/qp.h"
+#include "core/sys.h"
 #include "uapi/uapi.h"
 
 typedef struct ibv_cq_ex *create_cq_ex_fn(struct ibv_context *, struct ibv_cq_init_attr_ex *);
@@ -240,10 +241,10 @@ static bool read_by_pipe(uint64_t addr, void *out, size_t size)
 
     if (size > PIPE_BUF || pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
         return false;
-    bool good = real_write(ends[1], (const void *)(uintptr_t)addr, size) == (ssize_t)size &&
+    bool good = sys_write(ends[1], (const void *)(uintptr_t)addr, size) == (ssize_t)size &&
                 read(ends[0], out, size) == (ssize_t)size;
-    real_close(ends[0]);
-    real_close(ends[1]);
+    sys_close(ends[0]);
+    sys_close(ends[1]);
     return good;
 }
 

@@ -7,6 +7,8 @@
  */
 #include "uapi/intercept.h"
 
+#include "core/sys.h"
+
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -23,7 +25,7 @@ static int raw_open(const char *path, int flags, ...)
     va_start(args, flags);
     mode_t mode = (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(args, mode_t) : 0;
     va_end(args);
-    return real_open(path, flags, mode);
+    return sys_open(path, flags, mode);
 }
 
 static int raw_openat(int dirfd, const char *path, int flags, ...)
@@ -33,7 +35,7 @@ static int raw_openat(int dirfd, const char *path, int flags, ...)
     va_start(args, flags);
     mode_t mode = (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE ? va_arg(args, mode_t) : 0;
     va_end(args);
-    return real_openat(dirfd, path, flags, mode);
+    return sys_openat(dirfd, path, flags, mode);
 }
 
 static int raw_fcntl(int fd, int cmd, ...)
@@ -48,12 +50,12 @@ static int raw_fcntl(int fd, int cmd, ...)
 
 static int raw_close(int fd)
 {
-    return real_close(fd);
+    return sys_close(fd);
 }
 
 static ssize_t raw_write(int fd, const void *buf, size_t len)
 {
-    return real_write(fd, buf, len);
+    return sys_write(fd, buf, len);
 }
 
 static int raw_dup2(int fd, int to)
@@ -86,6 +88,16 @@ RAW(int, lstat, (const char *path, struct stat *st), SYS_newfstatat, AT_FDCWD, p
 RAW(int, fstat, (int fd, struct stat *st), SYS_fstat, fd, st)
 RAW(int, fstatat, (int dirfd, const char *path, struct stat *st, int flags), SYS_newfstatat, dirfd,
     path, st, flags)
+/* The version is a matter between program and libc: there is one struct stat. */
+#define VERSION int version __attribute__((unused))
+RAW(int, __xstat, (VERSION, const char *path, struct stat *st), SYS_newfstatat, AT_FDCWD, path, st,
+    0)
+RAW(int, __lxstat, (VERSION, const char *path, struct stat *st), SYS_newfstatat, AT_FDCWD, path, st,
+    AT_SYMLINK_NOFOLLOW)
+RAW(int, __fxstat, (VERSION, int fd, struct stat *st), SYS_fstat, fd, st)
+RAW(int, __fxstatat, (VERSION, int dirfd, const char *path, struct stat *st, int flags),
+    SYS_newfstatat, dirfd, path, st, flags)
+#undef VERSION
 RAW(int, statx, (int dirfd, const char *path, int flags, unsigned mask, struct statx *stx),
     SYS_statx, dirfd, path, flags, mask, stx)
 RAW(ssize_t, readlinkat, (int dirfd, const char *path, char *buf, size_t size), SYS_readlinkat,

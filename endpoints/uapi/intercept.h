@@ -13,8 +13,9 @@
  * A function is called via_NAME here and NAME to the linker. That keeps libc's declarations away,
  * whose attributes would let the compiler drop the checks for NULL that the kernel's answer
  * (EFAULT) needs. None calls another by its exported name, because another preloaded library (or a
- * sanitizer) may stand before us under that name. All of them keep errno when they succeed, and
- * take a path that is not ours to libc without a system call of their own.
+ * sanitizer) may stand before us under that name; and each goes on to libc's function of its own
+ * name where another library is known to lead one name to another. All of them keep errno when they
+ * succeed, and take a path that is not ours to libc without a system call of their own.
  */
 #ifndef VIADUCT_UAPI_INTERCEPT_H
 #define VIADUCT_UAPI_INTERCEPT_H
@@ -68,6 +69,10 @@ typedef int real_order(const struct dirent **, const struct dirent **);
     X(int, lstat, (const char *path, struct stat *st))                                             \
     X(int, fstat, (int fd, struct stat *st))                                                       \
     X(int, fstatat, (int dirfd, const char *path, struct stat *st, int flags))                     \
+    X(int, __xstat, (int version, const char *path, struct stat *st))                              \
+    X(int, __lxstat, (int version, const char *path, struct stat *st))                             \
+    X(int, __fxstat, (int version, int fd, struct stat *st))                                       \
+    X(int, __fxstatat, (int version, int dirfd, const char *path, struct stat *st, int flags))     \
     X(int, statx, (int dirfd, const char *path, int flags, unsigned mask, struct statx *stx))      \
     X(ssize_t, readlinkat, (int dirfd, const char *path, char *buf, size_t size))                  \
     X(int, chdir, (const char *path))                                                              \

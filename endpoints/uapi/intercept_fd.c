@@ -120,7 +120,7 @@ void via_closefrom(int first)
     /* A kernel before 5.9: one by one. */
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
         for (unsigned fd = from; fd < limit.rlim_cur && fd < INT_MAX; fd++)
-            real_close((int)fd);
+            sys_close((int)fd);
 }
 
 /* ---- dup ---- */

@@ -5,6 +5,8 @@
  */
 #include "uapi/intercept.h"
 
+#include "core/sys.h"
+
 #include <stdarg.h>
 
 /* The descriptor number may have been ours before somebody closed it behind our back. */
@@ -26,7 +28,7 @@ static int open_node(int fd, int flags)
     const struct nic *nic = sysfs_node(st.st_dev, st.st_ino);
     if (!nic)
         return fd;
-    real_close(fd);
+    sys_close(fd);
     int failed = uverbs_open(nic, flags | O_CLOEXEC, &device);
     if (failed)
         return failed_with(-failed);
@@ -47,7 +49,7 @@ static __attribute__((noinline)) int open_candidate(int dirfd, const char *path,
 
     if (!sysfs_redirect(dirfd, path, out))
         return opened(real.openat(dirfd, path, flags, mode));
-    int fd = open_node(opened(real_open(out, flags, mode)), flags);
+    int fd = open_node(opened(sys_open(out, flags, mode)), flags);
     if (fd >= 0)
         errno = saved;
     return fd;

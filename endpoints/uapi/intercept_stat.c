@@ -37,107 +37,100 @@ static bool is_fd_itself(const char *path, int flags)
     return (flags & AT_EMPTY_PATH) && (!path || !path[0]);
 }
 
-static int stat_any(const char *path, struct stat *st)
+/* What all forms do when the call is done. */
+static int fixed(int result, struct stat *st)
 {
-    char out[SYSFS_PATH_MAX];
-    int result = real.stat(route(path, out), st);
-
     if (result == 0)
         fix_node(st);
     return result;
 }
 
-EXPORTED(int, stat, (const char *path, struct stat *st));
-int via_stat(const char *path, struct stat *st)
+static int fixed_fd(int result, int fd, struct stat *st)
 {
-    return stat_any(path, st);
-}
-EXPORTED_ALIAS(int, stat64, (const char *path, struct stat *st), stat);
-
-static int lstat_any(const char *path, struct stat *st)
-{
-    char out[SYSFS_PATH_MAX];
-    int result = real.lstat(route(path, out), st);
-
-    if (result == 0)
-        fix_node(st);
-    return result;
-}
-
-EXPORTED(int, lstat, (const char *path, struct stat *st));
-int via_lstat(const char *path, struct stat *st)
-{
-    return lstat_any(path, st);
-}
-EXPORTED_ALIAS(int, lstat64, (const char *path, struct stat *st), lstat);
-
-static int fstat_any(int fd, struct stat *st)
-{
-    int result = real.fstat(fd, st);
-
     if (result == 0)
         fix_fd(fd, st);
     return result;
 }
 
+static int fixed_at(int result, int dirfd, const char *path, struct stat *st, int flags)
+{
+    return is_fd_itself(path, flags) ? fixed_fd(result, dirfd, st) : fixed(result, st);
+}
+
+EXPORTED(int, stat, (const char *path, struct stat *st));
+int via_stat(const char *path, struct stat *st)
+{
+    char out[SYSFS_PATH_MAX];
+
+    return fixed(real.stat(route(path, out), st), st);
+}
+EXPORTED_ALIAS(int, stat64, (const char *path, struct stat *st), stat);
+
+EXPORTED(int, lstat, (const char *path, struct stat *st));
+int via_lstat(const char *path, struct stat *st)
+{
+    char out[SYSFS_PATH_MAX];
+
+    return fixed(real.lstat(route(path, out), st), st);
+}
+EXPORTED_ALIAS(int, lstat64, (const char *path, struct stat *st), lstat);
+
 EXPORTED(int, fstat, (int fd, struct stat *st));
 int via_fstat(int fd, struct stat *st)
 {
-    return fstat_any(fd, st);
+    return fixed_fd(real.fstat(fd, st), fd, st);
 }
 EXPORTED_ALIAS(int, fstat64, (int fd, struct stat *st), fstat);
-
-static int fstatat_any(int dirfd, const char *path, struct stat *st, int flags)
-{
-    char out[SYSFS_PATH_MAX];
-    int result = real.fstatat(dirfd, route_at(dirfd, path, out), st, flags);
-
-    if (result == 0) {
-        if (is_fd_itself(path, flags))
-            fix_fd(dirfd, st);
-        else
-            fix_node(st);
-    }
-    return result;
-}
 
 EXPORTED(int, fstatat, (int dirfd, const char *path, struct stat *st, int flags));
 int via_fstatat(int dirfd, const char *path, struct stat *st, int flags)
 {
-    return fstatat_any(dirfd, path, st, flags);
+    char out[SYSFS_PATH_MAX];
+    const char *where = route_at(dirfd, path, out);
+
+    return fixed_at(real.fstatat(dirfd, where, st, flags), dirfd, path, st, flags);
 }
 EXPORTED_ALIAS(int, fstatat64, (int dirfd, const char *path, struct stat *st, int flags), fstatat);
 
-/* Programs linked before glibc 2.33 call these; the version says how struct stat looks. */
+/* ---- programs linked before glibc 2.33 call these ---- */
+
 EXPORTED(int, __xstat, (int version, const char *path, struct stat *st));
-int via___xstat(int version __attribute__((unused)), const char *path, struct stat *st)
+int via___xstat(int version, const char *path, struct stat *st)
 {
-    return stat_any(path, st);
+    char out[SYSFS_PATH_MAX];
+
+    return fixed(real.__xstat(version, route(path, out), st), st);
 }
 EXPORTED_ALIAS(int, __xstat64, (int version, const char *path, struct stat *st), __xstat);
 
 EXPORTED(int, __lxstat, (int version, const char *path, struct stat *st));
-int via___lxstat(int version __attribute__((unused)), const char *path, struct stat *st)
+int via___lxstat(int version, const char *path, struct stat *st)
 {
-    return lstat_any(path, st);
+    char out[SYSFS_PATH_MAX];
+
+    return fixed(real.__lxstat(version, route(path, out), st), st);
 }
 EXPORTED_ALIAS(int, __lxstat64, (int version, const char *path, struct stat *st), __lxstat);
 
 EXPORTED(int, __fxstat, (int version, int fd, struct stat *st));
-int via___fxstat(int version __attribute__((unused)), int fd, struct stat *st)
+int via___fxstat(int version, int fd, struct stat *st)
 {
-    return fstat_any(fd, st);
+    return fixed_fd(real.__fxstat(version, fd, st), fd, st);
 }
 EXPORTED_ALIAS(int, __fxstat64, (int version, int fd, struct stat *st), __fxstat);
 
 EXPORTED(int, __fxstatat, (int version, int dirfd, const char *path, struct stat *st, int flags));
-int via___fxstatat(int version __attribute__((unused)), int dirfd, const char *path,
-                   struct stat *st, int flags)
+int via___fxstatat(int version, int dirfd, const char *path, struct stat *st, int flags)
 {
-    return fstatat_any(dirfd, path, st, flags);
+    char out[SYSFS_PATH_MAX];
+    const char *where = route_at(dirfd, path, out);
+
+    return fixed_at(real.__fxstatat(version, dirfd, where, st, flags), dirfd, path, st, flags);
 }
 EXPORTED_ALIAS(int, __fxstatat64,
                (int version, int dirfd, const char *path, struct stat *st, int flags), __fxstatat);
+
+/* ---- statx ---- */
 
 /* The fields that fix_node() and fix_fd() look at and write, there and back. */
 static void fix_statx(int fd, bool is_fd, struct statx *stx)

@@ -5,6 +5,8 @@
  */
 #include "uapi/uapi.h"
 
+#include "core/sys.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +24,7 @@ struct provider_search {
 
 static bool directory_has_provider(const char *path)
 {
-    int fd = real_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    int fd = sys_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     bool found = false;
 
@@ -31,7 +33,7 @@ static bool directory_has_provider(const char *path)
     if (dir)
         closedir(dir);
     else if (fd >= 0)
-        real_close(fd);
+        sys_close(fd);
     return found;
 }
 

@@ -7,6 +7,8 @@
  */
 #include "uapi/sysfs.h"
 
+#include "core/sys.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -67,9 +69,9 @@ static const struct sysfs_view *view_renew(const struct sysfs_view *view, bool l
 {
     if (making)
         return view;
-    int fd = real_open(view->root, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    int fd = sys_open(view->root, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
     if (fd >= 0)
-        real_close(fd);
+        sys_close(fd);
     making = true;
     if (fd < 0 || (listing && sysfs_host_digest("") != view->host)) {
         if (!atomic_flag_test_and_set(&renewing)) {

@@ -8,6 +8,7 @@
 
 #include "core/digest.h"
 #include "core/limits.h"
+#include "core/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -146,17 +147,17 @@ static void writer_create(struct writer *writer, const char *name, const char *t
     if (writer->error)
         return;
     int fd =
-        real_openat(writer->root_fd, writer->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        sys_openat(writer->root_fd, writer->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) {
         writer->error = -errno;
         return;
     }
-    ssize_t written = real_write(fd, text, len);
+    ssize_t written = sys_write(fd, text, len);
     if (written >= 0 && (size_t)written != len)
         writer->error = -ENOSPC;
     else if (written < 0 || fchmod(fd, mode) != 0)
         writer->error = -errno;
-    real_close(fd);
+    sys_close(fd);
 }
 
 __attribute__((format(printf, 3, 4))) static void
@@ -198,10 +199,10 @@ static void cpus_online(const char *host_root, char out[128])
     ssize_t len = 0;
 
     snprintf(path, sizeof path, "%s/sys/devices/system/cpu/online", host_root);
-    int fd = real_open(path, O_RDONLY | O_CLOEXEC, 0);
+    int fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
     if (fd >= 0) {
         len = read(fd, out, 127);
-        real_close(fd);
+        sys_close(fd);
     }
     out[len > 0 ? len : 0] = '\0';
     out[strcspn(out, "\n")] = '\0';

@@ -6,6 +6,8 @@
  */
 #include "uapi/sysfs.h"
 
+#include "core/sys.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -57,7 +59,7 @@ static ssize_t path_of_fd(const struct sysfs_view *view, int fd, char out[SYSFS_
     char link[40];
 
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t len = real_readlink(link, out, SYSFS_PATH_MAX - 1);
+    ssize_t len = sys_readlink(link, out, SYSFS_PATH_MAX - 1);
     if (len <= 0 || len == SYSFS_PATH_MAX - 1 || out[0] != '/')
         return -1;
     out[len] = '\0';
@@ -151,11 +153,11 @@ static bool walk_up(struct walk *walk)
         return true; /* the parent of / is / */
     if (!walk_locate(walk, real))
         return false;
-    int fd = real_openat(AT_FDCWD, real, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    int fd = sys_openat(AT_FDCWD, real, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
     if (fd < 0)
         return false;
     ssize_t len = path_of_fd(walk->view, fd, walk->path);
-    real_close(fd);
+    sys_close(fd);
     if (len < 0)
         return false;
     if (match(walk->view, walk->path) != SYSFS_FOREIGN)

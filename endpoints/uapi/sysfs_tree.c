@@ -8,6 +8,7 @@
 #include "uapi/sysfs.h"
 
 #include "core/digest.h"
+#include "core/sys.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -24,11 +25,11 @@ enum { STALE_SECONDS = 7 * 24 * 3600, FAILED_SECONDS = 3600, DEPTH_MAX = 16 };
 /* opendir() is one of the calls we interpose. */
 static DIR *directory_open(int at, const char *path)
 {
-    int fd = real_openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    int fd = sys_openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
 
     if (fd >= 0 && !dir)
-        real_close(fd);
+        sys_close(fd);
     return dir;
 }
 
@@ -77,9 +78,9 @@ static bool number_is_taken(const char *host_root, unsigned number)
 
     for (unsigned i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "%s%s/uverbs%u", host_root, places[i], number);
-        int fd = real_open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+        int fd = sys_open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
         if (fd >= 0) {
-            real_close(fd);
+            sys_close(fd);
             return true;
         }
     }
@@ -130,7 +131,7 @@ static int merge_directory(int root_fd, const char *host_root, const struct sysf
 
 static int tree_write(const char *path, const struct sysfs_view *view, const char *host_root)
 {
-    int root_fd = real_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    int root_fd = sys_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     int error = 0;
 
     if (root_fd < 0)
@@ -139,7 +140,7 @@ static int tree_write(const char *path, const struct sysfs_view *view, const cha
         error = merge_directory(root_fd, host_root, view, &sysfs_directories[i]);
     if (!error)
         error = sysfs_files_write(root_fd, view, host_root);
-    real_close(root_fd);
+    sys_close(root_fd);
     return error;
 }
 
@@ -168,12 +169,12 @@ static void remove_stale(const char *runtime_dir, const char *own)
 
         if (strncmp(name, "sysfs-", 6) != 0 || strcmp(name, own) == 0)
             continue;
-        int fd = real_openat(dirfd(dir), name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
-        if (fd >= 0 && fstat(fd, &st) == 0 &&
+        int fd = sys_openat(dirfd(dir), name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+        if (fd >= 0 && sys_fstat(fd, &st) == 0 &&
             time(NULL) - st.st_mtime > (failed ? FAILED_SECONDS : STALE_SECONDS))
             remove_tree(dirfd(dir), name, 0);
         if (fd >= 0)
-            real_close(fd);
+            sys_close(fd);
     }
     closedir(dir);
 }
@@ -219,12 +220,12 @@ static bool view_attach(const char *runtime_dir, const char *name, struct sysfs_
     struct stat st;
 
     snprintf(path, sizeof path, "%s/%s", runtime_dir, name);
-    int fd = real_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    int fd = sys_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     if (fd < 0)
         return false;
     /* The kernel answers with canonical paths, and those are what is compared. */
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t len = real_readlink(link, view->root, sizeof view->root - 1);
+    ssize_t len = sys_readlink(link, view->root, sizeof view->root - 1);
     if (len <= 0)
         len = snprintf(view->root, sizeof view->root, "%s", path);
     view->root[len] = '\0';
@@ -234,16 +235,16 @@ static bool view_attach(const char *runtime_dir, const char *name, struct sysfs_
     bool good = futimens(fd, NULL) == 0; /* in use: see remove_stale() */
     for (unsigned i = 0; good && i < view->config->nic_count; i++) {
         snprintf(path, sizeof path, "dev/infiniband/uverbs%u", view->numbers[i]);
-        int node = real_openat(fd, path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
-        good = node >= 0 && fstat(node, &st) == 0;
+        int node = sys_openat(fd, path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+        good = node >= 0 && sys_fstat(node, &st) == 0;
         if (node >= 0)
-            real_close(node);
+            sys_close(node);
         if (good) {
             view->dev = st.st_dev;
             view->nodes[i] = st.st_ino;
         }
     }
-    real_close(fd);
+    sys_close(fd);
     return good;
 }
 

@@ -103,11 +103,4 @@ int uverbs_open(const struct nic *nic, int flags, int *fd_out);
 /* In a forked child, after every file was marked dead. */
 void uverbs_after_fork(void);
 
-/* ---- real.c: the real libc functions, never intercepted (raw system calls). ---- */
-int real_open(const char *path, int flags, mode_t mode);
-int real_openat(int dirfd, const char *path, int flags, mode_t mode);
-int real_close(int fd);
-ssize_t real_write(int fd, const void *buf, size_t len);
-ssize_t real_readlink(const char *path, char *buf, size_t size);
-
 #endif

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "core/sys.h"
 #include "uapi/cmd.h"
 #include "uapi/fastpath.h"
 
@@ -243,11 +244,11 @@ static int ring_create(const char *name, int flags)
 
     if (fd < 0)
         return -errno;
-    if (ftruncate(fd, RING_PAGE) == 0 && real_write(fd, &ring, sizeof(ring)) == sizeof(ring) &&
+    if (ftruncate(fd, RING_PAGE) == 0 && sys_write(fd, &ring, sizeof(ring)) == sizeof(ring) &&
         fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
         return fd;
     err = -errno;
-    real_close(fd);
+    sys_close(fd);
     return err;
 }
 
@@ -270,7 +271,7 @@ int uverbs_open(const struct nic *nic, int flags, int *fd_out)
     return 0;
 
 no_entry:
-    real_close(fd);
+    sys_close(fd);
 no_ring:
     free(file);
     return err;
