@@ -7,7 +7,9 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -268,6 +270,87 @@ T_TEST(share_stress, forks)
     T_EQ(forker.failures, 0);
     T_EQ(t_compare(forker.constant, 0, SIZE, 1), -1);
     drop(forker.constant, SIZE);
+    t_end();
+}
+
+/* ---- a peer that writes by the kernel ---- */
+
+/* Shared by both processes. */
+struct copier {
+    _Atomic uint64_t at;   /* where to write, 0: nowhere */
+    _Atomic uint32_t busy; /* as the word of a send queue */
+    _Atomic bool stop;
+    _Atomic uint64_t writes, refused;
+    uint64_t last[CELLS];
+};
+
+static void copy_one(struct copier *copier, uint64_t at, uint64_t value, int i)
+{
+    struct iovec here = {&value, sizeof(value)};
+    struct iovec there = {(void *)(uintptr_t)(at + (uint64_t)i * (SIZE / CELLS)), sizeof(value)};
+
+    if (process_vm_writev(getppid(), &here, 1, &there, 1, 0) == sizeof(value))
+        copier->last[i] = value;
+    else
+        atomic_fetch_add(&copier->refused, 1);
+    atomic_fetch_add(&copier->writes, 1);
+}
+
+static void copy_on(struct copier *copier)
+{
+    for (uint64_t value = 1; !atomic_load(&copier->stop) && getppid() != 1; value++) {
+        atomic_store(&copier->busy, 1);
+        uint64_t at = atomic_load(&copier->at);
+        if (at && !share_is_moving(map))
+            copy_one(copier, at, value, (int)(value % CELLS));
+        atomic_store(&copier->busy, 0);
+    }
+}
+
+static void round_of_copies(struct copier *copier)
+{
+    char *at = pages(SIZE);
+
+    memset(at, 0, SIZE);
+    memset(copier->last, 0, sizeof(copier->last));
+    uint64_t before = atomic_load(&copier->writes);
+    atomic_store(&copier->at, address(at));
+    T_UNTIL(atomic_load(&copier->writes) > before + CELLS, 20000);
+    for (uint64_t from = 0; from < SIZE; from += SIZE / 4) {
+        share_announce(true);
+        T_UNTIL(!atomic_load(&copier->busy), 20000);
+        T_EQ(share(at + from, SIZE / 4), SIZE / 4);
+        share_announce(false);
+    }
+    before = atomic_load(&copier->writes);
+    T_UNTIL(atomic_load(&copier->writes) > before + CELLS, 20000);
+    atomic_store(&copier->at, 0);
+    T_UNTIL(!atomic_load(&copier->busy), 20000);
+    for (int i = 0; i < CELLS; i++)
+        T_EQ(*(uint64_t *)(void *)(at + i * (SIZE / CELLS)), copier->last[i]);
+    drop(at, SIZE);
+}
+
+T_TEST(share_stress, kernel_copies)
+{
+    /* Shows that a peer that keeps off announced moves loses nothing by process_vm_writev. */
+    setup();
+    struct copier *copier =
+        mmap(NULL, sizeof(*copier), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    T_ASSERT(copier != MAP_FAILED);
+    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+    pid_t child = fork();
+    T_ASSERT(child >= 0);
+    if (child == 0) {
+        copy_on(copier);
+        _exit(0);
+    }
+    for (int round = 0; round < 100; round++)
+        round_of_copies(copier);
+    atomic_store(&copier->stop, true);
+    T_EQ(waitpid(child, NULL, 0), child);
+    T_EQ(copier->refused, 0);
+    munmap(copier, sizeof(*copier));
     t_end();
 }
 

@@ -27,7 +27,7 @@ static inline void setup(void)
     if (map)
         return;
     map = mmap(NULL, sizeof(*map), PROT_READ | PROT_WRITE,
-               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+               MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     T_ASSERT(map != MAP_FAILED);
     T_EQ(share_init(map), 0);
     T_EQ(share_view_open(&view, map, share_mem_fd()), 0);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Sharing memory in place: what is exchanged, what is left alone, what the program may ask of it.
  */
+#include <linux/io_uring.h>
 #include <malloc.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "share_rig.h"
@@ -310,6 +312,28 @@ T_TEST(share, stacks_are_left_alone)
     T_CHECK_EQ(got[0], 0);
     T_CHECK_EQ(got[1], 0);
     T_CHECK_EQ(got[2], 0);
+    t_end();
+}
+
+T_TEST(share, pinned_pages)
+{
+    /* Shows that nothing is exchanged while the kernel has pages pinned for a device or a ring. */
+    setup();
+    struct io_uring_params params = {0};
+    int ring = (int)syscall(SYS_io_uring_setup, 4, &params);
+    if (ring < 0)
+        T_SKIP("no io_uring here");
+    char *at = pages(4 * PAGE);
+    t_fill(at, 0, 4 * PAGE, 1);
+    struct iovec buffer = {at, 4 * PAGE};
+    T_EQ(syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &buffer, 1), 0);
+    T_CHECK_EQ(share(at, 4 * PAGE), -EBUSY);
+    check_private(at, 4 * PAGE, 1);
+    T_EQ(syscall(SYS_io_uring_register, ring, IORING_UNREGISTER_BUFFERS, NULL, 0), 0);
+    T_EQ(share(at, 4 * PAGE), 4 * PAGE);
+    check_shared(at, 4 * PAGE, 1);
+    close(ring);
+    drop(at, 4 * PAGE);
     t_end();
 }
 
