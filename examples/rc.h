@@ -125,6 +125,20 @@ static inline void rc_meet(int peer)
     rc_swap(peer, &mine, &theirs, 1);
 }
 
+/* Stay on the first CPU that we may use, or on the last. */
+static inline void rc_pin(bool last)
+{
+    cpu_set_t may, one;
+    size_t cpu = last ? CPU_SETSIZE - 1 : 0;
+
+    rc_need(sched_getaffinity(0, sizeof(may), &may) == 0, "sched_getaffinity");
+    while (!CPU_ISSET(cpu, &may))
+        cpu += last ? (size_t)-1 : 1;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    rc_need(sched_setaffinity(0, sizeof(one), &one) == 0, "sched_setaffinity");
+}
+
 /* --- from nothing to a connected queue pair --- */
 
 /* The device called $RC_DEVICE, or the first in the list. */
@@ -233,7 +247,7 @@ static inline void rc_look(int peer, unsigned idle)
 {
     char byte;
 
-    if (idle % 1024 == 0)
+    if (idle % 256 == 0)
         sched_yield();
     errno = ECONNRESET;
     if (idle % (1u << 20) == 0)

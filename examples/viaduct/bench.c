@@ -206,6 +206,7 @@ struct progress {
     bool terminal;
     uint64_t began_ns;
     uint64_t shown_ns;
+    bool used;
 };
 
 static void progress_show(struct progress *progress, const struct bench_results *plan,
@@ -214,10 +215,11 @@ static void progress_show(struct progress *progress, const struct bench_results 
     const struct measure_case *which = &plan->entries[index].result.which;
     uint64_t now = clock_ns();
 
-    /* A terminal's line is rewritten; a file gets one line in ten seconds. */
+    /* A terminal's line is rewritten after the first second; a file gets one in ten seconds. */
     if (!progress->enabled || now - progress->began_ns < UINT64_C(1000000000) ||
         (!progress->terminal && now - progress->shown_ns < UINT64_C(10000000000)))
         return;
+    progress->used = true;
     progress->shown_ns = now;
     fprintf(stderr, "%s[%u/%u] %s %s %zu bytes, round %u, %s%s", progress->terminal ? "\r" : "",
             index + 1, plan->count, measure_test_names[which->test], measure_op_names[which->op],
@@ -227,7 +229,7 @@ static void progress_show(struct progress *progress, const struct bench_results 
 
 static void progress_end(const struct progress *progress)
 {
-    if (progress->terminal && progress->shown_ns != 0)
+    if (progress->terminal && progress->used)
         fprintf(stderr, "\r%70s\r", "");
 }
 
@@ -238,7 +240,7 @@ double bench_value(const struct measure_result *r)
     bool two_ways = r->which.op == OP_SEND || r->which.op == OP_WRITE;
 
     if (r->which.test == TEST_LAT)
-        return two_ways ? r->p50_ns / 2 : r->p50_ns;
+        return two_ways ? r->middle_ns / 2 : r->middle_ns;
     return r->which.test == TEST_BW ? r->bytes_per_s : r->messages_per_s;
 }
 
@@ -330,6 +332,7 @@ static int measure_all(struct session *session, const struct bench_options *opts
 {
     struct progress progress = {
         .enabled = !opts->quiet, .terminal = isatty(STDERR_FILENO), .began_ns = clock_ns()};
+    progress.shown_ns = progress.began_ns;
     int code = CMD_OK;
 
     for (unsigned i = 0; i < plan->count && code == CMD_OK; i++) {

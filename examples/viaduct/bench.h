@@ -41,7 +41,8 @@ struct bench_results {
     unsigned count;
 };
 
-/* What a case is judged by: ns one way (lat), bytes a second (bw), messages a second (rate). */
+/* What a case is judged by: the middle, in ns one way (lat), bytes a second (bw), messages a second
+ * (rate). */
 double bench_value(const struct measure_result *result);
 
 /* Everything in the form the options ask for. Enum cmd_exit. */

@@ -88,7 +88,7 @@ int floor_cache_line(int cpu, int other_cpu, double *one_way_ns_out)
     if (hist != NULL && court != MAP_FAILED) {
         hist_reset(hist);
         code = play(court, cpu, other_cpu, hist);
-        *one_way_ns_out = (double)hist_quantile(hist, 0.5) * clock_ns_per_tick() / 2;
+        *one_way_ns_out = hist_middle(hist) * clock_ns_per_tick() / 2;
     }
     if (court != MAP_FAILED)
         munmap(court, sizeof(*court));

@@ -6,7 +6,8 @@
 #include <stddef.h>
 
 /*
- * One way of a cache line between two processes on two CPUs: half of the median round trip.
+ * One way of a cache line between two processes on two CPUs: half of the middle round trip. Each
+ * direction has a line of its own, as two queues do.
  * Returns enum cmd_exit.
  */
 int floor_cache_line(int cpu, int other_cpu, double *one_way_ns_out);

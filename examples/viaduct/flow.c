@@ -122,13 +122,18 @@ static int repay(struct pass *pass, unsigned index)
     return pass_post_recvs(pass, index, owed);
 }
 
-/* The receiver of sends: take them, and give the receives back in chains. */
+/*
+ * The receiver of sends: take them, and give the receives back in chains. The client may go on
+ * while the last ones are still to be polled here, so not one more is taken than the pass has.
+ */
 int pass_flow_server(struct pass *pass, uint64_t iters)
 {
     struct ibv_wc wc[POLL_MAX];
 
     for (uint64_t received = 0; received < iters;) {
-        int n = wait_completions(pass->rig, pass->rig->recv_cq, POLL_MAX, wc);
+        uint64_t left = iters - received;
+        int n = wait_completions(pass->rig, pass->rig->recv_cq,
+                                 left < POLL_MAX ? (int)left : POLL_MAX, wc);
 
         if (n < 0)
             return CMD_FAILED;

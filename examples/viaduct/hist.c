@@ -40,3 +40,21 @@ uint64_t hist_quantile(const struct hist *hist, double part)
     }
     return hist->max;
 }
+
+double hist_middle(const struct hist *hist)
+{
+    uint64_t low = hist->count / 4;
+    uint64_t high = hist->count - low;
+    uint64_t seen = 0;
+    double sum = 0;
+
+    for (unsigned i = 0; i < HIST_BUCKETS && seen < high; i++) {
+        uint64_t from = seen > low ? seen : low;
+        uint64_t to = seen + hist->buckets[i] < high ? seen + hist->buckets[i] : high;
+
+        if (to > from)
+            sum += (double)(to - from) * (double)bucket_value(i);
+        seen += hist->buckets[i];
+    }
+    return hist->count > 0 ? sum / (double)(high - low) : 0;
+}

@@ -169,6 +169,7 @@ static void summarize(const struct hist *hist, struct measure_result *result)
     if (hist->count == 0)
         return;
     result->min_ns = (double)hist->min * tick;
+    result->middle_ns = hist_middle(hist) * tick;
     result->p50_ns = (double)hist_quantile(hist, 0.5) * tick;
     result->p90_ns = (double)hist_quantile(hist, 0.9) * tick;
     result->p99_ns = (double)hist_quantile(hist, 0.99) * tick;

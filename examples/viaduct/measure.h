@@ -41,6 +41,7 @@ struct measure_result {
     double seconds;
     /* lat: round trips, or the whole operation of reads and atomics */
     double min_ns, p50_ns, p90_ns, p99_ns, p999_ns, max_ns;
+    double middle_ns; /* mean of the middle half */
     /* bw and rate */
     double bytes_per_s, messages_per_s;
 };

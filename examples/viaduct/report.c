@@ -77,8 +77,9 @@ static void add_lat(json_t *object, const struct measure_result *r, bool half)
     const struct {
         const char *name;
         double value;
-    } times[] = {{"min", r->min_ns}, {"p50", r->p50_ns},    {"p90", r->p90_ns},
-                 {"p99", r->p99_ns}, {"p99_9", r->p999_ns}, {"max", r->max_ns}};
+    } times[] = {{"middle", r->middle_ns}, {"min", r->min_ns}, {"p50", r->p50_ns},
+                 {"p90", r->p90_ns},       {"p99", r->p99_ns}, {"p99_9", r->p999_ns},
+                 {"max", r->max_ns}};
     char key[32];
 
     for (unsigned i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
