@@ -21,7 +21,7 @@
 
 enum {
     ATTACH_FLOOR_NS = 100000000,  /* a peer on a busy machine gets this long to answer */
-    DATAGRAM_WAIT_NS = 200000000, /* UD, UC: then the message counts as lost */
+    DATAGRAM_WAIT_NS = 1000000000, /* UD, UC, while connecting: then the message counts as lost */
     RETRY_MIN_NS = 50000,
     RETRY_MAX_NS = 5000000,
 };
@@ -67,14 +67,22 @@ static void fail(struct qp *qp)
         qp_fail(qp, 0);
 }
 
+/* What was done of the WQE at the head does not concern the next one. */
+static void forget_progress(struct qp *qp)
+{
+    qp->wqe_done_bytes = 0;
+    qp->rnr_tries = 0;
+    qp->claimed.valid = false;
+    qp->group_since_ns = 0;
+    qp->group_done = 0;
+}
+
 /* The WQE at the head is over. */
 static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_status status)
 {
     uint32_t position = qp->sq_head++;
 
-    qp->wqe_done_bytes = 0;
-    qp->rnr_tries = 0;
-    qp->claimed.valid = false;
+    forget_progress(qp);
     if (status == IBV_WC_SUCCESS) {
         qp->pub->tx_messages++;
         if (is_signalled(qp, wr))
@@ -123,11 +131,16 @@ static uint64_t ack_time_ns(const struct qp *qp)
     return once && all < ATTACH_FLOOR_NS ? ATTACH_FLOOR_NS : all;
 }
 
+static bool is_reaching(enum stall stall)
+{
+    return stall == STALL_ATTACH || stall == STALL_CONNECT;
+}
+
 static uint64_t patience_ns(const struct qp *qp)
 {
     if (qp->type != IBV_QPT_RC)
         return DATAGRAM_WAIT_NS;
-    if (qp->stall == STALL_ATTACH)
+    if (is_reaching(qp->stall))
         return ack_time_ns(qp);
     if (qp->stall == STALL_RNR && qp->attr.rnr_retry != 7)
         return wr_rnr_time_ns(qp->target.rnr_timer) * qp->attr.rnr_retry;
@@ -152,26 +165,37 @@ static uint64_t retry_after_ns(const struct qp *qp)
     return wait < RETRY_MAX_NS ? wait : RETRY_MAX_NS;
 }
 
+/* The clock starts anew with a new reason; finding and connecting to the target are one. */
+static void begin_wait(struct qp *qp, enum stall before)
+{
+    if (qp->stall == before || (is_reaching(qp->stall) && is_reaching(before)))
+        return;
+    uint64_t now = now_ns(), patience = patience_ns(qp);
+
+    qp->stall_since_ns = now;
+    qp->retry_at_ns = now;
+    qp->rnr_tries = 0;
+    qp->deadline_ns = patience ? now + patience : UINT64_MAX;
+    if (qp->stall == STALL_RNR)
+        qp->pub->rnr_waits++;
+}
+
+/* Waiting makes no sense at all: nobody there to take an unreliable message, or no RNR retries. */
+static bool is_hopeless(const struct qp *qp)
+{
+    if (qp->type != IBV_QPT_RC)
+        return qp->stall == STALL_ATTACH;
+    return qp->stall == STALL_RNR && qp->attr.rnr_retry == 0;
+}
+
 /* Note why and since when the head waits; true if it has waited long enough to give up. */
 static bool stall_expired(struct qp *qp, enum stall before)
 {
+    begin_wait(qp, before);
     uint64_t now = now_ns();
-
-    if (qp->stall != before) {
-        uint64_t patience = patience_ns(qp);
-
-        qp->stall_since_ns = now;
-        qp->rnr_tries = 0;
-        qp->deadline_ns = patience ? now + patience : UINT64_MAX;
-        if (qp->stall == STALL_RNR) {
-            qp->pub->rnr_waits++;
-            if (!qp->attr.rnr_retry)
-                return true;
-        }
-    }
-    if (now >= qp->deadline_ns)
+    if (is_hopeless(qp) || now >= qp->deadline_ns)
         return true;
-    if (now >= qp->retry_at_ns || qp->stall != before) {
+    if (now >= qp->retry_at_ns) {
         qp->retry_at_ns = now + retry_after_ns(qp);
         qp->rnr_tries++;
     }
@@ -380,16 +404,14 @@ void requester_flush(struct qp *qp)
 
         push_completion(qp, &entry->wr, qp->sq_head++, IBV_WC_WR_FLUSH_ERR);
     }
-    qp->wqe_done_bytes = 0;
-    qp->claimed.valid = false;
+    forget_progress(qp);
 }
 
 void requester_reset(struct qp *qp)
 {
     requester_unstall(qp);
     qp->sq_head = qp->sq_tail;
-    qp->wqe_done_bytes = 0;
-    qp->claimed.valid = false;
+    forget_progress(qp);
     qp->sq_drained_due = false;
     spin_unlock_word(&qp->pub->busy);
     list_remove(qp);

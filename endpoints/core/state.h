@@ -136,7 +136,8 @@ struct sq_entry {
 
 enum stall {
     STALL_NONE,
-    STALL_ATTACH, /* the target is not there, or not ready to receive */
+    STALL_ATTACH,  /* the target is not there, or not ready to receive */
+    STALL_CONNECT, /* its process or its lane is being connected to */
     STALL_RNR,    /* it has no receive posted */
     STALL_LANE,   /* its engine must make room in our lane */
     STALL_REMOTE, /* its engine is executing a request */
@@ -173,6 +174,7 @@ struct qp {
     uint64_t wqe_done_bytes;
     uint64_t fault_since_ns; /* the target's memory seems gone since, 0: it does not */
     uint64_t group_since_ns; /* UD: members of a group are being connected to since */
+    uint32_t group_done;     /* UD: members that have their copy of the WQE at the head */
     uint32_t rnr_tries;
     uint32_t sq_psn;
     uint64_t remote_op;       /* id of the request the target's engine is executing, 0: none */

@@ -10,7 +10,7 @@
 #include "link/shm/grh.h"
 #include "link/shm/shm.h"
 
-enum { GROUP_WAIT_NS = 150000000 };
+enum { GROUP_WAIT_NS = 900000000 }; /* less than a datagram waits at all */
 
 /* One datagram, put together: GRH and data as the receiver gets them. */
 struct datagram {
@@ -19,7 +19,9 @@ struct datagram {
     const struct ah *ah;
     uint32_t length; /* with the GRH */
     uint32_t qkey;
-    bool unreached; /* some member of the group is being connected to */
+    bool unreached;     /* some member of the group is being connected to */
+    enum stall stopped; /* what some member makes us wait for */
+    uint32_t visited;   /* members seen in this pass */
     uint8_t bytes[GRH_BYTES + LIMIT_MTU];
 };
 
@@ -95,7 +97,8 @@ static uint32_t room(const struct target *target)
     return length;
 }
 
-static void complete_receive(struct datagram *datagram, struct target *target, uint32_t slot,
+/* False: the lane is full; the data is in place and the receive stays claimed. */
+static bool complete_receive(struct datagram *datagram, struct target *target, uint32_t slot,
                              bool placed)
 {
     const struct ibv_send_wr *wr = datagram->wr;
@@ -113,10 +116,7 @@ static void complete_receive(struct datagram *datagram, struct target *target, u
         delivery.flags |= CQE_IMM;
         delivery.imm = wr->imm_data;
     }
-    /* A full lane: wait for the target's engine to make room rather than lose the receive. */
-    while (!deliver(datagram->qp, target, &delivery) &&
-           !atomic_load_explicit(&target->peer->dead, memory_order_relaxed))
-        sched_yield();
+    return deliver(datagram->qp, target, &delivery);
 }
 
 /* True: there is a receive for it, claimed. */
@@ -141,9 +141,8 @@ static enum move send_to(struct datagram *datagram, struct target *target)
     if (!accepted(datagram, target, &sges, &slot))
         return MOVE_DONE;
     enum move moved = place(datagram, target, sges);
-    if (moved == MOVE_STALL)
+    if (moved == MOVE_STALL || !complete_receive(datagram, target, slot, moved == MOVE_DONE))
         return MOVE_STALL;
-    complete_receive(datagram, target, slot, moved == MOVE_DONE);
     qp->claimed.valid = false;
     qp->wqe_done_bytes = 0;
     return MOVE_DONE;
@@ -174,23 +173,27 @@ static void for_members(struct peer *peer, struct datagram *datagram,
 static void check_reach(struct datagram *datagram, struct peer *peer, struct target *target)
 {
     (void)peer;
-    if (!target_reach(datagram->qp, target))
+    if (!target_reach(datagram->qp, target) && datagram->qp->stall == STALL_CONNECT)
         datagram->unreached = true;
 }
 
 /*
- * A copy for one member. It can't wait for long, the others' copies are on their way: a member that
- * could not be reached in time, or whose engine would have to help, misses this one.
+ * A copy for one member; those before were served before a stall. A member that could not be reached
+ * in time, or whose engine would have to help, misses this one: the others are not to wait.
  */
 static void send_copy(struct datagram *datagram, struct peer *peer, struct target *target)
 {
     struct qp *qp = datagram->qp;
 
-    if (!target_reach(qp, target) || (!peer->self && atomic_load(&peer->no_process_vm)))
+    if (datagram->stopped || datagram->visited++ < qp->group_done)
         return;
-    while (send_to(datagram, target) == MOVE_STALL && qp->stall == STALL_PAGES &&
-           !share_is_moving(peer->view.map))
-        sched_yield();
+    if (target_reach(qp, target) && (peer->self || !atomic_load(&peer->no_process_vm)) &&
+        send_to(datagram, target) == MOVE_STALL &&
+        (qp->stall == STALL_PAGES || qp->stall == STALL_LANE)) {
+        datagram->stopped = qp->stall; /* its engine is about to help: come again */
+        return;
+    }
+    qp->group_done++;
     qp->claimed.valid = false;
     qp->wqe_done_bytes = 0;
 }
@@ -205,24 +208,38 @@ static void send_to_members(struct peer *peer, void *argument)
     for_members(peer, argument, send_copy);
 }
 
+/* Everybody is connected to, or has had the time to be. */
+static bool group_is_reached(struct datagram *datagram)
+{
+    struct qp *qp = datagram->qp;
+
+    datagram->unreached = false;
+    if (peer_each(check_members, datagram) && !datagram->unreached)
+        return true;
+    uint64_t now = now_ns();
+    if (!qp->group_since_ns)
+        qp->group_since_ns = now;
+    return now - qp->group_since_ns >= GROUP_WAIT_NS;
+}
+
 /* Reach everybody first, then send, so that nobody gets it twice. */
 static bool send_to_group(struct datagram *datagram)
 {
     struct qp *qp = datagram->qp;
 
-    datagram->unreached = false;
-    if (!peer_each(check_members, datagram) || datagram->unreached) {
-        uint64_t now = now_ns();
-
-        if (!qp->group_since_ns)
-            qp->group_since_ns = now;
-        if (now - qp->group_since_ns < GROUP_WAIT_NS) {
-            qp->stall = STALL_ATTACH;
-            return false;
-        }
+    if (!qp->group_done && !group_is_reached(datagram)) {
+        qp->stall = STALL_CONNECT;
+        return false;
+    }
+    datagram->visited = 0;
+    datagram->stopped = STALL_NONE;
+    peer_each(send_to_members, datagram);
+    if (datagram->stopped) {
+        qp->stall = datagram->stopped;
+        return false;
     }
     qp->group_since_ns = 0;
-    peer_each(send_to_members, datagram);
+    qp->group_done = 0;
     return true;
 }
 

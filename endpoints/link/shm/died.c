@@ -29,7 +29,7 @@ static void forget_peer(struct qp *qp, const struct peer *peer)
     for (unsigned i = 0; qp->ud && i < UD_TARGETS; i++)
         forget_target(&qp->ud[i], peer);
     if (qp->stall == STALL_REMOTE)
-        qp->stall = STALL_ATTACH;
+        qp->stall = STALL_CONNECT;
     qp->remote_op = 0;
     spin_unlock_word(&qp->pub->busy);
 }

@@ -26,12 +26,22 @@
 
 static _Atomic(struct peer *) peers[LIMIT_SLOTS]; /* ready ones, and our own */
 static struct peer *connecting[LIMIT_SLOTS];
+static _Atomic uint64_t absent_ns[LIMIT_SLOTS]; /* when nobody answered last */
 static _Atomic uint64_t wanted[LIMIT_SLOTS / 64];
 static _Atomic bool some_wanted, lanes_wanted, everybody_wanted;
 static uint64_t reaching;         /* joins that the connecting under way will have covered */
 static _Atomic uint64_t reached;  /* joins that all connected peers cover */
 
+enum { ABSENT_NS = 10000000 };
+
 /* ---- data path ---- */
+
+bool peer_is_absent(uint32_t slot)
+{
+    uint64_t since = atomic_load(&absent_ns[slot]);
+
+    return since && now_ns() - since < ABSENT_NS;
+}
 
 struct peer *peer_get(uint32_t slot)
 {
@@ -314,8 +324,10 @@ static void start(uint32_t slot)
     if (connecting[slot] || atomic_load(&peers[slot]))
         return;
     int fd = connect_to(slot);
-    if (fd < 0)
-        return; /* not there: whoever wants it asks again */
+    if (fd < 0) {
+        atomic_store(&absent_ns[slot], now_ns()); /* whoever wants it asks again */
+        return;
+    }
     struct peer *peer = calloc(1, sizeof(*peer));
     if (!peer) {
         sys_close(fd);

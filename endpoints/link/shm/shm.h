@@ -84,6 +84,8 @@ enum lane_state { LANE_WANTED, LANE_ASKED, LANE_READY, LANE_REFUSED };
 /* ---- peer.c: processes we send to ---- */
 /* Data path: the peer if it is ready; else NULL, and the engine has been asked to connect. */
 struct peer *peer_get(uint32_t slot);
+/* Data path: the engine has just tried, and there is no such process. */
+bool peer_is_absent(uint32_t slot);
 /* Data path: the lane to its CQ if it is ready; else NULL, and it has been asked for. */
 struct shm_lane *peer_lane(struct peer *peer, uint32_t cq, uint32_t gen);
 /* Data path: false if the socket is full or gone (try later, or let it be). */

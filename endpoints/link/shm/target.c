@@ -96,20 +96,22 @@ static void take_values(struct target *target, const struct pub_qp *pub, bool fi
  * Look at the queue pair anew. The head of an exclusive ring is ours and goes on counting, unless
  * this is another life of the target.
  */
-static bool look(struct qp *qp, struct target *target)
+static enum stall look(struct qp *qp, struct target *target)
 {
     const struct pub_qp *pubs = peer_ptr(target->peer, PUB_QPS_OFFSET, sizeof(*pubs) * LIMIT_QP);
     const struct pub_qp *pub = &pubs[target->qpn & (LIMIT_QP - 1)];
     uint32_t gen = atomic_load_explicit(&pub->gen, memory_order_acquire);
 
     if (!(gen & 1) || !is_for_us(qp, target, pub))
-        return false;
+        return STALL_ATTACH;
     bool first = target->pub != pub || target->cookie != pub->cookie;
-    if (!take_ring(target, pub) || !take_lane(target, pub))
-        return false;
+    if (!take_ring(target, pub))
+        return STALL_ATTACH;
+    if (!take_lane(target, pub))
+        return STALL_CONNECT;
     take_values(target, pub, first);
     target->gen_seen = gen;
-    return true;
+    return STALL_NONE;
 }
 
 static void aim(struct qp *qp)
@@ -127,11 +129,15 @@ bool target_reach(struct qp *qp, struct target *target)
         return true;
     if (qp->type != IBV_QPT_UD)
         aim(qp);
-    target->peer = peer_get(target->qpn >> LIMIT_QP_BITS);
-    if (target->peer && look(qp, target))
+    uint32_t slot = target->qpn >> LIMIT_QP_BITS;
+    target->peer = peer_get(slot);
+    enum stall stall = target->peer            ? look(qp, target)
+                       : peer_is_absent(slot) ? STALL_ATTACH
+                                              : STALL_CONNECT;
+    if (stall == STALL_NONE)
         return true;
     target->peer = NULL;
-    qp->stall = STALL_ATTACH;
+    qp->stall = stall;
     return false;
 }
 
