@@ -62,12 +62,12 @@ T_TEST(path, open)
     check_guid(open(GUID, O_RDONLY));
     check_guid(open64(GUID, O_RDONLY));
     check_guid(openat(AT_FDCWD, GUID, O_RDONLY));
-    check_guid(openat64(root, GUID + 1, O_RDONLY));
+    check_guid(openat64(root, &GUID[1], O_RDONLY));
     check_guid(openat(list, "via0/node_guid", O_RDONLY));
     check_guid(CALL("__open", int, (const char *, int, ...))(GUID, O_RDONLY));
     check_guid(CALL("__open_2", int, (const char *, int))(GUID, O_RDONLY));
     check_guid(CALL("__open64_2", int, (const char *, int))(GUID, O_RDONLY));
-    check_guid(CALL("__openat_2", int, (int, const char *, int))(root, GUID + 1, O_RDONLY));
+    check_guid(CALL("__openat_2", int, (int, const char *, int))(root, &GUID[1], O_RDONLY));
     check_guid(CALL("__openat64_2", int, (int, const char *, int))(list, "via0/node_guid", 0));
     FILE *file = fopen(GUID, "re");
     T_ASSERT(file);
