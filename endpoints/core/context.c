@@ -2,6 +2,7 @@
 /* Contexts, protection domains, and what the device says of itself. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -153,6 +154,7 @@ void device_query(const struct nic *nic, struct ibv_device_attr *attr_out)
     attr->sys_image_guid = attr->node_guid;
     attr->max_mr_size = LIMIT_MR_BYTES;
     attr->page_size_cap = 0xfffff000;
+    snprintf(attr->fw_ver, sizeof(attr->fw_ver), "%s", VIADUCT_VERSION);
     attr->vendor_id = VENDOR_ID;
     attr->hw_ver = 1;
     attr->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |

@@ -384,18 +384,13 @@ static bool qualifies(const struct cqe *cqe, uint32_t kind)
     return kind == CQ_ARMED || (cqe->flags & CQE_SOLICITED) || cqe->status != IBV_WC_SUCCESS;
 }
 
-/*
- * Did anything that qualifies come since the CQ was armed? It counts though the program may have
- * polled it by now: an initiator tells of an arming once only, so an announcement that finds
- * nothing would be the last one. A polled entry keeps what it says until the lane comes round.
- */
+/* Is there anything that came since the CQ was armed, qualifies, and still waits to be polled? */
 static bool lane_has_news(const struct lane_in *lane, uint32_t kind)
 {
     uint32_t end = lane_end(lane);
+    uint32_t at = (int32_t)(lane->armed_from - lane->head) > 0 ? lane->armed_from : lane->head;
 
-    if (end - lane->armed_from > lane->mask)
-        return true;
-    for (uint32_t at = lane->armed_from; at != end; at++) {
+    for (; (int32_t)(end - at) > 0; at++) {
         if (qualifies(&lane->ring[at & lane->mask], kind))
             return true;
     }
@@ -405,7 +400,7 @@ static bool lane_has_news(const struct lane_in *lane, uint32_t kind)
 static bool has_news(struct cq *cq, uint32_t kind)
 {
     /* What was spilled may have been solicited or not: announce, an extra event does no harm. */
-    if (cq->spill.total > cq->spill_armed_from)
+    if (cq->spill.count && cq->spill.total > cq->spill_armed_from)
         return true;
     for (unsigned i = 0; i < cq->lane_count; i++) {
         if (lane_has_news(cq->lanes[i], kind))
@@ -414,17 +409,38 @@ static bool has_news(struct cq *cq, uint32_t kind)
     return false;
 }
 
+/* cq->lock held. False: armed, and nothing to announce. */
+static bool announce_locked(struct cq *cq)
+{
+    uint32_t armed = atomic_load(&cq->pub->armed);
+    uint32_t kind = armed & CQ_ARMED_MASK;
+
+    if (!kind || !cq->channel)
+        return true;
+    if (!has_news(cq, kind))
+        return false;
+    if (channel_write(cq->channel, cq->user_handle, &cq->comp_events))
+        atomic_store(&cq->pub->armed, armed & ~(uint32_t)CQ_ARMED_MASK);
+    else
+        atomic_store(&cq->event_due, true);
+    return true;
+}
+
+/*
+ * An initiator tells of an arming once. If what it told of has been polled by now, the CQ is armed
+ * anew, so that the next one tells again; who came between the two is looked for once more.
+ */
 void cq_announce(struct cq *cq)
 {
     spin_lock(&cq->lock);
-    uint32_t armed = atomic_load(&cq->pub->armed);
-    uint32_t kind = armed & CQ_ARMED_MASK;
-    if (kind && cq->channel && has_news(cq, kind)) {
-        if (channel_write(cq->channel, cq->user_handle, &cq->comp_events)) {
-            atomic_store(&cq->pub->armed, armed & ~(uint32_t)CQ_ARMED_MASK);
-        } else {
-            atomic_store(&cq->event_due, true);
-        }
-    }
+    bool done = announce_locked(cq);
+    if (!done)
+        atomic_fetch_add(&cq->pub->armed, CQ_ARMED_STEP);
+    spin_unlock(&cq->lock);
+    if (done)
+        return;
+    fence_everyone();
+    spin_lock(&cq->lock);
+    announce_locked(cq);
     spin_unlock(&cq->lock);
 }

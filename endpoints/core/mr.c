@@ -15,6 +15,7 @@
 #include "core/mr_bind.h"
 #include "core/state.h"
 #include "core/table.h"
+#include "core/thread.h"
 #include "link/link.h"
 #include "link/shm/share.h"
 
@@ -231,6 +232,7 @@ int mr_dereg(struct mr *mr)
     if (mr->windows)
         return -EBUSY;
     retract(mr);
+    thread_collect_later();
     mr->pd->users--;
     table_release(&keys, mr->handle);
     free((char *)mr - offsetof(struct entry, mr));

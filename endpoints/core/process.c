@@ -128,18 +128,23 @@ static void publish(const struct config *config)
 static void fork_prepare(void)
 {
     core_lock();
-    share_fork_prepare();
+    if (opened)
+        share_fork_prepare();
 }
 
 static void fork_parent(void)
 {
-    share_fork_parent();
+    if (opened)
+        share_fork_parent();
     core_unlock();
 }
 
 /* The child has no engine thread, no slot and no queue pairs; its parent's go on without it. */
 static void fork_child(void)
 {
+    pthread_mutex_init(&lock, NULL);
+    if (!opened)
+        return;
     share_fork_child();
     requester_after_fork();
     link_shm.after_fork();
@@ -150,7 +155,12 @@ static void fork_child(void)
     lock_fd = runtime_fd = -1;
     opened = false;
     slot = 0;
-    pthread_mutex_init(&lock, NULL);
+}
+
+/* Early: children's handlers run in the order of registration, and others may touch shared pages. */
+__attribute__((constructor)) static void watch_forks(void)
+{
+    pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
 
 static int open_parts(const struct config *config)
@@ -189,7 +199,6 @@ int process_open(void)
     syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
     /* Debian's default lets same-user processes reach our memory; where Yama does not, allow it. */
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
-    pthread_atfork(fork_prepare, fork_parent, fork_child);
     opened = true;
     return 0;
 }

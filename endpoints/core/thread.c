@@ -17,13 +17,15 @@
 #include "core/sys.h"
 #include "core/requester.h"
 #include "link/link.h"
+#include "link/shm/share.h"
 
-enum { EVENTS = 64 };
+enum { EVENTS = 64, COLLECT_AFTER_NS = 2000000000 };
 
 static int epoll_fd = -1;
 static struct watch wake = {.fd = -1};
 static _Atomic bool woken;
 static _Atomic uint64_t next_ns = UINT64_MAX; /* when to look again without being woken */
+static _Atomic uint64_t collect_at_ns; /* 0: nothing to collect */
 static _Thread_local bool is_engine;
 
 uint64_t now_ns(void)
@@ -81,6 +83,28 @@ void thread_unwatch(struct watch *watch)
     epoll_ctl(epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
 }
 
+void thread_collect_later(void)
+{
+    uint64_t none = 0, when = now_ns() + COLLECT_AFTER_NS;
+
+    if (share_is_used() && atomic_compare_exchange_strong(&collect_at_ns, &none, when))
+        thread_wake_at(when);
+}
+
+static void collect(void)
+{
+    uint64_t when = atomic_load(&collect_at_ns);
+
+    if (!when)
+        return;
+    if (now_ns() < when) {
+        thread_wake_at(when);
+        return;
+    }
+    atomic_store(&collect_at_ns, 0);
+    share_collect();
+}
+
 /* Everything that may have fallen due; each part is cheap when it has nothing to do. */
 static void work(void)
 {
@@ -91,6 +115,7 @@ static void work(void)
     srq_check_limits();
     cq_announce_all();
     core_unlock();
+    collect();
 }
 
 /* Sleep until something happens. Short waits use the nanosecond clock of epoll_pwait2. */

@@ -25,6 +25,9 @@ void thread_wake(void);
 /* Also at this time (CLOCK_MONOTONIC ns), if it would sleep longer. Engine thread or any other. */
 void thread_wake_at(uint64_t when_ns);
 
+/* A region went: give back, within seconds, what memory nobody maps any more. */
+void thread_collect_later(void);
+
 bool thread_is_current(void);
 /* The child of a fork has no engine thread: forget it and close its descriptors. */
 void thread_after_fork(void);

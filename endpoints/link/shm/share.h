@@ -87,6 +87,9 @@ void share_forget(uint64_t addr, uint64_t len);
  */
 void share_settle(uint64_t addr, uint64_t len);
 
+/* Whether there is anything to collect: pages that were exchanged and not yet given back. */
+bool share_is_used(void);
+
 /* Give back memfd pages whose address range the program has unmapped since. Rare; any thread. */
 void share_collect(void);
 

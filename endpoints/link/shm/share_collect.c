@@ -6,6 +6,11 @@
 #include "core/sys.h"
 #include "link/shm/share_internal.h"
 
+bool share_is_used(void)
+{
+    return atomic_load_explicit(&share_owner.pages, memory_order_relaxed) != 0;
+}
+
 /* The memfd's pages are no longer anyone's. */
 static void forget_pages(int window, uint64_t start, uint64_t end)
 {
