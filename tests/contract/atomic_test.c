@@ -19,8 +19,13 @@ static void write_word(struct end *e, uint64_t off, uint64_t word)
 static uint64_t atomic(struct pair *p, enum ibv_wr_opcode op, int64_t roff, uint64_t compare_add,
                        uint64_t swap)
 {
-    e_send(p->a, &(struct post){ .id = 1, .op = op, .off = p->rx + 256, .len = 8, .roff = roff,
-                                 .compare_add = compare_add, .swap = swap });
+    e_send(p->a, &(struct post){.id = 1,
+                                .op = op,
+                                .off = p->rx + 256,
+                                .len = 8,
+                                .roff = roff,
+                                .compare_add = compare_add,
+                                .swap = swap});
     e_done(p->a, 1, op == IBV_WR_ATOMIC_CMP_AND_SWP ? IBV_WC_COMP_SWAP : IBV_WC_FETCH_ADD);
     e_untouched(p->a, p->rx + 248, 8);
     e_untouched(p->a, p->rx + 264, 8);
@@ -106,12 +111,15 @@ T_CONTRACT(atomic, more_than_the_depth)
      * With one outstanding atomic allowed at either end, a queue of sixteen is still carried out,
      * one after the other, in order.
      */
-    struct pair *p = pair_open(topology, &(struct side_opt){ .rd_atomic = 1, .dest_rd_atomic = 1 });
+    struct pair *p = pair_open(topology, &(struct side_opt){.rd_atomic = 1, .dest_rd_atomic = 1});
 
     write_word(p->b, 0, 100);
     for (uint64_t i = 0; i < 16; i++) {
-        e_send(p->a, &(struct post){ .id = i, .op = IBV_WR_ATOMIC_FETCH_AND_ADD,
-                                     .off = p->rx + i * 8, .len = 8, .compare_add = 1 });
+        e_send(p->a, &(struct post){.id = i,
+                                    .op = IBV_WR_ATOMIC_FETCH_AND_ADD,
+                                    .off = p->rx + i * 8,
+                                    .len = 8,
+                                    .compare_add = 1});
     }
     for (uint64_t i = 0; i < 16; i++) {
         e_done(p->a, i, IBV_WC_FETCH_ADD);
@@ -128,15 +136,16 @@ T_CONTRACT(atomic, ordered_after_a_write)
 
     for (uint64_t i = 0; i < 20; i++) {
         write_word(p->a, 0, i);
-        e_send(p->a, &(struct post){ .id = 5, .op = IBV_WR_RDMA_WRITE, .len = 8, .roff = 128,
-                                     .quiet = true });
+        e_send(p->a, &(struct post){
+                         .id = 5, .op = IBV_WR_RDMA_WRITE, .len = 8, .roff = 128, .quiet = true});
         T_EQ(atomic(p, IBV_WR_ATOMIC_FETCH_AND_ADD, 128, 1000, 0), i);
         T_EQ(read_word(p->b, 128), i + 1000);
     }
     pair_close(p);
 }
 
-/* --- many at once ---------------------------------------------------------------------------------- */
+/* --- many at once
+ * ---------------------------------------------------------------------------------- */
 
 enum { CLIENTS = 4, ROUNDS = 200 };
 
@@ -150,14 +159,14 @@ static uint64_t one(struct side *s, const struct side_info *to, enum ibv_wr_opco
                     uint64_t compare_add, uint64_t swap)
 {
     uint64_t *word = (uint64_t *)(void *)(s->buf + s->opt.size / 2);
-    struct ibv_sge sge = { (uintptr_t)word, 8, s->info.lkey };
+    struct ibv_sge sge = {(uintptr_t)word, 8, s->info.lkey};
     struct ibv_send_wr *bad, wr = {
-        .sg_list = &sge,
-        .num_sge = 1,
-        .opcode = op,
-        .send_flags = IBV_SEND_SIGNALED,
-        .wr.atomic = { to->addr, compare_add, swap, to->rkey },
-    };
+                                 .sg_list = &sge,
+                                 .num_sge = 1,
+                                 .opcode = op,
+                                 .send_flags = IBV_SEND_SIGNALED,
+                                 .wr.atomic = {to->addr, compare_add, swap, to->rkey},
+                             };
     struct ibv_wc wc;
 
     T_EQ(ibv_post_send(s->qp[0], &wr, &bad), 0);
@@ -217,7 +226,7 @@ static void crowd_works(enum t_peer_kind kind, end_fn *fn, uint64_t *sum_out, ui
     }
     write_word(&target, 0, 0);
     for (int i = 0; i < CLIENTS; i++) {
-        crowd[i] = (struct crowd){ .to = target.info };
+        crowd[i] = (struct crowd){.to = target.info};
         e_begin(&client[i], fn, &crowd[i], sizeof(crowd[i]));
     }
     *sum_out = 0;

@@ -18,9 +18,9 @@ static struct side *self_side(const struct side_opt *opt)
 static void make_completions(struct side *s, uint64_t first_id, int count)
 {
     for (int i = 0; i < count; i++) {
-        struct ibv_send_wr *bad, wr = { .wr_id = first_id + (uint64_t)i,
-                                        .opcode = IBV_WR_RDMA_WRITE,
-                                        .send_flags = IBV_SEND_SIGNALED };
+        struct ibv_send_wr *bad, wr = {.wr_id = first_id + (uint64_t)i,
+                                       .opcode = IBV_WR_RDMA_WRITE,
+                                       .send_flags = IBV_SEND_SIGNALED};
 
         T_EQ(ibv_post_send(s->qp[0], &wr, &bad), 0);
     }
@@ -39,10 +39,10 @@ static void take_ids(struct side *s, uint64_t first_id, int count)
 T_TEST(cq, has_the_size_asked_for)
 {
     /* cq->cqe is at least what was asked for, and that many completions fit without a loss. */
-    static const int sizes[] = { 1, 2, 3, 7, 16, 100, 255, 1000 };
+    static const int sizes[] = {1, 2, 3, 7, 16, 100, 255, 1000};
 
     for (int i = 0; i < 8; i++) {
-        struct side *s = self_side(&(struct side_opt){ .cqe = sizes[i], .send_wr = 1000 });
+        struct side *s = self_side(&(struct side_opt){.cqe = sizes[i], .send_wr = 1000});
 
         T_ASSERT(s->send_cq->cqe >= sizes[i]);
         make_completions(s, 10, sizes[i]);
@@ -72,7 +72,8 @@ T_TEST(cq, bad_sizes_and_vectors)
 
 T_TEST(cq, every_vector)
 {
-    /* Every completion vector that the context announces can be used, with and without a channel. */
+    /* Every completion vector that the context announces can be used, with and without a channel.
+     */
     struct ibv_context *ctx = device_open();
     struct ibv_comp_channel *channel = ibv_create_comp_channel(ctx);
 
@@ -131,10 +132,10 @@ T_TEST(cq, poll_takes_as_many_as_asked)
 T_TEST(cq, one_queue_for_both_directions)
 {
     /* One CQ may serve both queues of a queue pair; requests and receives are told apart. */
-    struct side *s = self_side(&(struct side_opt){ .one_cq = true });
-    struct ibv_recv_wr *bad_recv, recv = { .wr_id = 1 };
-    struct ibv_send_wr *bad, send = { .wr_id = 2, .opcode = IBV_WR_SEND,
-                                      .send_flags = IBV_SEND_SIGNALED };
+    struct side *s = self_side(&(struct side_opt){.one_cq = true});
+    struct ibv_recv_wr *bad_recv, recv = {.wr_id = 1};
+    struct ibv_send_wr *bad,
+        send = {.wr_id = 2, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED};
     int sends = 0, receives = 0;
 
     T_EQ(ibv_post_recv(s->qp[0], &recv, &bad_recv), 0);
@@ -151,12 +152,13 @@ T_TEST(cq, one_queue_for_both_directions)
     side_close(s, true);
 }
 
-/* --- resizing -------------------------------------------------------------------------------------- */
+/* --- resizing
+ * -------------------------------------------------------------------------------------- */
 
 T_TEST(cq_resize, grows_with_entries_inside)
 {
     /* Entries survive growing, in order, and the new room is real. */
-    struct side *s = self_side(&(struct side_opt){ .cqe = 16, .send_wr = 200 });
+    struct side *s = self_side(&(struct side_opt){.cqe = 16, .send_wr = 200});
 
     make_completions(s, 0, 10);
     T_EQ(ibv_resize_cq(s->send_cq, 150), 0);
@@ -168,11 +170,13 @@ T_TEST(cq_resize, grows_with_entries_inside)
 
 T_TEST(cq_resize, shrinks_with_entries_inside)
 {
-    /* Shrinking to what is inside keeps it; the queue need not become smaller (ibv_resize_cq(3)). */
-    struct side *s = self_side(&(struct side_opt){ .cqe = 256, .send_wr = 64 });
+    /* Shrinking to what is inside keeps it; the queue need not become smaller (ibv_resize_cq(3)).
+     */
+    struct side *s = self_side(&(struct side_opt){.cqe = 256, .send_wr = 64});
 
     make_completions(s, 0, 20);
-    /* All twenty are inside once one can wait for the last: a loop-back write completes in order. */
+    /* All twenty are inside once one can wait for the last: a loop-back write completes in order.
+     */
     take_ids(s, 0, 10);
     T_EQ(ibv_resize_cq(s->send_cq, 20), 0);
     T_ASSERT(s->send_cq->cqe >= 20);
@@ -185,7 +189,7 @@ T_TEST(cq_resize, shrinks_with_entries_inside)
 T_TEST(cq_resize, wraps_correctly)
 {
     /* Resizing while the ring has wrapped round keeps order. */
-    struct side *s = self_side(&(struct side_opt){ .cqe = 7, .send_wr = 64 });
+    struct side *s = self_side(&(struct side_opt){.cqe = 7, .send_wr = 64});
     uint64_t next = 0;
 
     for (int round = 0; round < 12; round++) {
@@ -200,8 +204,9 @@ T_TEST(cq_resize, wraps_correctly)
 
 T_TEST(cq_resize, bad_sizes)
 {
-    /* A size beyond max_cqe, negative, or below what is inside is refused; the queue stays as it was. */
-    struct side *s = self_side(&(struct side_opt){ .cqe = 64 });
+    /* A size beyond max_cqe, negative, or below what is inside is refused; the queue stays as it
+     * was. */
+    struct side *s = self_side(&(struct side_opt){.cqe = 64});
     struct ibv_device_attr attr;
     int before = s->send_cq->cqe, rc;
 
@@ -219,7 +224,8 @@ T_TEST(cq_resize, bad_sizes)
     side_close(s, true);
 }
 
-/* --- overrun --------------------------------------------------------------------------------------- */
+/* --- overrun
+ * --------------------------------------------------------------------------------------- */
 
 T_TEST(cq, overrun)
 {
@@ -227,7 +233,7 @@ T_TEST(cq, overrun)
      * More completions than entries: IBV_EVENT_CQ_ERR on this queue (ibv_poll_cq(3)).
      * The program does not hang or crash, and everything can be destroyed.
      */
-    struct side *s = self_side(&(struct side_opt){ .cqe = 4, .send_wr = 1000 });
+    struct side *s = self_side(&(struct side_opt){.cqe = 4, .send_wr = 1000});
     struct ibv_wc wc;
     int count = s->send_cq->cqe + 20, got = 0;
 
@@ -245,8 +251,8 @@ T_TEST(cq, overrun)
 T_CONTRACT(cq, overrun_by_receives)
 {
     /* The same when it is the other side's messages that overrun the receive CQ. */
-    struct side_opt b = { .cqe = 4, .recv_wr = 600 };
-    struct pair *p = pair_open2(topology, &(struct side_opt){ .cqe = 1000, .send_wr = 600 }, &b);
+    struct side_opt b = {.cqe = 4, .recv_wr = 600};
+    struct pair *p = pair_open2(topology, &(struct side_opt){.cqe = 1000, .send_wr = 600}, &b);
     struct ibv_wc wc[64];
     int count = p->b->info.cqe + 20, got = 0, n;
     bool event;
@@ -254,7 +260,7 @@ T_CONTRACT(cq, overrun_by_receives)
     T_ASSERT(count < 500);
     e_recv_many(p->b, 0, 0, count, 0, 0);
     for (int i = 0; i < count; i++) {
-        e_send(p->a, &(struct post){ .id = (uint64_t)i, .op = IBV_WR_SEND });
+        e_send(p->a, &(struct post){.id = (uint64_t)i, .op = IBV_WR_SEND});
     }
     /* A device may notice when the entry is written or when the queue is next looked at. */
     event = e_has_event(p->b, IBV_EVENT_CQ_ERR, -1, EVENT_MS / 2);
@@ -288,12 +294,13 @@ T_TEST(cq, destroyed_with_entries_unread)
 T_TEST(cq, completions_of_a_destroyed_queue_pair)
 {
     /*
-     * Destroying a queue pair may drop its unread completions or leave them (IBTA 10.2.4.4): those that
-     * are left are the oldest ones, in order, and other queue pairs' completions are all there.
+     * Destroying a queue pair may drop its unread completions or leave them (IBTA 10.2.4.4): those
+     * that are left are the oldest ones, in order, and other queue pairs' completions are all
+     * there.
      */
-    struct side *s = self_side(&(struct side_opt){ .qps = 2 });
-    struct ibv_send_wr *bad, wr = { .wr_id = 100, .opcode = IBV_WR_RDMA_WRITE,
-                                    .send_flags = IBV_SEND_SIGNALED };
+    struct side *s = self_side(&(struct side_opt){.qps = 2});
+    struct ibv_send_wr *bad,
+        wr = {.wr_id = 100, .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED};
     uint32_t gone = s->qp[0]->qp_num;
     uint64_t expected = 0;
     struct ibv_wc wc;
@@ -314,7 +321,8 @@ T_TEST(cq, completions_of_a_destroyed_queue_pair)
     t_end();
 }
 
-/* --- threads --------------------------------------------------------------------------------------- */
+/* --- threads
+ * --------------------------------------------------------------------------------------- */
 
 enum { POLLERS = 3, ENTRIES = 600 };
 
@@ -348,10 +356,10 @@ static void *poll_thread(void *arg)
 T_TEST(cq, polled_by_several_threads)
 {
     /* Verbs are safe to call from any thread: each completion goes to exactly one poller. */
-    struct side *s = self_side(&(struct side_opt){ .cqe = ENTRIES, .send_wr = ENTRIES });
+    struct side *s = self_side(&(struct side_opt){.cqe = ENTRIES, .send_wr = ENTRIES});
     static int seen[ENTRIES];
     int total = 0;
-    struct poller poller = { s->send_cq, seen, &total };
+    struct poller poller = {s->send_cq, seen, &total};
     pthread_t thread[POLLERS];
 
     memset(seen, 0, sizeof(seen));

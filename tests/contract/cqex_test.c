@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Extended completion queues: start, next and end of a poll, and every field that can be asked for. */
+/* Extended completion queues: start, next and end of a poll, and every field that can be asked for.
+ */
 #include "ends.h"
 
 #include <arpa/inet.h>
@@ -29,7 +30,7 @@ static struct ibv_cq_ex *extended_cq(struct side *s, enum which which)
 
 static int start_waiting(struct ibv_cq_ex *cq)
 {
-    struct ibv_poll_cq_attr attr = { .comp_mask = 0 };
+    struct ibv_poll_cq_attr attr = {.comp_mask = 0};
     int64_t deadline = t_deadline(WAIT_MS);
     int rc;
 
@@ -69,7 +70,7 @@ static void see_one(struct side *s, void *arg)
 
 static struct seen see(struct end *e, enum which which)
 {
-    struct seen seen = { .which = which };
+    struct seen seen = {.which = which};
 
     e_run(e, see_one, &seen, sizeof(seen));
     T_ASSERT(seen.rc == 0, "ibv_start_poll: %d", seen.rc);
@@ -82,8 +83,8 @@ T_CONTRACT_SELF(cqex, fields_of_a_message)
     struct pair *p = pair_open(topology, &extended);
     struct seen sent, got;
 
-    e_recv(p->b, &(struct post){ .id = 11, .off = p->rx, .len = 128 });
-    e_send(p->a, &(struct post){ .id = 22, .op = IBV_WR_SEND_WITH_IMM, .len = 100, .imm = 7 });
+    e_recv(p->b, &(struct post){.id = 11, .off = p->rx, .len = 128});
+    e_send(p->a, &(struct post){.id = 22, .op = IBV_WR_SEND_WITH_IMM, .len = 100, .imm = 7});
     sent = see(p->a, SEND_CQ);
     T_EQ(sent.id, 22);
     T_EQ(sent.status, IBV_WC_SUCCESS);
@@ -104,12 +105,13 @@ T_CONTRACT_SELF(cqex, fields_of_a_message)
 T_CONTRACT(cqex, fields_of_a_datagram)
 {
     /* The sender's number and the GRH flag of a datagram. */
-    struct pair *p = pair_open(topology, &(struct side_opt){ .type = IBV_QPT_UD, .cq_ex = true,
-                                                             .wc_flags = IBV_WC_STANDARD_FLAGS });
+    struct pair *p = pair_open(
+        topology,
+        &(struct side_opt){.type = IBV_QPT_UD, .cq_ex = true, .wc_flags = IBV_WC_STANDARD_FLAGS});
     struct seen got;
 
-    e_recv(p->b, &(struct post){ .id = 11, .off = p->rx, .len = 128 });
-    e_send(p->a, &(struct post){ .id = 22, .op = IBV_WR_SEND, .len = 50 });
+    e_recv(p->b, &(struct post){.id = 11, .off = p->rx, .len = 128});
+    e_send(p->a, &(struct post){.id = 22, .op = IBV_WR_SEND, .len = 50});
     T_EQ(see(p->a, SEND_CQ).status, IBV_WC_SUCCESS);
     got = see(p->b, RECV_CQ);
     T_EQ(got.byte_len, 90);
@@ -124,8 +126,8 @@ T_CONTRACT(cqex, errors)
     struct pair *p = pair_open(topology, &extended);
     struct seen seen;
 
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND, .len = 8, .lkey = 0x00dead00 });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND, .len = 8 });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND, .len = 8, .lkey = 0x00dead00});
+    e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND, .len = 8});
     seen = see(p->a, SEND_CQ);
     T_EQ(seen.id, 1);
     T_EQ(seen.status, IBV_WC_LOC_PROT_ERR);
@@ -136,7 +138,8 @@ T_CONTRACT(cqex, errors)
     pair_close(p);
 }
 
-/* --- the iterator ------------------------------------------------------------------------------------- */
+/* --- the iterator
+ * ------------------------------------------------------------------------------------- */
 
 static struct side *self_side(const struct side_opt *opt)
 {
@@ -149,9 +152,9 @@ static struct side *self_side(const struct side_opt *opt)
 static void make_completions(struct side *s, uint64_t first_id, int count)
 {
     for (int i = 0; i < count; i++) {
-        struct ibv_send_wr *bad, wr = { .wr_id = first_id + (uint64_t)i,
-                                        .opcode = IBV_WR_RDMA_WRITE,
-                                        .send_flags = IBV_SEND_SIGNALED };
+        struct ibv_send_wr *bad, wr = {.wr_id = first_id + (uint64_t)i,
+                                       .opcode = IBV_WR_RDMA_WRITE,
+                                       .send_flags = IBV_SEND_SIGNALED};
 
         T_EQ(ibv_post_send(s->qp[0], &wr, &bad), 0);
     }
@@ -162,7 +165,7 @@ T_TEST(cqex_poll, empty)
     /* An empty queue says ENOENT to start, again and again, and stays usable. */
     struct side *s = self_side(&extended);
     struct ibv_cq_ex *cq = extended_cq(s, SEND_CQ);
-    struct ibv_poll_cq_attr attr = { .comp_mask = 0 };
+    struct ibv_poll_cq_attr attr = {.comp_mask = 0};
 
     for (int i = 0; i < 5; i++) {
         T_EQ(ibv_start_poll(cq, &attr), ENOENT);
@@ -260,7 +263,7 @@ T_TEST(cqex_poll, bad_attribute)
     /* A comp_mask that means nothing is EINVAL; the queue stays usable. */
     struct side *s = self_side(&extended);
     struct ibv_cq_ex *cq = extended_cq(s, SEND_CQ);
-    struct ibv_poll_cq_attr attr = { .comp_mask = 1u << 30 };
+    struct ibv_poll_cq_attr attr = {.comp_mask = 1u << 30};
 
     T_EQ(ibv_start_poll(cq, &attr), EINVAL);
     make_completions(s, 1, 1);
@@ -269,11 +272,12 @@ T_TEST(cqex_poll, bad_attribute)
     side_close(s, true);
 }
 
-/* --- making ------------------------------------------------------------------------------------------- */
+/* --- making
+ * ------------------------------------------------------------------------------------------- */
 
 static int try_flags(struct ibv_context *ctx, uint64_t wc_flags)
 {
-    struct ibv_cq_init_attr_ex attr = { .cqe = 10, .wc_flags = wc_flags };
+    struct ibv_cq_init_attr_ex attr = {.cqe = 10, .wc_flags = wc_flags};
     struct ibv_cq_ex *cq;
 
     errno = 0;
@@ -313,22 +317,22 @@ T_TEST(cqex_create, bad_size_and_vector)
     /* The limits are those of ibv_create_cq. */
     struct ibv_context *ctx = device_open();
     struct ibv_device_attr device;
-    struct ibv_cq_init_attr_ex attr = { .cqe = 10 };
+    struct ibv_cq_init_attr_ex attr = {.cqe = 10};
 
     T_EQ(ibv_query_device(ctx, &device), 0);
     attr.cqe = (uint32_t)device.max_cqe + 1;
     errno = 0;
     T_ASSERT(ibv_create_cq_ex(ctx, &attr) == NULL);
     T_IN(errno, EINVAL, ENOMEM);
-    attr = (struct ibv_cq_init_attr_ex){ .cqe = 10,
-                                         .comp_vector = (uint32_t)ctx->num_comp_vectors };
+    attr = (struct ibv_cq_init_attr_ex){.cqe = 10, .comp_vector = (uint32_t)ctx->num_comp_vectors};
     errno = 0;
     T_ASSERT(ibv_create_cq_ex(ctx, &attr) == NULL);
     T_EQ(errno, EINVAL);
     T_EQ(ibv_close_device(ctx), 0);
 }
 
-/* --- time --------------------------------------------------------------------------------------------- */
+/* --- time
+ * --------------------------------------------------------------------------------------------- */
 
 static uint64_t realtime_ns(void)
 {
@@ -341,7 +345,7 @@ static uint64_t realtime_ns(void)
 /* A side with such a queue; skips where the device does not have it and says so. */
 static struct side *side_with_time(uint64_t flag)
 {
-    struct side_opt opt = { .cq_ex = true, .wc_flags = IBV_WC_STANDARD_FLAGS | flag };
+    struct side_opt opt = {.cq_ex = true, .wc_flags = IBV_WC_STANDARD_FLAGS | flag};
     struct ibv_context *ctx = device_open();
     int rc = try_flags(ctx, opt.wc_flags);
     struct ibv_device_attr_ex ex;

@@ -12,7 +12,7 @@
 enum { KILL_MS = 1000 };
 
 /* Time-outs far below the second that is allowed: 4.096 us * 2^12 is 17 ms. */
-static const struct side_opt brisk = { .timeout = 12, .retry_cnt = 3 };
+static const struct side_opt brisk = {.timeout = 12, .retry_cnt = 3};
 
 /* Waits for an error on the send CQ; what succeeded before it is read over. */
 static void error_within_a_second(struct end *e)
@@ -36,15 +36,15 @@ static void error_within_a_second(struct end *e)
 T_TEST(crash, killed_while_idle)
 {
     /* The peer dies between messages: the next request, of each kind, ends in an error. */
-    static const enum ibv_wr_opcode ops[] = { IBV_WR_SEND, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ,
-                                              IBV_WR_ATOMIC_FETCH_AND_ADD };
+    static const enum ibv_wr_opcode ops[] = {IBV_WR_SEND, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ,
+                                             IBV_WR_ATOMIC_FETCH_AND_ADD};
 
     for (int i = 0; i < 4; i++) {
         struct pair *p = pair_open(TWO_PROCESSES, &brisk);
 
         pair_works(p, 0);
         pair_kill_b(p);
-        e_send(p->a, &(struct post){ .id = 1, .op = ops[i], .off = p->rx, .len = 8 });
+        e_send(p->a, &(struct post){.id = 1, .op = ops[i], .off = p->rx, .len = 8});
         error_within_a_second(p->a);
         pair_close_loose(p);
     }
@@ -55,7 +55,7 @@ T_TEST(crash, killed_with_a_request_waiting)
     /* The request waits for a receive that is never posted; the peer's death ends the wait. */
     struct pair *p = pair_open(TWO_PROCESSES, &brisk);
 
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND, .len = 8 });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND, .len = 8});
     e_quiet(p->a, SEND_CQ);
     pair_kill_b(p);
     error_within_a_second(p->a);
@@ -66,10 +66,12 @@ T_TEST(crash, killed_with_a_request_waiting)
 static void write_for_ever(struct side *s, void *arg)
 {
     struct side_info *to = arg;
-    struct ibv_sge sge = { s->info.addr, 4096, s->info.lkey };
-    struct ibv_send_wr *bad, wr = { .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE,
-                                    .send_flags = IBV_SEND_SIGNALED,
-                                    .wr.rdma = { to->addr, to->rkey } };
+    struct ibv_sge sge = {s->info.addr, 4096, s->info.lkey};
+    struct ibv_send_wr *bad, wr = {.sg_list = &sge,
+                                   .num_sge = 1,
+                                   .opcode = IBV_WR_RDMA_WRITE,
+                                   .send_flags = IBV_SEND_SIGNALED,
+                                   .wr.rdma = {to->addr, to->rkey}};
     struct ibv_wc wc;
 
     for (;;) {
@@ -89,14 +91,15 @@ static void kill_busy(void)
     moment = t_now_ns() + (int64_t)t_rand_below(3000000);
     T_UNTIL(t_now_ns() >= moment, WAIT_MS);
     pair_kill_b(p);
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_RDMA_WRITE, .len = 64 });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_RDMA_WRITE, .len = 64});
     error_within_a_second(p->a);
     pair_close_loose(p);
 }
 
 T_TEST(crash, killed_in_the_middle_of_its_writes)
 {
-    /* The peer dies inside a post, again and again at random moments: the survivor is not caught. */
+    /* The peer dies inside a post, again and again at random moments: the survivor is not caught.
+     */
     for (int i = 0; i < 10; i++) {
         kill_busy();
     }
@@ -113,13 +116,13 @@ T_TEST(crash, killed_in_the_middle_of_our_writes)
         opt.size = 8 << 20;
         p = pair_open(TWO_PROCESSES, &opt);
         for (n = 0; n < 20; n++) {
-            e_send(p->a, &(struct post){ .id = n, .op = IBV_WR_RDMA_WRITE, .len = 1 << 20 });
+            e_send(p->a, &(struct post){.id = n, .op = IBV_WR_RDMA_WRITE, .len = 1 << 20});
             if (n == t_rand_below(20)) {
                 break;
             }
         }
         pair_kill_b(p);
-        e_send(p->a, &(struct post){ .id = 99, .op = IBV_WR_RDMA_WRITE, .len = 1 << 20 });
+        e_send(p->a, &(struct post){.id = 99, .op = IBV_WR_RDMA_WRITE, .len = 1 << 20});
         error_within_a_second(p->a);
         e_untouched_but(p->a, 0, 0);
         pair_close_loose(p);
@@ -131,7 +134,7 @@ T_TEST(crash, other_connections_go_on)
     /* A third side, connected to the survivor, notices nothing. */
     struct end a, victim, other;
     struct side_opt opt = side_options(&brisk), two = opt;
-    struct pair rest = { .a = &other, .b = &a };
+    struct pair rest = {.a = &other, .b = &a};
 
     two.qps = 2;
     end_start(&victim, T_PROCESS);
@@ -147,8 +150,8 @@ T_TEST(crash, other_connections_go_on)
     t_peer_kill(victim.peer);
     victim.dead = true;
     for (uint64_t i = 0; i < 20; i++) {
-        e_recv(&a, &(struct post){ .q = 1, .id = i, .off = 32768, .len = 64 });
-        e_send(&other, &(struct post){ .id = i, .op = IBV_WR_SEND, .len = 64 });
+        e_recv(&a, &(struct post){.q = 1, .id = i, .off = 32768, .len = 64});
+        e_send(&other, &(struct post){.id = i, .op = IBV_WR_SEND, .len = 64});
         e_done(&other, i, IBV_WC_SEND);
         e_got(&a, i, IBV_WC_RECV, 64);
     }
@@ -192,7 +195,7 @@ T_TEST(crash, left_without_closing)
     e_begin(p->b, vanish, &nothing, sizeof(nothing));
     /* Its end shows on the socket; the harness reaps it as if killed. */
     pair_kill_b(p);
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_RDMA_WRITE, .len = 8 });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_RDMA_WRITE, .len = 8});
     error_within_a_second(p->a);
     pair_close_loose(p);
 }
@@ -210,7 +213,7 @@ T_TEST(crash, sleeping_survivor_is_woken)
     p = pair_open(TWO_PROCESSES, &opt);
     s = p->a->info.share;
     T_EQ(ibv_req_notify_cq(s->send_cq, 0), 0);
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND, .len = 8 });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND, .len = 8});
     pair_kill_b(p);
     T_ASSERT(t_readable(s->channel->fd, KILL_MS), "not woken within %d ms", KILL_MS);
     T_EQ(ibv_get_cq_event(s->channel, &cq, &context), 0);
@@ -220,7 +223,8 @@ T_TEST(crash, sleeping_survivor_is_woken)
     pair_close_loose(p);
 }
 
-/* --- fork --------------------------------------------------------------------------------------------- */
+/* --- fork
+ * --------------------------------------------------------------------------------------------- */
 
 T_TEST(fork_rule, child_may_open_anew)
 {
@@ -238,7 +242,8 @@ T_TEST(fork_rule, child_may_open_anew)
 
         _exit(ibv_query_port(ctx, 1, &port) == 0 && pd && ibv_dealloc_pd(pd) == 0 &&
                       ibv_close_device(ctx) == 0
-                  ? 0 : 1);
+                  ? 0
+                  : 1);
     }
     T_EQ(waitpid(child, &status, 0), child);
     T_EQ(status, 0);

@@ -90,7 +90,8 @@ T_TEST(device, attributes_are_sane)
 
 T_TEST(device, capabilities_name_what_the_suite_uses)
 {
-    /* The flags for windows, invalidation, SRQ resize and RNR NAK are set, as the device has them. */
+    /* The flags for windows, invalidation, SRQ resize and RNR NAK are set, as the device has them.
+     */
     struct ibv_context *ctx = device_open();
     struct ibv_device_attr a;
 
@@ -111,7 +112,7 @@ T_TEST(device, extended_attributes_agree)
     struct ibv_context *ctx = device_open();
     struct ibv_device_attr a;
     struct ibv_device_attr_ex ex;
-    struct ibv_query_device_ex_input input = { .comp_mask = 1u << 31 };
+    struct ibv_query_device_ex_input input = {.comp_mask = 1u << 31};
 
     T_EQ(ibv_query_device(ctx, &a), 0);
     T_EQ(ibv_query_device_ex(ctx, NULL, &ex), 0);
@@ -163,7 +164,7 @@ T_TEST(device, clock_runs)
     /* Where a completion clock is announced it can be read, and goes forward. */
     struct ibv_context *ctx = device_open();
     struct ibv_device_attr_ex ex;
-    struct ibv_values_ex one = { .comp_mask = IBV_VALUES_MASK_RAW_CLOCK }, two = one;
+    struct ibv_values_ex one = {.comp_mask = IBV_VALUES_MASK_RAW_CLOCK}, two = one;
 
     T_EQ(ibv_query_device_ex(ctx, NULL, &ex), 0);
     if (ex.hca_core_clock == 0) {
@@ -215,7 +216,7 @@ T_TEST(gid, is_a_roce_v2_address)
     /* The GID under test is not null, and its type is RoCEv2. */
     struct ibv_context *ctx = device_open();
     struct ibv_gid_entry entry;
-    union ibv_gid gid, null = { .raw = { 0 } };
+    union ibv_gid gid, null = {.raw = {0}};
 
     T_EQ(ibv_query_gid(ctx, 1, device_gid_index(), &gid), 0);
     T_ASSERT(memcmp(&gid, &null, sizeof(gid)) != 0);

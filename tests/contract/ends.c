@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* --- carrying a call ------------------------------------------------------------------------------ */
+/* --- carrying a call
+ * ------------------------------------------------------------------------------ */
 
 struct carried {
     end_fn *fn;
@@ -41,7 +42,7 @@ void e_begin(struct end *e, end_fn *fn, void *arg, size_t size)
         T_ASSERT(call < calls + CALLS_MAX);
     }
     free(call->carried);
-    *call = (struct call){ e, malloc(sizeof(struct carried)), arg, size };
+    *call = (struct call){e, malloc(sizeof(struct carried)), arg, size};
     T_ASSERT(call->carried != NULL);
     call->carried->fn = fn;
     memcpy(call->carried->arg, arg, size);
@@ -59,7 +60,7 @@ void e_finish(struct end *e)
     t_peer_finish(e->peer);
     memcpy(call->arg, call->carried->arg, call->size);
     free(call->carried);
-    *call = (struct call){ .end = NULL };
+    *call = (struct call){.end = NULL};
 }
 
 void e_run(struct end *e, end_fn *fn, void *arg, size_t size)
@@ -68,7 +69,8 @@ void e_run(struct end *e, end_fn *fn, void *arg, size_t size)
     e_finish(e);
 }
 
-/* --- opening and closing -------------------------------------------------------------------------- */
+/* --- opening and closing
+ * -------------------------------------------------------------------------- */
 
 struct open_call {
     struct side_opt opt;
@@ -93,7 +95,7 @@ static void abandon(void *arg)
     for (int i = 0; i < CALLS_MAX; i++) {
         if (calls[i].end == e) {
             free(calls[i].carried);
-            calls[i] = (struct call){ .end = NULL };
+            calls[i] = (struct call){.end = NULL};
         }
     }
     if (!e->dead && e->peer && t_peer_kind(e->peer) == T_INLINE && t_peer_state(e->peer)) {
@@ -103,13 +105,13 @@ static void abandon(void *arg)
 
 void end_start(struct end *e, enum t_peer_kind kind)
 {
-    *e = (struct end){ .peer = t_peer_start(kind) };
+    *e = (struct end){.peer = t_peer_start(kind)};
     t_defer(abandon, e);
 }
 
 void end_open(struct end *e, const struct side_opt *opt, struct end *share)
 {
-    struct open_call call = { .opt = *opt, .share = share ? share->info.share : NULL };
+    struct open_call call = {.opt = *opt, .share = share ? share->info.share : NULL};
 
     t_peer_call(e->peer, do_open, &call, sizeof(call));
     e->info = call.info;
@@ -129,7 +131,7 @@ static void do_connect(struct side *s, void *arg)
 
 void end_connect(struct end *e, int q, struct end *to, int to_q)
 {
-    struct connect_call call = { q, to_q, to->info };
+    struct connect_call call = {q, to_q, to->info};
 
     e_run(e, do_connect, &call, sizeof(call));
     e->to = to;
@@ -163,7 +165,7 @@ void end_close(struct end *e)
 /* Tells the summary test that a topology was exercised on a device. */
 static void record(enum topology topology)
 {
-    static const char *const names[] = { "two_processes", "two_threads", "one_process", "self" };
+    static const char *const names[] = {"two_processes", "two_threads", "one_process", "self"};
     char what[128];
 
     snprintf(what, sizeof(what), "%s.%s", device_name(), names[topology]);
@@ -177,8 +179,8 @@ void traffic_expected(void)
 
 struct pair *pair_open2(enum topology topology, const struct side_opt *a, const struct side_opt *b)
 {
-    static const struct side_opt all_default = { .type = IBV_QPT_RC };
-    static const enum t_peer_kind kinds[] = { T_PROCESS, T_THREAD, T_INLINE, T_INLINE };
+    static const struct side_opt all_default = {.type = IBV_QPT_RC};
+    static const enum t_peer_kind kinds[] = {T_PROCESS, T_THREAD, T_INLINE, T_INLINE};
     struct pair *p = calloc(1, sizeof(*p));
 
     T_ASSERT(p != NULL);
@@ -253,7 +255,8 @@ void pair_kill_b(struct pair *p)
     p->b->dead = true;
 }
 
-/* --- posting -------------------------------------------------------------------------------------- */
+/* --- posting
+ * -------------------------------------------------------------------------------------- */
 
 struct post_call {
     struct post post;
@@ -265,8 +268,8 @@ struct post_call {
 static int resolve(const struct side *s, const struct post *post, struct ibv_sge *sge_out)
 {
     if (post->nsge == 0) {
-        *sge_out = (struct ibv_sge){ s->info.addr + post->off, post->len,
-                                     post->lkey ? post->lkey : s->info.lkey };
+        *sge_out = (struct ibv_sge){s->info.addr + post->off, post->len,
+                                    post->lkey ? post->lkey : s->info.lkey};
         return post->len > 0 ? 1 : 0;
     }
     for (int i = 0; i < post->nsge; i++) {
@@ -302,13 +305,15 @@ static void do_send(struct side *s, void *arg)
     struct post_call *call = arg;
     struct post *post = &call->post;
     struct ibv_sge sge[POST_SGE];
-    struct ibv_send_wr *bad = NULL, wr = {
-        .wr_id = post->id,
-        .num_sge = resolve(s, post, sge),
-        .sg_list = sge,
-        .opcode = post->op,
-        .send_flags = post->flags | (post->quiet ? 0u : (unsigned)IBV_SEND_SIGNALED),
-    };
+    struct ibv_send_wr *bad = NULL,
+                       wr = {
+                           .wr_id = post->id,
+                           .num_sge = resolve(s, post, sge),
+                           .sg_list = sge,
+                           .opcode = post->op,
+                           .send_flags =
+                               post->flags | (post->quiet ? 0u : (unsigned)IBV_SEND_SIGNALED),
+                       };
 
     if (post->op == IBV_WR_SEND_WITH_INV || post->op == IBV_WR_LOCAL_INV) {
         wr.invalidate_rkey = post->inv_rkey;
@@ -333,7 +338,7 @@ static void do_recv(struct side *s, void *arg)
 {
     struct post_call *call = arg;
     struct ibv_sge sge[POST_SGE];
-    struct ibv_recv_wr wr = { .wr_id = call->post.id, .sg_list = sge };
+    struct ibv_recv_wr wr = {.wr_id = call->post.id, .sg_list = sge};
 
     wr.num_sge = resolve(s, &call->post, sge);
     call->rc = post_recv(s, call->post.q, &wr);
@@ -345,7 +350,7 @@ static void do_recv_many(struct side *s, void *arg)
 
     for (int i = 0; i < call->count; i++) {
         struct ibv_sge sge;
-        struct ibv_recv_wr wr = { .wr_id = call->post.id + (uint64_t)i, .sg_list = &sge };
+        struct ibv_recv_wr wr = {.wr_id = call->post.id + (uint64_t)i, .sg_list = &sge};
 
         wr.num_sge = resolve(s, &call->post, &sge);
         T_EQ(post_recv(s, call->post.q, &wr), 0);
@@ -355,7 +360,7 @@ static void do_recv_many(struct side *s, void *arg)
 
 int e_try_send(struct end *e, const struct post *post)
 {
-    struct post_call call = { .post = *post };
+    struct post_call call = {.post = *post};
 
     if (e->to && !call.post.raddr) {
         call.post.raddr = e->to->info.addr + (uint64_t)post->roff;
@@ -375,7 +380,7 @@ int e_try_send(struct end *e, const struct post *post)
 
 int e_try_recv(struct end *e, const struct post *post)
 {
-    struct post_call call = { .post = *post };
+    struct post_call call = {.post = *post};
 
     e_run(e, do_recv, &call, sizeof(call));
     return call.rc;
@@ -397,13 +402,14 @@ void e_recv(struct end *e, const struct post *post)
 
 void e_recv_many(struct end *e, int q, uint64_t first_id, int count, uint64_t off, uint32_t len)
 {
-    struct post_call call = { .post = { .q = q, .id = first_id, .off = off, .len = len },
-                              .count = count };
+    struct post_call call = {.post = {.q = q, .id = first_id, .off = off, .len = len},
+                             .count = count};
 
     e_run(e, do_recv_many, &call, sizeof(call));
 }
 
-/* --- completions ---------------------------------------------------------------------------------- */
+/* --- completions
+ * ---------------------------------------------------------------------------------- */
 
 struct poll_call {
     enum which which;
@@ -433,7 +439,7 @@ static void do_poll(struct side *s, void *arg)
 
 struct ibv_wc e_wait(struct end *e, enum which which)
 {
-    struct poll_call call = { .which = which, .n = 1, .ms = WAIT_MS };
+    struct poll_call call = {.which = which, .n = 1, .ms = WAIT_MS};
 
     e_run(e, do_poll, &call, sizeof(call));
     T_ASSERT(call.got == 1, "no completion in the %s CQ within %d ms (poll gave %d)",
@@ -479,7 +485,7 @@ void e_flushed(struct end *e, enum which which, uint64_t first_id, int count)
 
 static void none_within(struct end *e, enum which which, int ms)
 {
-    struct poll_call call = { .which = which, .n = 1, .ms = ms };
+    struct poll_call call = {.which = which, .n = 1, .ms = ms};
 
     e_run(e, do_poll, &call, sizeof(call));
     T_ASSERT(call.got == 0, "unexpected %s completion: id %llu '%s'",
@@ -499,14 +505,15 @@ void e_quiet(struct end *e, enum which which)
 
 int e_poll(struct end *e, enum which which, int n, struct ibv_wc *wc_out)
 {
-    struct poll_call call = { .which = which, .n = n };
+    struct poll_call call = {.which = which, .n = n};
 
     e_run(e, do_poll, &call, sizeof(call));
     memcpy(wc_out, call.wc, sizeof(wc_out[0]) * (size_t)(call.got > 0 ? call.got : 0));
     return call.got;
 }
 
-/* --- memory --------------------------------------------------------------------------------------- */
+/* --- memory
+ * --------------------------------------------------------------------------------------- */
 
 struct memory_call {
     uint64_t off, at, seed;
@@ -533,14 +540,14 @@ static void compare(struct end *e, struct memory_call *call, const char *what)
 
 void e_same(struct end *e, uint64_t off, size_t len, struct end *from, uint64_t from_off)
 {
-    struct memory_call call = { .off = off, .len = len, .at = from_off, .seed = from->info.seed };
+    struct memory_call call = {.off = off, .len = len, .at = from_off, .seed = from->info.seed};
 
     compare(e, &call, "wrong data");
 }
 
 void e_untouched(struct end *e, uint64_t off, size_t len)
 {
-    struct memory_call call = { .off = off, .len = len, .at = off, .seed = e->info.seed };
+    struct memory_call call = {.off = off, .len = len, .at = off, .seed = e->info.seed};
 
     compare(e, &call, "a byte moved that must not");
 }
@@ -575,7 +582,7 @@ static void do_poke(struct side *s, void *arg)
 
 void e_peek(struct end *e, uint64_t off, void *buf, size_t len)
 {
-    struct memory_call call = { .off = off, .len = len };
+    struct memory_call call = {.off = off, .len = len};
 
     T_ASSERT(len <= sizeof(call.bytes));
     e_run(e, do_peek, &call, sizeof(call));
@@ -584,14 +591,15 @@ void e_peek(struct end *e, uint64_t off, void *buf, size_t len)
 
 void e_poke(struct end *e, uint64_t off, const void *buf, size_t len)
 {
-    struct memory_call call = { .off = off, .len = len };
+    struct memory_call call = {.off = off, .len = len};
 
     T_ASSERT(len <= sizeof(call.bytes));
     memcpy(call.bytes, buf, len);
     e_run(e, do_poke, &call, sizeof(call));
 }
 
-/* --- queue pairs and events ------------------------------------------------------------------------- */
+/* --- queue pairs and events
+ * ------------------------------------------------------------------------- */
 
 struct qp_call {
     int q, mask, rc, ms;
@@ -623,7 +631,7 @@ static void do_event(struct side *s, void *arg)
 
 int e_modify(struct end *e, int q, const struct ibv_qp_attr *attr, int mask)
 {
-    struct qp_call call = { .q = q, .mask = mask, .attr = *attr };
+    struct qp_call call = {.q = q, .mask = mask, .attr = *attr};
 
     e_run(e, do_modify, &call, sizeof(call));
     return call.rc;
@@ -631,12 +639,12 @@ int e_modify(struct end *e, int q, const struct ibv_qp_attr *attr, int mask)
 
 int e_to_state(struct end *e, int q, enum ibv_qp_state state)
 {
-    return e_modify(e, q, &(struct ibv_qp_attr){ .qp_state = state }, IBV_QP_STATE);
+    return e_modify(e, q, &(struct ibv_qp_attr){.qp_state = state}, IBV_QP_STATE);
 }
 
 void e_query(struct end *e, int q, struct ibv_qp_attr *attr_out, struct ibv_qp_init_attr *init_out)
 {
-    struct qp_call call = { .q = q, .mask = (1 << 22) - 1 };
+    struct qp_call call = {.q = q, .mask = (1 << 22) - 1};
 
     e_run(e, do_query, &call, sizeof(call));
     *attr_out = call.attr;
@@ -666,7 +674,7 @@ void e_wait_state(struct end *e, int q, enum ibv_qp_state state)
 
 bool e_has_event(struct end *e, enum ibv_event_type type, int q, int ms)
 {
-    struct qp_call call = { .q = q, .type = type, .ms = ms };
+    struct qp_call call = {.q = q, .type = type, .ms = ms};
 
     e_run(e, do_event, &call, sizeof(call));
     return call.rc != 0;
@@ -679,8 +687,8 @@ void e_event(struct end *e, enum ibv_event_type type, int q)
 
 void pair_works(struct pair *p, int q)
 {
-    e_recv(p->b, &(struct post){ .q = q, .id = 901, .off = p->rx, .len = 128 });
-    e_send(p->a, &(struct post){ .q = q, .id = 902, .op = IBV_WR_SEND, .off = 5, .len = 64 });
+    e_recv(p->b, &(struct post){.q = q, .id = 901, .off = p->rx, .len = 128});
+    e_send(p->a, &(struct post){.q = q, .id = 902, .op = IBV_WR_SEND, .off = 5, .len = 64});
     e_done(p->a, 902, IBV_WC_SEND);
     e_got(p->b, 901, IBV_WC_RECV, 64);
     e_same(p->b, p->rx, 64, p->a, 5);

@@ -29,20 +29,20 @@
 enum topology { TWO_PROCESSES, TWO_THREADS, ONE_PROCESS, SELF };
 
 /* The topologies that every traffic test runs in. A new one is a line here. */
-#define TOPOLOGIES(X, suite, name) \
-    X(suite, name, two_processes, TWO_PROCESSES) \
-    X(suite, name, two_threads, TWO_THREADS) \
+#define TOPOLOGIES(X, suite, name)                                                                 \
+    X(suite, name, two_processes, TWO_PROCESSES)                                                   \
+    X(suite, name, two_threads, TWO_THREADS)                                                       \
     X(suite, name, one_process, ONE_PROCESS)
 
 /* Those where both ends can be busy at the same time. */
-#define CONCURRENT_TOPOLOGIES(X, suite, name) \
-    X(suite, name, two_processes, TWO_PROCESSES) \
+#define CONCURRENT_TOPOLOGIES(X, suite, name)                                                      \
+    X(suite, name, two_processes, TWO_PROCESSES)                                                   \
     X(suite, name, two_threads, TWO_THREADS)
 
-#define STAMP(suite, name, label, value) \
-    T_TEST(suite##_##label, name) \
-    { \
-        suite##_##name(value); \
+#define STAMP(suite, name, label, value)                                                           \
+    T_TEST(suite##_##label, name)                                                                  \
+    {                                                                                              \
+        suite##_##name(value);                                                                     \
     }
 
 /* Notes for the summary that this program has traffic tests, whichever of them are run. */
@@ -52,22 +52,22 @@ __attribute__((constructor)) static inline void has_traffic(void)
     traffic_expected();
 }
 
-#define T_CONTRACT(suite, name) \
-    static void suite##_##name(enum topology topology); \
-    TOPOLOGIES(STAMP, suite, name) \
+#define T_CONTRACT(suite, name)                                                                    \
+    static void suite##_##name(enum topology topology);                                            \
+    TOPOLOGIES(STAMP, suite, name)                                                                 \
     static void suite##_##name(enum topology topology)
 
 /* The same, and also a queue pair that is connected to itself. */
-#define T_CONTRACT_SELF(suite, name) \
-    static void suite##_##name(enum topology topology); \
-    TOPOLOGIES(STAMP, suite, name) \
-    STAMP(suite, name, self, SELF) \
+#define T_CONTRACT_SELF(suite, name)                                                               \
+    static void suite##_##name(enum topology topology);                                            \
+    TOPOLOGIES(STAMP, suite, name)                                                                 \
+    STAMP(suite, name, self, SELF)                                                                 \
     static void suite##_##name(enum topology topology)
 
 /* For tests in which both ends run loops of their own. */
-#define T_CONTRACT_CONCURRENT(suite, name) \
-    static void suite##_##name(enum topology topology); \
-    CONCURRENT_TOPOLOGIES(STAMP, suite, name) \
+#define T_CONTRACT_CONCURRENT(suite, name)                                                         \
+    static void suite##_##name(enum topology topology);                                            \
+    CONCURRENT_TOPOLOGIES(STAMP, suite, name)                                                      \
     static void suite##_##name(enum topology topology)
 
 struct end {
@@ -85,7 +85,8 @@ struct pair {
     uint64_t rx; /* offset of the receive half */
 };
 
-/* One work request. Addresses are offsets into the side's own buffer; keys of 0 are the right ones. */
+/* One work request. Addresses are offsets into the side's own buffer; keys of 0 are the right ones.
+ */
 struct post {
     int q; /* which queue pair of the side */
     uint64_t id;
@@ -109,7 +110,8 @@ struct post {
     uint32_t ud_qpn, ud_qkey;
 };
 
-/* --- pairs -------------------------------------------------------------------------------------- */
+/* --- pairs --------------------------------------------------------------------------------------
+ */
 
 /* Opens both ends and connects queue pair i of one with that of the other; NULL: all defaults. */
 struct pair *pair_open(enum topology topology, const struct side_opt *opt);
@@ -121,13 +123,15 @@ void pair_close(struct pair *p);
 void pair_close_loose(struct pair *p);
 void pair_kill_b(struct pair *p);
 
-/* A further end, for tests with more than two. `share` (or NULL): an inline end whose context it uses. */
+/* A further end, for tests with more than two. `share` (or NULL): an inline end whose context it
+ * uses. */
 void end_start(struct end *e, enum t_peer_kind kind);
 void end_open(struct end *e, const struct side_opt *opt, struct end *share);
 void end_connect(struct end *e, int q, struct end *to, int to_q);
 void end_close(struct end *e);
 
-/* --- any code at an end --------------------------------------------------------------------------- */
+/* --- any code at an end
+ * --------------------------------------------------------------------------- */
 
 typedef void end_fn(struct side *s, void *arg);
 
@@ -137,7 +141,8 @@ void e_run(struct end *e, end_fn *fn, void *arg, size_t size);
 void e_begin(struct end *e, end_fn *fn, void *arg, size_t size);
 void e_finish(struct end *e);
 
-/* --- posting -------------------------------------------------------------------------------------- */
+/* --- posting
+ * -------------------------------------------------------------------------------------- */
 
 /* Post, and give the call's result; e_send and e_recv demand success. */
 int e_try_send(struct end *e, const struct post *post);
@@ -147,7 +152,8 @@ void e_recv(struct end *e, const struct post *post);
 /* `count` receives of len bytes each, ids from first_id, buffers one behind the other from off. */
 void e_recv_many(struct end *e, int q, uint64_t first_id, int count, uint64_t off, uint32_t len);
 
-/* --- completions ---------------------------------------------------------------------------------- */
+/* --- completions
+ * ---------------------------------------------------------------------------------- */
 
 enum which { SEND_CQ, RECV_CQ };
 
@@ -165,7 +171,8 @@ void e_quiet(struct end *e, enum which which);
 /* One call of ibv_poll_cq, at most 64 at a time. */
 int e_poll(struct end *e, enum which which, int n, struct ibv_wc *wc_out);
 
-/* --- memory --------------------------------------------------------------------------------------- */
+/* --- memory
+ * --------------------------------------------------------------------------------------- */
 
 /* Bytes at `off` of e equal what `from` had at from_off when it was opened. */
 void e_same(struct end *e, uint64_t off, size_t len, struct end *from, uint64_t from_off);
@@ -175,7 +182,8 @@ void e_untouched_but(struct end *e, uint64_t off, size_t len);
 void e_peek(struct end *e, uint64_t off, void *buf, size_t len);
 void e_poke(struct end *e, uint64_t off, const void *buf, size_t len);
 
-/* --- queue pairs and events ------------------------------------------------------------------------- */
+/* --- queue pairs and events
+ * ------------------------------------------------------------------------- */
 
 enum ibv_qp_state e_state(struct end *e, int q);
 void e_wait_state(struct end *e, int q, enum ibv_qp_state state);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Completion events: arming, any and solicited, channels, accounts. Waiting is by poll() on the fd. */
+/* Completion events: arming, any and solicited, channels, accounts. Waiting is by poll() on the fd.
+ */
 #include "ends.h"
 
 #include <fcntl.h>
@@ -8,9 +9,10 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-static const struct side_opt with_events = { .events = true };
+static const struct side_opt with_events = {.events = true};
 
-/* Operations at an end: arm a CQ; wait for its event (or see that none comes), and acknowledge it. */
+/* Operations at an end: arm a CQ; wait for its event (or see that none comes), and acknowledge it.
+ */
 struct arm {
     enum which which;
     int solicited;
@@ -30,7 +32,7 @@ static void do_arm(struct side *s, void *arg)
 
 static void arm(struct end *e, enum which which, int solicited)
 {
-    struct arm call = { which, solicited };
+    struct arm call = {which, solicited};
 
     e_run(e, do_arm, &call, sizeof(call));
 }
@@ -71,8 +73,8 @@ static void no_event(struct end *e)
 
 static void send_one(struct pair *p, unsigned flags)
 {
-    e_recv(p->b, &(struct post){ .id = 1, .off = p->rx, .len = 64 });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND, .len = 64, .flags = flags });
+    e_recv(p->b, &(struct post){.id = 1, .off = p->rx, .len = 64});
+    e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND, .len = 64, .flags = flags});
     e_done(p->a, 2, IBV_WC_SEND);
 }
 
@@ -108,8 +110,8 @@ T_CONTRACT(event, event_without_any_poll)
     struct pair *p = pair_open(topology, &with_events);
 
     arm(p->b, RECV_CQ, 0);
-    e_recv(p->b, &(struct post){ .id = 1, .off = p->rx, .len = 64 });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND, .len = 64 });
+    e_recv(p->b, &(struct post){.id = 1, .off = p->rx, .len = 64});
+    e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND, .len = 64});
     event(p->b, RECV_CQ);
     /* The completion is there when the event is (IBTA 11.4.2.2). */
     e_got(p->b, 1, IBV_WC_RECV, 64);
@@ -176,9 +178,12 @@ T_CONTRACT(event, solicited_write_with_immediate)
     struct pair *p = pair_open(topology, &with_events);
 
     arm(p->b, RECV_CQ, 1);
-    e_recv(p->b, &(struct post){ .id = 1 });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_RDMA_WRITE_WITH_IMM, .len = 64,
-                                 .roff = (int64_t)p->rx, .flags = IBV_SEND_SOLICITED });
+    e_recv(p->b, &(struct post){.id = 1});
+    e_send(p->a, &(struct post){.id = 2,
+                                .op = IBV_WR_RDMA_WRITE_WITH_IMM,
+                                .len = 64,
+                                .roff = (int64_t)p->rx,
+                                .flags = IBV_SEND_SOLICITED});
     event(p->b, RECV_CQ);
     e_got(p->b, 1, IBV_WC_RECV_RDMA_WITH_IMM, 64);
     e_done(p->a, 2, IBV_WC_RDMA_WRITE);
@@ -203,7 +208,7 @@ T_CONTRACT(event, errors_are_solicited)
     struct pair *p = pair_open(topology, &with_events);
 
     arm(p->a, SEND_CQ, 1);
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND, .len = 8, .lkey = 0x00dead00 });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND, .len = 8, .lkey = 0x00dead00});
     event(p->a, SEND_CQ);
     T_ASSERT(e_wait(p->a, SEND_CQ).status != IBV_WC_SUCCESS);
     pair_close(p);
@@ -214,7 +219,7 @@ T_CONTRACT(event, flushed_receives_are_solicited)
     /* So do receives that are flushed. */
     struct pair *p = pair_open(topology, &with_events);
 
-    e_recv(p->b, &(struct post){ .id = 1, .off = p->rx, .len = 8 });
+    e_recv(p->b, &(struct post){.id = 1, .off = p->rx, .len = 8});
     arm(p->b, RECV_CQ, 1);
     T_EQ(e_to_state(p->b, 0, IBV_QPS_ERR), 0);
     event(p->b, RECV_CQ);
@@ -248,21 +253,39 @@ T_CONTRACT(event, solicited_is_widened)
     pair_close(p);
 }
 
-/* --- a loop of events, as programs do it ----------------------------------------------------------- */
+/* --- a loop of events, as programs do it
+ * ----------------------------------------------------------- */
 
 enum { TURNS = 200 };
+
+/* Arms, and then takes what is there: what comes later makes an event. Gives how many came. */
+static int arm_and_drain(struct side *s)
+{
+    struct ibv_recv_wr *bad, recv = {.wr_id = 1};
+    int received = 0;
+    struct ibv_wc wc;
+
+    T_EQ(ibv_req_notify_cq(s->recv_cq, 0), 0);
+    while (ibv_poll_cq(s->recv_cq, 1, &wc) == 1) {
+        T_EQ(wc.status, IBV_WC_SUCCESS);
+        T_EQ(ibv_post_recv(s->qp[0], &recv, &bad), 0);
+        received++;
+    }
+    while (ibv_poll_cq(s->send_cq, 1, &wc) == 1) {
+        T_EQ(wc.status, IBV_WC_SUCCESS);
+    }
+    return received;
+}
 
 /* Sleeps in the channel for each message of a ping-pong; never spins. */
 static void ping_pong(struct side *s, void *arg)
 {
     bool first = *(bool *)arg;
-    int received = 0, sent = 0;
-    struct ibv_wc wc;
+    int received = arm_and_drain(s), sent = 0;
 
-    T_EQ(ibv_req_notify_cq(s->recv_cq, 0), 0);
     while (received < TURNS || sent < TURNS) {
-        struct ibv_send_wr *bad, wr = { .opcode = IBV_WR_SEND };
-        struct ibv_recv_wr *bad_recv, recv = { .wr_id = 1 };
+        struct ibv_send_wr *bad, wr = {.opcode = IBV_WR_SEND};
+        struct ibv_wc wc;
 
         if (sent < TURNS && (first ? sent == received : sent < received)) {
             wr.send_flags = sent % 16 == 15 ? IBV_SEND_SIGNALED : 0;
@@ -270,16 +293,11 @@ static void ping_pong(struct side *s, void *arg)
             sent++;
             continue;
         }
+        T_ASSERT(t_readable(s->channel->fd, WAIT_MS),
+                 "no event after %d sent and %d received; a poll would have found %d", sent,
+                 received, ibv_poll_cq(s->recv_cq, 1, &wc));
         take_event(s, RECV_CQ);
-        T_EQ(ibv_req_notify_cq(s->recv_cq, 0), 0);
-        while (ibv_poll_cq(s->recv_cq, 1, &wc) == 1) {
-            T_EQ(wc.status, IBV_WC_SUCCESS);
-            T_EQ(ibv_post_recv(s->qp[0], &recv, &bad_recv), 0);
-            received++;
-        }
-        while (ibv_poll_cq(s->send_cq, 1, &wc) == 1) {
-            T_EQ(wc.status, IBV_WC_SUCCESS);
-        }
+        received += arm_and_drain(s);
     }
 }
 
@@ -297,7 +315,8 @@ T_CONTRACT_CONCURRENT(event, ping_pong_asleep)
     pair_close_loose(p);
 }
 
-/* --- channels -------------------------------------------------------------------------------------- */
+/* --- channels
+ * -------------------------------------------------------------------------------------- */
 
 static struct side *self_side(const struct side_opt *opt)
 {
@@ -309,8 +328,8 @@ static struct side *self_side(const struct side_opt *opt)
 
 static void make_completion(struct side *s, uint64_t id)
 {
-    struct ibv_send_wr *bad, wr = { .wr_id = id, .opcode = IBV_WR_RDMA_WRITE,
-                                    .send_flags = IBV_SEND_SIGNALED };
+    struct ibv_send_wr *bad,
+        wr = {.wr_id = id, .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED};
 
     T_EQ(ibv_post_send(s->qp[0], &wr, &bad), 0);
 }
@@ -339,7 +358,7 @@ T_TEST(channel, works_with_epoll)
     /* The descriptor can be watched by epoll, level- and edge-triggered. */
     struct side *s = self_side(&with_events);
     int epoll = epoll_create1(EPOLL_CLOEXEC);
-    struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
 
     T_EQ(epoll_ctl(epoll, EPOLL_CTL_ADD, s->channel->fd, &ev), 0);
     T_EQ(epoll_wait(epoll, &ev, 1, 0), 0);
@@ -358,11 +377,10 @@ T_TEST(channel, shared_by_several_queues)
 {
     /* Events of many CQs come through one channel, each names its own CQ and context pointer. */
     struct side *s = self_side(&with_events);
-    struct ibv_cq *cq[2] = { s->send_cq, s->recv_cq };
-    struct ibv_recv_wr *bad, recv = { .wr_id = 1 };
-    struct ibv_send_wr *bad_send, send = { .opcode = IBV_WR_SEND,
-                                           .send_flags = IBV_SEND_SIGNALED };
-    bool seen[2] = { false, false };
+    struct ibv_cq *cq[2] = {s->send_cq, s->recv_cq};
+    struct ibv_recv_wr *bad, recv = {.wr_id = 1};
+    struct ibv_send_wr *bad_send, send = {.opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED};
+    bool seen[2] = {false, false};
 
     T_EQ(ibv_post_recv(s->qp[0], &recv, &bad), 0);
     T_EQ(ibv_req_notify_cq(cq[0], 0), 0);
@@ -386,7 +404,8 @@ T_TEST(channel, shared_by_several_queues)
 
 T_TEST(channel, acknowledged_in_one_go)
 {
-    /* Several events may be acknowledged by one call (ibv_get_cq_event(3)); then destroying works. */
+    /* Several events may be acknowledged by one call (ibv_get_cq_event(3)); then destroying works.
+     */
     struct side *s = self_side(&with_events);
 
     for (uint64_t i = 0; i < 5; i++) {
@@ -406,8 +425,8 @@ T_TEST(channel, acknowledged_in_one_go)
 T_TEST(channel, queue_destroyed_with_an_event_unread)
 {
     /*
-     * An event that nobody has read goes with its CQ: destroying does not wait for it, and afterwards
-     * the channel does not give an event of a queue that is gone.
+     * An event that nobody has read goes with its CQ: destroying does not wait for it, and
+     * afterwards the channel does not give an event of a queue that is gone.
      */
     struct side *s = self_side(&with_events);
 
@@ -441,7 +460,7 @@ T_TEST(channel, destroying_waits_for_the_acknowledge)
     /* An event that was read and not acknowledged holds ibv_destroy_cq until it is (man page). */
     struct side *s = self_side(&with_events);
     int destroyed = 0;
-    struct late_ack late = { s->send_cq, &destroyed };
+    struct late_ack late = {s->send_cq, &destroyed};
     int64_t quiet = t_deadline(QUIET_MS);
     pthread_t thread;
     struct ibv_cq *cq;

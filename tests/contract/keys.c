@@ -23,9 +23,8 @@ static void do_reg(struct side *s, void *arg)
 
     T_ASSERT(!s->mrs[reg->slot]);
     errno = 0;
-    mr = reg->has_iova
-             ? ibv_reg_mr_iova(pd, addr, reg->len, reg->iova, (unsigned)reg->access)
-             : ibv_reg_mr(pd, addr, reg->len, (unsigned)reg->access);
+    mr = reg->has_iova ? ibv_reg_mr_iova(pd, addr, reg->len, reg->iova, (unsigned)reg->access)
+                       : ibv_reg_mr(pd, addr, reg->len, (unsigned)reg->access);
     reg->err = mr ? 0 : errno;
     s->mrs[reg->slot] = mr;
     if (mr) {
@@ -65,7 +64,7 @@ static void do_dereg(struct side *s, void *arg)
 
 int e_dereg(struct end *e, int slot)
 {
-    struct slot_call call = { .slot = slot };
+    struct slot_call call = {.slot = slot};
 
     e_run(e, do_dereg, &call, sizeof(call));
     return call.rc;
@@ -83,7 +82,7 @@ static void do_mw(struct side *s, void *arg)
 
 uint32_t e_mw(struct end *e, int slot, enum ibv_mw_type type)
 {
-    struct slot_call call = { .slot = slot, .type = type };
+    struct slot_call call = {.slot = slot, .type = type};
 
     e_run(e, do_mw, &call, sizeof(call));
     return call.rkey;
@@ -101,7 +100,7 @@ static void do_mw_dealloc(struct side *s, void *arg)
 
 int e_mw_dealloc(struct end *e, int slot)
 {
-    struct slot_call call = { .slot = slot };
+    struct slot_call call = {.slot = slot};
 
     e_run(e, do_mw_dealloc, &call, sizeof(call));
     return call.rc;
@@ -118,11 +117,11 @@ static void do_bind(struct side *s, void *arg)
         .mw_access_flags = (unsigned)bind->access,
     };
     struct ibv_send_wr *bad, wr = {
-        .wr_id = bind->id,
-        .opcode = IBV_WR_BIND_MW,
-        .send_flags = IBV_SEND_SIGNALED | bind->flags,
-        .bind_mw = { .mw = mw, .rkey = bind->rkey, .bind_info = info },
-    };
+                                 .wr_id = bind->id,
+                                 .opcode = IBV_WR_BIND_MW,
+                                 .send_flags = IBV_SEND_SIGNALED | bind->flags,
+                                 .bind_mw = {.mw = mw, .rkey = bind->rkey, .bind_info = info},
+                             };
     struct ibv_mw_bind type1 = {
         .wr_id = bind->id,
         .send_flags = IBV_SEND_SIGNALED | bind->flags,

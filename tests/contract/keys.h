@@ -30,8 +30,8 @@ enum { MAIN_MR = -1 };
 struct bind {
     int q;
     uint64_t id;
-    int mw;      /* slot of the window */
-    int mr;      /* slot of the region, or MAIN_MR */
+    int mw; /* slot of the window */
+    int mr; /* slot of the region, or MAIN_MR */
     uint64_t off, len;
     int access;
     unsigned flags;

@@ -4,7 +4,9 @@
 
 #include <stdlib.h>
 
-enum { CHEAP = 20000 }; /* a limit up to here is really reached; of more, a tenth of this is tried */
+enum {
+    CHEAP = 20000
+}; /* a limit up to here is really reached; of more, a tenth of this is tried */
 
 struct maker {
     void *(*make)(struct side *s);
@@ -100,7 +102,7 @@ static int unmake_cq(void *cq)
 
 static void *make_srq(struct side *s)
 {
-    struct ibv_srq_init_attr attr = { .attr = { .max_wr = 1, .max_sge = 1 } };
+    struct ibv_srq_init_attr attr = {.attr = {.max_wr = 1, .max_sge = 1}};
 
     return ibv_create_srq(s->pd, &attr);
 }
@@ -124,8 +126,8 @@ static int unmake_ah(void *ah)
 
 static void *make_qp(struct side *s)
 {
-    struct side_opt opt = side_options(&(struct side_opt){ .send_wr = 1, .recv_wr = 1,
-                                                           .send_sge = 1, .recv_sge = 1 });
+    struct side_opt opt =
+        side_options(&(struct side_opt){.send_wr = 1, .recv_wr = 1, .send_sge = 1, .recv_sge = 1});
 
     return side_create_qp(s, &opt);
 }
@@ -138,43 +140,43 @@ static int unmake_qp(void *qp)
 T_TEST(limits, protection_domains)
 {
     /* max_pd domains. */
-    reach(attributes().max_pd, (struct maker){ make_pd, unmake_pd });
+    reach(attributes().max_pd, (struct maker){make_pd, unmake_pd});
 }
 
 T_TEST(limits, memory_regions)
 {
     /* max_mr regions, all over the same memory. */
-    reach(attributes().max_mr, (struct maker){ make_mr, unmake_mr });
+    reach(attributes().max_mr, (struct maker){make_mr, unmake_mr});
 }
 
 T_TEST(limits, memory_windows)
 {
     /* max_mw windows. */
-    reach(attributes().max_mw, (struct maker){ make_mw, unmake_mw });
+    reach(attributes().max_mw, (struct maker){make_mw, unmake_mw});
 }
 
 T_TEST(limits, completion_queues)
 {
     /* max_cq completion queues. */
-    reach(attributes().max_cq, (struct maker){ make_cq, unmake_cq });
+    reach(attributes().max_cq, (struct maker){make_cq, unmake_cq});
 }
 
 T_TEST(limits, shared_receive_queues)
 {
     /* max_srq shared receive queues. */
-    reach(attributes().max_srq, (struct maker){ make_srq, unmake_srq });
+    reach(attributes().max_srq, (struct maker){make_srq, unmake_srq});
 }
 
 T_TEST(limits, address_handles)
 {
     /* max_ah address handles. */
-    reach(attributes().max_ah, (struct maker){ make_ah, unmake_ah });
+    reach(attributes().max_ah, (struct maker){make_ah, unmake_ah});
 }
 
 T_TEST(limits, queue_pairs)
 {
     /* max_qp queue pairs. */
-    reach(attributes().max_qp, (struct maker){ make_qp, unmake_qp });
+    reach(attributes().max_qp, (struct maker){make_qp, unmake_qp});
 }
 
 T_TEST(limits, queue_pair_numbers_differ)
@@ -213,11 +215,15 @@ T_TEST(limits, completion_queue_size)
     side_close(s, true);
 }
 
-/* Makes a queue pair with these capacities; returns errno. What is given must be what was asked for. */
+/* Makes a queue pair with these capacities; returns errno. What is given must be what was asked
+ * for. */
 static int try_cap(struct side *s, struct ibv_qp_cap cap)
 {
     struct ibv_qp_init_attr attr = {
-        .send_cq = s->send_cq, .recv_cq = s->recv_cq, .cap = cap, .qp_type = IBV_QPT_RC,
+        .send_cq = s->send_cq,
+        .recv_cq = s->recv_cq,
+        .cap = cap,
+        .qp_type = IBV_QPT_RC,
     };
     struct ibv_qp *qp;
 
@@ -240,10 +246,10 @@ T_TEST(limits, work_requests)
     struct side *s = side_open(NULL, NULL);
     uint32_t max = (uint32_t)attributes().max_qp_wr;
 
-    T_CHECK_EQ(try_cap(s, (struct ibv_qp_cap){ max, 1, 1, 1, 0 }), 0);
-    T_CHECK_EQ(try_cap(s, (struct ibv_qp_cap){ 1, max, 1, 1, 0 }), 0);
-    T_IN(try_cap(s, (struct ibv_qp_cap){ max + 1, 1, 1, 1, 0 }), EINVAL, ENOMEM);
-    T_IN(try_cap(s, (struct ibv_qp_cap){ 1, max + 1, 1, 1, 0 }), EINVAL, ENOMEM);
+    T_CHECK_EQ(try_cap(s, (struct ibv_qp_cap){max, 1, 1, 1, 0}), 0);
+    T_CHECK_EQ(try_cap(s, (struct ibv_qp_cap){1, max, 1, 1, 0}), 0);
+    T_IN(try_cap(s, (struct ibv_qp_cap){max + 1, 1, 1, 1, 0}), EINVAL, ENOMEM);
+    T_IN(try_cap(s, (struct ibv_qp_cap){1, max + 1, 1, 1, 0}), EINVAL, ENOMEM);
     side_close(s, true);
 }
 
@@ -253,9 +259,9 @@ T_TEST(limits, scatter_gather_elements)
     struct side *s = side_open(NULL, NULL);
     uint32_t max = (uint32_t)attributes().max_sge;
 
-    T_CHECK_EQ(try_cap(s, (struct ibv_qp_cap){ 1, 1, max, max, 0 }), 0);
-    T_IN(try_cap(s, (struct ibv_qp_cap){ 1, 1, max + 1, 1, 0 }), EINVAL, ENOMEM);
-    T_IN(try_cap(s, (struct ibv_qp_cap){ 1, 1, 1, max + 1, 0 }), EINVAL, ENOMEM);
+    T_CHECK_EQ(try_cap(s, (struct ibv_qp_cap){1, 1, max, max, 0}), 0);
+    T_IN(try_cap(s, (struct ibv_qp_cap){1, 1, max + 1, 1, 0}), EINVAL, ENOMEM);
+    T_IN(try_cap(s, (struct ibv_qp_cap){1, 1, 1, max + 1, 0}), EINVAL, ENOMEM);
     side_close(s, true);
 }
 
@@ -264,11 +270,11 @@ T_TEST(limits, absurd_capacities)
     /* Numbers that would overflow a size computation are refused, not wrapped round. */
     struct side *s = side_open(NULL, NULL);
 
-    T_IN(try_cap(s, (struct ibv_qp_cap){ UINT32_MAX, 1, 1, 1, 0 }), EINVAL, ENOMEM);
-    T_IN(try_cap(s, (struct ibv_qp_cap){ 1, UINT32_MAX, 1, 1, 0 }), EINVAL, ENOMEM);
-    T_IN(try_cap(s, (struct ibv_qp_cap){ 1, 1, UINT32_MAX, 1, 0 }), EINVAL, ENOMEM);
-    T_IN(try_cap(s, (struct ibv_qp_cap){ 1, 1, 1, UINT32_MAX, 0 }), EINVAL, ENOMEM);
-    T_IN(try_cap(s, (struct ibv_qp_cap){ 1, 1, 1, 1, UINT32_MAX }), EINVAL, ENOMEM);
+    T_IN(try_cap(s, (struct ibv_qp_cap){UINT32_MAX, 1, 1, 1, 0}), EINVAL, ENOMEM);
+    T_IN(try_cap(s, (struct ibv_qp_cap){1, UINT32_MAX, 1, 1, 0}), EINVAL, ENOMEM);
+    T_IN(try_cap(s, (struct ibv_qp_cap){1, 1, UINT32_MAX, 1, 0}), EINVAL, ENOMEM);
+    T_IN(try_cap(s, (struct ibv_qp_cap){1, 1, 1, UINT32_MAX, 0}), EINVAL, ENOMEM);
+    T_IN(try_cap(s, (struct ibv_qp_cap){1, 1, 1, 1, UINT32_MAX}), EINVAL, ENOMEM);
     side_close(s, true);
 }
 
@@ -277,8 +283,8 @@ T_TEST(limits, shared_receive_queue_size)
     /* max_srq_wr and max_srq_sge can be had; one more of either is refused. */
     struct side *s = side_open(NULL, NULL);
     struct ibv_device_attr a = attributes();
-    struct ibv_srq_init_attr wide = { .attr = { .max_wr = 1, .max_sge = (uint32_t)a.max_srq_sge } };
-    struct ibv_srq_init_attr deep = { .attr = { .max_wr = (uint32_t)a.max_srq_wr, .max_sge = 1 } };
+    struct ibv_srq_init_attr wide = {.attr = {.max_wr = 1, .max_sge = (uint32_t)a.max_srq_sge}};
+    struct ibv_srq_init_attr deep = {.attr = {.max_wr = (uint32_t)a.max_srq_wr, .max_sge = 1}};
     struct ibv_srq *srq = ibv_create_srq(s->pd, &wide);
 
     T_ASSERT(srq != NULL, "max_srq_sge: %s", strerror(errno));
@@ -288,11 +294,11 @@ T_TEST(limits, shared_receive_queue_size)
     T_ASSERT(srq != NULL, "max_srq_wr: %s", strerror(errno));
     T_ASSERT(deep.attr.max_wr >= (uint32_t)a.max_srq_wr);
     T_EQ(ibv_destroy_srq(srq), 0);
-    wide.attr = (struct ibv_srq_attr){ .max_wr = 1, .max_sge = (uint32_t)a.max_srq_sge + 1 };
+    wide.attr = (struct ibv_srq_attr){.max_wr = 1, .max_sge = (uint32_t)a.max_srq_sge + 1};
     errno = 0;
     T_ASSERT(ibv_create_srq(s->pd, &wide) == NULL);
     T_IN(errno, EINVAL, ENOMEM);
-    deep.attr = (struct ibv_srq_attr){ .max_wr = (uint32_t)a.max_srq_wr + 1, .max_sge = 1 };
+    deep.attr = (struct ibv_srq_attr){.max_wr = (uint32_t)a.max_srq_wr + 1, .max_sge = 1};
     errno = 0;
     T_ASSERT(ibv_create_srq(s->pd, &deep) == NULL);
     T_IN(errno, EINVAL, ENOMEM);
@@ -302,7 +308,7 @@ T_TEST(limits, shared_receive_queue_size)
 T_TEST(limits, read_and_atomic_depth)
 {
     /* max_qp_init_rd_atom and max_qp_rd_atom can be set; one more is EINVAL and changes nothing. */
-    struct side *s = side_open(&(struct side_opt){ .qps = 2 }, NULL);
+    struct side *s = side_open(&(struct side_opt){.qps = 2}, NULL);
     struct ibv_device_attr a = attributes();
     struct ibv_qp_attr attr;
     int mask = side_init_attr(s, &attr);

@@ -4,7 +4,7 @@
 
 enum { GRH = 40 };
 
-static const struct side_opt ud = { .type = IBV_QPT_UD, .qps = 4, .unconnected = true };
+static const struct side_opt ud = {.type = IBV_QPT_UD, .qps = 4, .unconnected = true};
 
 /*
  * A group address of the family of the GID under test: for IPv4 the mapped 239.x.y.z, for IPv6
@@ -12,7 +12,7 @@ static const struct side_opt ud = { .type = IBV_QPT_UD, .qps = 4, .unconnected =
  */
 static union ibv_gid group_of(const union ibv_gid *gid, uint8_t number)
 {
-    union ibv_gid group = { .raw = { 0 } };
+    union ibv_gid group = {.raw = {0}};
     bool mapped = gid->raw[10] == 0xff && gid->raw[11] == 0xff;
 
     group.raw[13] = (uint8_t)t_seed();
@@ -50,7 +50,7 @@ static void do_detach(struct side *s, void *arg)
 
 static int attach(struct end *e, int q, union ibv_gid group)
 {
-    struct member m = { .q = q, .group = group };
+    struct member m = {.q = q, .group = group};
 
     e_run(e, do_attach, &m, sizeof(m));
     return m.rc;
@@ -58,7 +58,7 @@ static int attach(struct end *e, int q, union ibv_gid group)
 
 static int detach(struct end *e, int q, union ibv_gid group)
 {
-    struct member m = { .q = q, .group = group };
+    struct member m = {.q = q, .group = group};
 
     e_run(e, do_detach, &m, sizeof(m));
     return m.rc;
@@ -67,7 +67,7 @@ static int detach(struct end *e, int q, union ibv_gid group)
 /* Replaces a's address handle by one for the group. */
 static void do_aim(struct side *s, void *arg)
 {
-    struct side_info to = { .gid = *(union ibv_gid *)arg };
+    struct side_info to = {.gid = *(union ibv_gid *)arg};
     struct ibv_ah_attr attr = side_ah_attr(&to);
 
     T_EQ(ibv_destroy_ah(s->ah), 0);
@@ -87,8 +87,8 @@ static struct pair *open_group(enum topology topology, union ibv_gid *group_out)
 
 static void send_to_group(struct pair *p, uint32_t len)
 {
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND, .off = 9, .len = len,
-                                 .ud_qpn = 0xffffff });
+    e_send(p->a,
+           &(struct post){.id = 1, .op = IBV_WR_SEND, .off = 9, .len = len, .ud_qpn = 0xffffff});
     e_done(p->a, 1, IBV_WC_SEND);
 }
 
@@ -98,12 +98,13 @@ static void receives(struct pair *p)
         for (uint64_t i = 0; i < 2; i++) {
             uint64_t id = (uint64_t)q * 2 + i;
 
-            e_recv(p->b, &(struct post){ .q = q, .id = id, .off = p->rx + id * 128, .len = 128 });
+            e_recv(p->b, &(struct post){.q = q, .id = id, .off = p->rx + id * 128, .len = 128});
         }
     }
 }
 
-/* Takes completions until all queue pairs of `expected` (a bit set) have had one; no other may come. */
+/* Takes completions until all queue pairs of `expected` (a bit set) have had one; no other may
+ * come. */
 static void arrives_at(struct pair *p, unsigned expected, uint32_t len)
 {
     unsigned seen = 0;
@@ -198,7 +199,7 @@ T_CONTRACT(mcast, at_both_ends)
     struct pair *p = open_group(topology, &group);
 
     receives(p);
-    e_recv(p->a, &(struct post){ .q = 1, .id = 70, .off = p->rx, .len = 128 });
+    e_recv(p->a, &(struct post){.q = 1, .id = 70, .off = p->rx, .len = 128});
     T_EQ(attach(p->a, 1, group), 0);
     T_EQ(attach(p->b, 0, group), 0);
     send_to_group(p, 30);
@@ -217,8 +218,8 @@ T_CONTRACT(mcast, qkey_is_checked)
 
     receives(p);
     T_EQ(attach(p->b, 0, group), 0);
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND, .len = 8, .ud_qpn = 0xffffff,
-                                 .ud_qkey = 0x66 });
+    e_send(p->a, &(struct post){
+                     .id = 1, .op = IBV_WR_SEND, .len = 8, .ud_qpn = 0xffffff, .ud_qkey = 0x66});
     e_done(p->a, 1, IBV_WC_SEND);
     send_to_group(p, 9);
     arrives_at(p, 1, 9);
@@ -240,7 +241,7 @@ T_TEST(mcast_rules, only_datagrams)
 T_TEST(mcast_rules, detach_needs_attach)
 {
     /* Detaching from a group one is not in is EINVAL. */
-    struct side *s = side_open(&(struct side_opt){ .type = IBV_QPT_UD }, NULL);
+    struct side *s = side_open(&(struct side_opt){.type = IBV_QPT_UD}, NULL);
     union ibv_gid group = group_of(&s->info.gid, 1);
 
     side_connect(s, 0, &s->info, 0);
@@ -251,7 +252,7 @@ T_TEST(mcast_rules, detach_needs_attach)
 T_TEST(mcast_rules, attached_queue_pair_is_busy)
 {
     /* ibv_destroy_qp fails while the queue pair is in a group (ibv_create_qp(3), NOTES). */
-    struct side *s = side_open(&(struct side_opt){ .type = IBV_QPT_UD }, NULL);
+    struct side *s = side_open(&(struct side_opt){.type = IBV_QPT_UD}, NULL);
     union ibv_gid group = group_of(&s->info.gid, 1);
 
     side_connect(s, 0, &s->info, 0);
@@ -264,7 +265,7 @@ T_TEST(mcast_rules, attached_queue_pair_is_busy)
 T_TEST(mcast_rules, members_up_to_the_limit)
 {
     /* max_mcast_qp_attach queue pairs fit into a group; one more is refused. */
-    struct side *s = side_open(&(struct side_opt){ .type = IBV_QPT_UD, .qps = SIDE_QPS }, NULL);
+    struct side *s = side_open(&(struct side_opt){.type = IBV_QPT_UD, .qps = SIDE_QPS}, NULL);
     union ibv_gid group = group_of(&s->info.gid, 3);
     struct ibv_device_attr attr;
     int attached = 0, rc = 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory regions: rights, bad addresses, overlapping, addresses of one's own, change, and the end. */
+/* Memory regions: rights, bad addresses, overlapping, addresses of one's own, change, and the end.
+ */
 #include "ends.h"
 #include "keys.h"
 
@@ -10,7 +11,7 @@
 
 static struct side *plain_side(void)
 {
-    return side_open(&(struct side_opt){ .qps = ZERO }, NULL);
+    return side_open(&(struct side_opt){.qps = ZERO}, NULL);
 }
 
 /* errno of a registration that must fail. */
@@ -40,7 +41,8 @@ T_TEST(mr, remembers_what_was_registered)
 
 T_TEST(mr, every_set_of_rights)
 {
-    /* All sets of rights: those with remote write or atomic need local write, or EINVAL (man page). */
+    /* All sets of rights: those with remote write or atomic need local write, or EINVAL (man page).
+     */
     struct side *s = plain_side();
 
     for (int access = 0; access < 32; access++) {
@@ -135,12 +137,14 @@ T_TEST(mr, gigabyte)
     /* A large region over memory that was never touched; its first and last byte can be reached. */
     struct side *s = side_open(NULL, NULL);
     size_t len = (size_t)1 << 30;
-    char *memory = mmap(NULL, len, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *memory =
+        mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     struct ibv_mr *mr;
-    struct ibv_sge sge = { s->info.addr, 8, s->info.lkey };
-    struct ibv_send_wr *bad, wr = { .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE,
-                                    .send_flags = IBV_SEND_SIGNALED };
+    struct ibv_sge sge = {s->info.addr, 8, s->info.lkey};
+    struct ibv_send_wr *bad, wr = {.sg_list = &sge,
+                                   .num_sge = 1,
+                                   .opcode = IBV_WR_RDMA_WRITE,
+                                   .send_flags = IBV_SEND_SIGNALED};
 
     T_ASSERT(memory != MAP_FAILED);
     mr = ibv_reg_mr(s->pd, memory, len, ACCESS_ALL);
@@ -191,14 +195,15 @@ T_TEST(mr, kinds_of_memory)
 
     T_EQ(ftruncate(fd, 4096), 0);
     file = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    char *all[] = { in_data, on_stack, heap, shared, file };
+    char *all[] = {in_data, on_stack, heap, shared, file};
     side_connect(s, 0, &s->info, 0);
     for (int i = 0; i < 5; i++) {
         struct ibv_mr *mr = ibv_reg_mr(s->pd, all[i], 256, ACCESS_ALL);
-        struct ibv_sge sge = { s->info.addr, 256, s->info.lkey };
-        struct ibv_send_wr *bad, wr = { .sg_list = &sge, .num_sge = 1,
-                                        .opcode = IBV_WR_RDMA_WRITE,
-                                        .send_flags = IBV_SEND_SIGNALED };
+        struct ibv_sge sge = {s->info.addr, 256, s->info.lkey};
+        struct ibv_send_wr *bad, wr = {.sg_list = &sge,
+                                       .num_sge = 1,
+                                       .opcode = IBV_WR_RDMA_WRITE,
+                                       .send_flags = IBV_SEND_SIGNALED};
 
         T_ASSERT(mr != NULL, "kind %d: %s", i, strerror(errno));
         wr.wr.rdma.remote_addr = (uintptr_t)all[i];
@@ -215,12 +220,15 @@ T_TEST(mr, kinds_of_memory)
     side_close(s, true);
 }
 
-/* --- use between two ends ---------------------------------------------------------------------------- */
+/* --- use between two ends
+ * ---------------------------------------------------------------------------- */
 
 static void write_with(struct pair *p, uint64_t raddr, uint32_t rkey, enum ibv_wc_status status)
 {
-    e_send(p->a, &(struct post){ .id = 3, .op = IBV_WR_RDMA_WRITE, .off = 21, .len = 40,
-                                 .raddr = raddr, .rkey = rkey });
+    e_send(
+        p->a,
+        &(struct post){
+            .id = 3, .op = IBV_WR_RDMA_WRITE, .off = 21, .len = 40, .raddr = raddr, .rkey = rkey});
     e_expect(p->a, SEND_CQ, 3, status);
 }
 
@@ -228,8 +236,8 @@ T_CONTRACT(mr, overlapping_regions)
 {
     /* One piece of memory may be in several regions with different rights; the key decides. */
     struct pair *p = pair_open(topology, NULL);
-    struct reg reading = { .slot = 0, .off = p->rx, .len = 4096, .access = IBV_ACCESS_REMOTE_READ };
-    struct reg writing = { .slot = 1, .off = p->rx + 100, .len = 4096, .access = ACCESS_ALL };
+    struct reg reading = {.slot = 0, .off = p->rx, .len = 4096, .access = IBV_ACCESS_REMOTE_READ};
+    struct reg writing = {.slot = 1, .off = p->rx + 100, .len = 4096, .access = ACCESS_ALL};
 
     e_reg(p->b, &reading);
     e_reg(p->b, &writing);
@@ -237,8 +245,12 @@ T_CONTRACT(mr, overlapping_regions)
     e_same(p->b, p->rx + 100, 40, p->a, 21);
     T_EQ(e_dereg(p->b, 1), 0);
     /* The other region still holds, and sees what was written. */
-    e_send(p->a, &(struct post){ .id = 4, .op = IBV_WR_RDMA_READ, .off = p->rx, .len = 40,
-                                 .roff = (int64_t)p->rx + 100, .rkey = reading.rkey });
+    e_send(p->a, &(struct post){.id = 4,
+                                .op = IBV_WR_RDMA_READ,
+                                .off = p->rx,
+                                .len = 40,
+                                .roff = (int64_t)p->rx + 100,
+                                .rkey = reading.rkey});
     e_done(p->a, 4, IBV_WC_RDMA_READ);
     e_same(p->a, p->rx, 40, p->a, 21);
     write_with(p, p->b->info.addr + p->rx + 100, reading.rkey, IBV_WC_REM_ACCESS_ERR);
@@ -250,16 +262,20 @@ T_CONTRACT(mr, address_of_ones_own)
     /* ibv_reg_mr_iova: others, and oneself, address the region from the number given. */
     struct pair *p = pair_open(topology, NULL);
     uint64_t base = (UINT64_C(0x7) << 44) + (p->b->info.addr & 0xfff);
-    struct reg reg = { .slot = 0, .off = p->rx, .len = 8192, .access = ACCESS_ALL,
-                       .has_iova = true, .iova = base + (p->rx & 0xfff) };
-    struct post recv = { .id = 9, .nsge = 1, .absolute = true };
+    struct reg reg = {.slot = 0,
+                      .off = p->rx,
+                      .len = 8192,
+                      .access = ACCESS_ALL,
+                      .has_iova = true,
+                      .iova = base + (p->rx & 0xfff)};
+    struct post recv = {.id = 9, .nsge = 1, .absolute = true};
 
     e_reg(p->b, &reg);
     write_with(p, reg.iova + 500, reg.rkey, IBV_WC_SUCCESS);
     e_same(p->b, p->rx + 500, 40, p->a, 21);
-    recv.sge[0] = (struct ibv_sge){ reg.iova + 1000, 64, reg.lkey };
+    recv.sge[0] = (struct ibv_sge){reg.iova + 1000, 64, reg.lkey};
     e_recv(p->b, &recv);
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND, .len = 64 });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND, .len = 64});
     e_done(p->a, 1, IBV_WC_SEND);
     e_got(p->b, 9, IBV_WC_RECV, 64);
     e_same(p->b, p->rx + 1000, 64, p->a, 0);
@@ -270,10 +286,11 @@ T_CONTRACT(mr, address_of_ones_own)
 
 T_CONTRACT(mr, address_of_zero)
 {
-    /* hca_va 0 makes a region that is addressed by offsets; the byte before and behind is not in it. */
+    /* hca_va 0 makes a region that is addressed by offsets; the byte before and behind is not in
+     * it. */
     struct pair *p = pair_open(topology, NULL);
-    struct reg reg = { .slot = 0, .off = p->rx, .len = 4096, .access = ACCESS_ALL,
-                       .has_iova = true, .iova = 0 };
+    struct reg reg = {
+        .slot = 0, .off = p->rx, .len = 4096, .access = ACCESS_ALL, .has_iova = true, .iova = 0};
 
     /* pair_open's buffers begin on a page, as an address with the same page offset as 0. */
     T_EQ((p->b->info.addr + p->rx) % 4096, 0);
@@ -289,8 +306,8 @@ T_CONTRACT(mr, zero_based)
 {
     /* IBV_ACCESS_ZERO_BASED: addresses count from the start of the region (ibv_reg_mr(3)). */
     struct pair *p = pair_open(topology, NULL);
-    struct reg reg = { .slot = 0, .off = p->rx, .len = 4096,
-                       .access = ACCESS_ALL | IBV_ACCESS_ZERO_BASED };
+    struct reg reg = {
+        .slot = 0, .off = p->rx, .len = 4096, .access = ACCESS_ALL | IBV_ACCESS_ZERO_BASED};
 
     if (e_try_reg(p->b, &reg) != 0) {
         /* Not every device has them; then the registration must say so. */
@@ -298,8 +315,10 @@ T_CONTRACT(mr, zero_based)
         pair_close(p);
         return;
     }
-    e_send(p->a, &(struct post){ .id = 3, .op = IBV_WR_RDMA_WRITE, .off = 21, .len = 40,
-                                 .raddr = 64, .rkey = reg.rkey });
+    e_send(
+        p->a,
+        &(struct post){
+            .id = 3, .op = IBV_WR_RDMA_WRITE, .off = 21, .len = 40, .raddr = 64, .rkey = reg.rkey});
     e_done(p->a, 3, IBV_WC_RDMA_WRITE);
     e_same(p->b, p->rx + 64, 40, p->a, 21);
     pair_close(p);
@@ -323,11 +342,14 @@ T_CONTRACT(mr, registering_disturbs_no_traffic)
     int nothing = 0;
 
     for (uint64_t i = 0; i < 10; i++) {
-        e_recv(p->b, &(struct post){ .id = 1, .off = p->rx, .len = 4096 });
+        e_recv(p->b, &(struct post){.id = 1, .off = p->rx, .len = 4096});
         e_begin(p->b, dereg_busy_loop, &nothing, sizeof(nothing));
-        e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND, .off = i, .len = 4096 });
-        e_send(p->a, &(struct post){ .id = 3, .op = IBV_WR_RDMA_WRITE, .off = i, .len = 4096,
-                                     .roff = (int64_t)p->rx + 8192 });
+        e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND, .off = i, .len = 4096});
+        e_send(p->a, &(struct post){.id = 3,
+                                    .op = IBV_WR_RDMA_WRITE,
+                                    .off = i,
+                                    .len = 4096,
+                                    .roff = (int64_t)p->rx + 8192});
         e_done(p->a, 2, IBV_WC_SEND);
         e_done(p->a, 3, IBV_WC_RDMA_WRITE);
         e_finish(p->b);
@@ -338,7 +360,8 @@ T_CONTRACT(mr, registering_disturbs_no_traffic)
     pair_close(p);
 }
 
-/* --- re-registration ---------------------------------------------------------------------------------- */
+/* --- re-registration
+ * ---------------------------------------------------------------------------------- */
 
 struct rereg {
     int flags, access;
@@ -364,7 +387,8 @@ static void do_rereg(struct side *s, void *arg)
     r->rkey = s->mrs[0]->rkey;
 }
 
-/* Gives the keys after the change; a device that can't change regions at all must say EOPNOTSUPP. */
+/* Gives the keys after the change; a device that can't change regions at all must say EOPNOTSUPP.
+ */
 static struct rereg rereg(struct pair *p, struct rereg r)
 {
     e_run(p->b, do_rereg, &r, sizeof(r));
@@ -378,7 +402,7 @@ static struct rereg rereg(struct pair *p, struct rereg r)
 static struct pair *pair_with_region(enum topology topology, int access)
 {
     struct pair *p = pair_open(topology, NULL);
-    struct reg reg = { .slot = 0, .off = p->rx, .len = 4096, .access = access };
+    struct reg reg = {.slot = 0, .off = p->rx, .len = 4096, .access = access};
 
     e_reg(p->b, &reg);
     return p;
@@ -388,12 +412,12 @@ T_CONTRACT(mr_rereg, rights)
 {
     /* IBV_REREG_MR_CHANGE_ACCESS: what was not allowed is now, and then no longer. */
     struct pair *p = pair_with_region(topology, IBV_ACCESS_LOCAL_WRITE);
-    struct rereg r = rereg(p, (struct rereg){ .flags = IBV_REREG_MR_CHANGE_ACCESS,
-                                              .access = ACCESS_ALL });
+    struct rereg r =
+        rereg(p, (struct rereg){.flags = IBV_REREG_MR_CHANGE_ACCESS, .access = ACCESS_ALL});
 
     write_with(p, p->b->info.addr + p->rx, r.rkey, IBV_WC_SUCCESS);
-    r = rereg(p, (struct rereg){ .flags = IBV_REREG_MR_CHANGE_ACCESS,
-                                 .access = IBV_ACCESS_REMOTE_READ });
+    r = rereg(
+        p, (struct rereg){.flags = IBV_REREG_MR_CHANGE_ACCESS, .access = IBV_ACCESS_REMOTE_READ});
     write_with(p, p->b->info.addr + p->rx + 64, r.rkey, IBV_WC_REM_ACCESS_ERR);
     e_untouched_but(p->b, p->rx, 40);
     pair_close_loose(p);
@@ -403,11 +427,11 @@ T_CONTRACT(mr_rereg, domain)
 {
     /* IBV_REREG_MR_CHANGE_PD: the queue pair's domain can no longer use it, then it can again. */
     struct pair *p = pair_with_region(topology, ACCESS_ALL);
-    struct rereg r = rereg(p, (struct rereg){ .flags = IBV_REREG_MR_CHANGE_PD, .other_pd = true });
+    struct rereg r = rereg(p, (struct rereg){.flags = IBV_REREG_MR_CHANGE_PD, .other_pd = true});
 
-    r = rereg(p, (struct rereg){ .flags = IBV_REREG_MR_CHANGE_PD });
+    r = rereg(p, (struct rereg){.flags = IBV_REREG_MR_CHANGE_PD});
     write_with(p, p->b->info.addr + p->rx, r.rkey, IBV_WC_SUCCESS);
-    r = rereg(p, (struct rereg){ .flags = IBV_REREG_MR_CHANGE_PD, .other_pd = true });
+    r = rereg(p, (struct rereg){.flags = IBV_REREG_MR_CHANGE_PD, .other_pd = true});
     write_with(p, p->b->info.addr + p->rx + 64, r.rkey, IBV_WC_REM_ACCESS_ERR);
     e_untouched_but(p->b, p->rx, 40);
     pair_close_loose(p);
@@ -417,8 +441,9 @@ T_CONTRACT(mr_rereg, translation)
 {
     /* IBV_REREG_MR_CHANGE_TRANSLATION: the region lies elsewhere; where it was is closed. */
     struct pair *p = pair_with_region(topology, ACCESS_ALL);
-    struct rereg r = rereg(p, (struct rereg){ .flags = IBV_REREG_MR_CHANGE_TRANSLATION,
-                                              .off = p->rx + 8192, .len = 1000 });
+    struct rereg r = rereg(
+        p,
+        (struct rereg){.flags = IBV_REREG_MR_CHANGE_TRANSLATION, .off = p->rx + 8192, .len = 1000});
 
     write_with(p, p->b->info.addr + p->rx + 8192 + 960, r.rkey, IBV_WC_SUCCESS);
     e_same(p->b, p->rx + 8192 + 960, 40, p->a, 21);
@@ -431,9 +456,8 @@ T_CONTRACT(mr_rereg, bad_arguments)
 {
     /* Flags that mean nothing and rights that can't be are refused; the old region holds. */
     struct pair *p = pair_with_region(topology, ACCESS_ALL);
-    struct rereg flags = { .flags = 8 };
-    struct rereg rights = { .flags = IBV_REREG_MR_CHANGE_ACCESS,
-                            .access = IBV_ACCESS_REMOTE_WRITE };
+    struct rereg flags = {.flags = 8};
+    struct rereg rights = {.flags = IBV_REREG_MR_CHANGE_ACCESS, .access = IBV_ACCESS_REMOTE_WRITE};
 
     e_run(p->b, do_rereg, &flags, sizeof(flags));
     T_ASSERT(flags.rc != 0);
@@ -445,13 +469,14 @@ T_CONTRACT(mr_rereg, bad_arguments)
     pair_close(p);
 }
 
-/* --- fork ---------------------------------------------------------------------------------------------- */
+/* --- fork
+ * ---------------------------------------------------------------------------------------------- */
 
 T_TEST(mr_fork, parent_keeps_its_memory)
 {
     /*
-     * After ibv_fork_init a program may fork (ibv_fork_init(3)): what the parent writes afterwards is
-     * what it sends, what arrives is where it looks, while a child that touches nothing lives.
+     * After ibv_fork_init a program may fork (ibv_fork_init(3)): what the parent writes afterwards
+     * is what it sends, what arrives is where it looks, while a child that touches nothing lives.
      */
     struct side *s;
     int go[2], status;
@@ -470,11 +495,12 @@ T_TEST(mr_fork, parent_keeps_its_memory)
     }
     close(go[0]);
     for (uint8_t i = 1; i < 10; i++) {
-        struct ibv_sge sge = { s->info.addr, 4096, s->info.lkey };
-        struct ibv_send_wr *bad, wr = { .sg_list = &sge, .num_sge = 1,
-                                        .opcode = IBV_WR_RDMA_WRITE,
-                                        .send_flags = IBV_SEND_SIGNALED,
-                                        .wr.rdma = { s->info.addr + 32768, s->info.rkey } };
+        struct ibv_sge sge = {s->info.addr, 4096, s->info.lkey};
+        struct ibv_send_wr *bad, wr = {.sg_list = &sge,
+                                       .num_sge = 1,
+                                       .opcode = IBV_WR_RDMA_WRITE,
+                                       .send_flags = IBV_SEND_SIGNALED,
+                                       .wr.rdma = {s->info.addr + 32768, s->info.rkey}};
 
         memset(s->buf, i, 4096);
         s->buf[32768] = 0;

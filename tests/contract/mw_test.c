@@ -3,13 +3,18 @@
 #include "ends.h"
 #include "keys.h"
 
-static const struct side_opt bindable = { .mr_access = ACCESS_ALL | IBV_ACCESS_MW_BIND, .qps = 2 };
+static const struct side_opt bindable = {.mr_access = ACCESS_ALL | IBV_ACCESS_MW_BIND, .qps = 2};
 
 static void write_at(struct pair *p, int q, uint32_t rkey, uint64_t off, uint32_t len,
                      enum ibv_wc_status status)
 {
-    e_send(p->a, &(struct post){ .q = q, .id = 3, .op = IBV_WR_RDMA_WRITE, .off = 21, .len = len,
-                                 .roff = (int64_t)off, .rkey = rkey });
+    e_send(p->a, &(struct post){.q = q,
+                                .id = 3,
+                                .op = IBV_WR_RDMA_WRITE,
+                                .off = 21,
+                                .len = len,
+                                .roff = (int64_t)off,
+                                .rkey = rkey});
     e_expect(p->a, SEND_CQ, 3, status);
 }
 
@@ -24,8 +29,13 @@ static uint32_t bound(struct pair *p, enum ibv_mw_type type, uint64_t off, uint6
 {
     uint32_t key = e_mw(p->b, 0, type);
 
-    return e_bind(p->b, (struct bind){ .id = 7, .mw = 0, .mr = MAIN_MR, .off = off, .len = len,
-                                       .access = access, .rkey = ibv_inc_rkey(key) });
+    return e_bind(p->b, (struct bind){.id = 7,
+                                      .mw = 0,
+                                      .mr = MAIN_MR,
+                                      .off = off,
+                                      .len = len,
+                                      .access = access,
+                                      .rkey = ibv_inc_rkey(key)});
 }
 
 static void opens_its_range(enum topology topology, enum ibv_mw_type type)
@@ -36,8 +46,12 @@ static void opens_its_range(enum topology topology, enum ibv_mw_type type)
     T_ASSERT(key != p->b->info.rkey);
     write_at(p, 0, key, p->rx + 1000, 100, IBV_WC_SUCCESS);
     e_same(p->b, p->rx + 1000, 100, p->a, 21);
-    e_send(p->a, &(struct post){ .id = 4, .op = IBV_WR_RDMA_READ, .off = p->rx, .len = 50,
-                                 .roff = (int64_t)p->rx + 1050, .rkey = key });
+    e_send(p->a, &(struct post){.id = 4,
+                                .op = IBV_WR_RDMA_READ,
+                                .off = p->rx,
+                                .len = 50,
+                                .roff = (int64_t)p->rx + 1050,
+                                .rkey = key});
     e_done(p->a, 4, IBV_WC_RDMA_READ);
     e_same(p->a, p->rx, 50, p->a, 21 + 50);
     e_untouched_but(p->b, p->rx + 1000, 100);
@@ -108,9 +122,13 @@ T_CONTRACT(mw, atomics_through_a_window)
     uint64_t word = 41;
 
     e_poke(p->b, p->rx, &word, sizeof(word));
-    e_send(p->a, &(struct post){ .id = 4, .op = IBV_WR_ATOMIC_FETCH_AND_ADD, .off = p->rx,
-                                 .len = 8, .roff = (int64_t)p->rx, .rkey = key,
-                                 .compare_add = 1 });
+    e_send(p->a, &(struct post){.id = 4,
+                                .op = IBV_WR_ATOMIC_FETCH_AND_ADD,
+                                .off = p->rx,
+                                .len = 8,
+                                .roff = (int64_t)p->rx,
+                                .rkey = key,
+                                .compare_add = 1});
     e_done(p->a, 4, IBV_WC_FETCH_ADD);
     e_peek(p->b, p->rx, &word, sizeof(word));
     T_EQ(word, 42);
@@ -122,9 +140,12 @@ T_CONTRACT(mw, rebinding_type_1)
     /* Bound anew, the window has a new key and a new place; the old key is closed. */
     struct pair *p = pair_open(topology, &bindable);
     uint32_t old = bound(p, IBV_MW_TYPE_1, p->rx, 100, ACCESS_REMOTE);
-    uint32_t new = e_bind(p->b, (struct bind){ .id = 8, .mw = 0, .mr = MAIN_MR,
-                                               .off = p->rx + 4096, .len = 100,
-                                               .access = ACCESS_REMOTE });
+    uint32_t new = e_bind(p->b, (struct bind){.id = 8,
+                                              .mw = 0,
+                                              .mr = MAIN_MR,
+                                              .off = p->rx + 4096,
+                                              .len = 100,
+                                              .access = ACCESS_REMOTE});
 
     T_ASSERT(old != new);
     write_at(p, 0, new, p->rx + 4096, 100, IBV_WC_SUCCESS);
@@ -135,13 +156,18 @@ T_CONTRACT(mw, rebinding_type_1)
 
 T_CONTRACT(mw, binding_to_nothing)
 {
-    /* A window of type 1 bound with length 0 is closed (ibv_alloc_mw(3)), and can be bound again. */
+    /* A window of type 1 bound with length 0 is closed (ibv_alloc_mw(3)), and can be bound again.
+     */
     struct pair *p = pair_open(topology, &bindable);
     uint32_t old = bound(p, IBV_MW_TYPE_1, p->rx, 100, ACCESS_REMOTE), again;
 
-    e_bind(p->b, (struct bind){ .id = 8, .mw = 0, .mr = MAIN_MR, .off = p->rx, .len = 0 });
-    again = e_bind(p->b, (struct bind){ .id = 9, .mw = 0, .mr = MAIN_MR, .off = p->rx + 200,
-                                        .len = 100, .access = ACCESS_REMOTE });
+    e_bind(p->b, (struct bind){.id = 8, .mw = 0, .mr = MAIN_MR, .off = p->rx, .len = 0});
+    again = e_bind(p->b, (struct bind){.id = 9,
+                                       .mw = 0,
+                                       .mr = MAIN_MR,
+                                       .off = p->rx + 200,
+                                       .len = 100,
+                                       .access = ACCESS_REMOTE});
     write_at(p, 0, again, p->rx + 200, 100, IBV_WC_SUCCESS);
     refused(p, 0, old, p->rx, 10);
     e_untouched_but(p->b, p->rx + 200, 100);
@@ -153,8 +179,13 @@ T_CONTRACT(mw, rebinding_type_2_needs_invalidation)
     /* A bound window of type 2 can't be bound again before it is invalidated (IBTA 10.6.7.2). */
     struct pair *p = pair_open(topology, &bindable);
     uint32_t key = bound(p, IBV_MW_TYPE_2, p->rx, 100, ACCESS_REMOTE);
-    struct bind again = { .id = 8, .mw = 0, .mr = MAIN_MR, .off = p->rx, .len = 50,
-                          .access = ACCESS_REMOTE, .rkey = ibv_inc_rkey(key) };
+    struct bind again = {.id = 8,
+                         .mw = 0,
+                         .mr = MAIN_MR,
+                         .off = p->rx,
+                         .len = 50,
+                         .access = ACCESS_REMOTE,
+                         .rkey = ibv_inc_rkey(key)};
 
     e_try_bind(p->b, &again);
     if (again.rc == 0) {
@@ -165,7 +196,8 @@ T_CONTRACT(mw, rebinding_type_2_needs_invalidation)
     pair_close_loose(p);
 }
 
-/* --- invalidation ------------------------------------------------------------------------------------- */
+/* --- invalidation
+ * ------------------------------------------------------------------------------------- */
 
 T_CONTRACT(mw, local_invalidate)
 {
@@ -174,11 +206,15 @@ T_CONTRACT(mw, local_invalidate)
     uint32_t key = bound(p, IBV_MW_TYPE_2, p->rx, 100, ACCESS_REMOTE), again;
 
     write_at(p, 0, key, p->rx, 10, IBV_WC_SUCCESS);
-    e_send(p->b, &(struct post){ .id = 5, .op = IBV_WR_LOCAL_INV, .inv_rkey = key });
+    e_send(p->b, &(struct post){.id = 5, .op = IBV_WR_LOCAL_INV, .inv_rkey = key});
     e_done(p->b, 5, IBV_WC_LOCAL_INV);
-    again = e_bind(p->b, (struct bind){ .id = 9, .mw = 0, .mr = MAIN_MR, .off = p->rx + 200,
-                                        .len = 100, .access = ACCESS_REMOTE,
-                                        .rkey = ibv_inc_rkey(key) });
+    again = e_bind(p->b, (struct bind){.id = 9,
+                                       .mw = 0,
+                                       .mr = MAIN_MR,
+                                       .off = p->rx + 200,
+                                       .len = 100,
+                                       .access = ACCESS_REMOTE,
+                                       .rkey = ibv_inc_rkey(key)});
     write_at(p, 0, again, p->rx + 200, 10, IBV_WC_SUCCESS);
     refused(p, 0, key, p->rx + 50, 10);
     e_untouched(p->b, p->rx + 10, 190);
@@ -192,9 +228,8 @@ T_CONTRACT(mw, send_with_invalidate)
     uint32_t key = bound(p, IBV_MW_TYPE_2, p->rx, 100, ACCESS_REMOTE);
     struct ibv_wc wc;
 
-    e_recv(p->b, &(struct post){ .id = 1, .off = p->rx + 4096, .len = 64 });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND_WITH_INV, .len = 64,
-                                 .inv_rkey = key });
+    e_recv(p->b, &(struct post){.id = 1, .off = p->rx + 4096, .len = 64});
+    e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND_WITH_INV, .len = 64, .inv_rkey = key});
     e_done(p->a, 2, IBV_WC_SEND);
     wc = e_got(p->b, 1, IBV_WC_RECV, 64);
     T_ASSERT((wc.wc_flags & IBV_WC_WITH_INV) && !(wc.wc_flags & IBV_WC_WITH_IMM));
@@ -213,9 +248,9 @@ T_CONTRACT(mw, invalidating_what_is_not_there)
      */
     struct pair *p = pair_open(topology, &bindable);
 
-    e_recv(p->b, &(struct post){ .id = 1, .off = p->rx + 4096, .len = 64 });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND_WITH_INV, .len = 64,
-                                 .inv_rkey = 0x00dead00 });
+    e_recv(p->b, &(struct post){.id = 1, .off = p->rx + 4096, .len = 64});
+    e_send(p->a,
+           &(struct post){.id = 2, .op = IBV_WR_SEND_WITH_INV, .len = 64, .inv_rkey = 0x00dead00});
     T_IN(e_wait(p->a, SEND_CQ).status, IBV_WC_REM_ACCESS_ERR, IBV_WC_REM_INV_REQ_ERR,
          IBV_WC_REM_OP_ERR);
     e_wait_state(p->a, 0, IBV_QPS_ERR);
@@ -228,8 +263,8 @@ T_CONTRACT(mw, local_invalidate_of_nothing)
 {
     /* Invalidating a key that names nothing fails at home, and the queue pair goes to error. */
     struct pair *p = pair_open(topology, &bindable);
-    int rc = e_try_send(p->b, &(struct post){ .id = 5, .op = IBV_WR_LOCAL_INV,
-                                              .inv_rkey = 0x00dead00 });
+    int rc =
+        e_try_send(p->b, &(struct post){.id = 5, .op = IBV_WR_LOCAL_INV, .inv_rkey = 0x00dead00});
 
     if (rc == 0) {
         struct ibv_wc wc = e_wait(p->b, SEND_CQ);
@@ -243,7 +278,8 @@ T_CONTRACT(mw, local_invalidate_of_nothing)
     pair_close_loose(p);
 }
 
-/* --- who may use and who may bind ---------------------------------------------------------------------- */
+/* --- who may use and who may bind
+ * ---------------------------------------------------------------------- */
 
 T_CONTRACT(mw, type_1_is_for_all_queue_pairs_of_the_domain)
 {
@@ -290,7 +326,7 @@ static void bind_fails(enum topology topology, const struct side_opt *opt, struc
 T_CONTRACT(mw, bind_needs_the_right)
 {
     /* Binding to a region without IBV_ACCESS_MW_BIND fails, for both types. */
-    struct bind bind = { .mr = MAIN_MR, .len = 100, .access = ACCESS_REMOTE };
+    struct bind bind = {.mr = MAIN_MR, .len = 100, .access = ACCESS_REMOTE};
 
     bind_fails(topology, NULL, bind, IBV_MW_TYPE_1);
     bind_fails(topology, NULL, bind, IBV_MW_TYPE_2);
@@ -299,7 +335,7 @@ T_CONTRACT(mw, bind_needs_the_right)
 T_CONTRACT(mw, bind_beyond_the_region)
 {
     /* A window must lie within its region. */
-    struct bind bind = { .mr = MAIN_MR, .off = 65536 - 99, .len = 100, .access = ACCESS_REMOTE };
+    struct bind bind = {.mr = MAIN_MR, .off = 65536 - 99, .len = 100, .access = ACCESS_REMOTE};
 
     bind_fails(topology, &bindable, bind, IBV_MW_TYPE_1);
     bind_fails(topology, &bindable, bind, IBV_MW_TYPE_2);
@@ -308,8 +344,8 @@ T_CONTRACT(mw, bind_beyond_the_region)
 T_CONTRACT(mw, bind_for_writing_needs_local_write)
 {
     /* Remote write or atomic on a window needs local write on the region (ibv_bind_mw(3)). */
-    struct side_opt opt = { .mr_access = IBV_ACCESS_MW_BIND | IBV_ACCESS_REMOTE_READ };
-    struct bind bind = { .mr = MAIN_MR, .len = 100, .access = IBV_ACCESS_REMOTE_WRITE };
+    struct side_opt opt = {.mr_access = IBV_ACCESS_MW_BIND | IBV_ACCESS_REMOTE_READ};
+    struct bind bind = {.mr = MAIN_MR, .len = 100, .access = IBV_ACCESS_REMOTE_WRITE};
 
     bind_fails(topology, &opt, bind, IBV_MW_TYPE_1);
     bind_fails(topology, &opt, bind, IBV_MW_TYPE_2);
@@ -319,13 +355,13 @@ T_CONTRACT(mw, bound_region_is_busy)
 {
     /* A region with a window bound to it can't be deregistered (ibv_dereg_mr(3)); freed, it can. */
     struct pair *p = pair_open(topology, &bindable);
-    struct reg reg = { .slot = 0, .off = p->rx, .len = 4096,
-                       .access = ACCESS_ALL | IBV_ACCESS_MW_BIND };
+    struct reg reg = {
+        .slot = 0, .off = p->rx, .len = 4096, .access = ACCESS_ALL | IBV_ACCESS_MW_BIND};
 
     e_reg(p->b, &reg);
     e_mw(p->b, 0, IBV_MW_TYPE_1);
-    e_bind(p->b, (struct bind){ .id = 7, .mw = 0, .mr = 0, .off = p->rx, .len = 100,
-                                .access = ACCESS_REMOTE });
+    e_bind(p->b, (struct bind){
+                     .id = 7, .mw = 0, .mr = 0, .off = p->rx, .len = 100, .access = ACCESS_REMOTE});
     T_IN(e_dereg(p->b, 0), EBUSY, EINVAL);
     T_EQ(e_mw_dealloc(p->b, 0), 0);
     T_EQ(e_dereg(p->b, 0), 0);
@@ -346,7 +382,7 @@ T_CONTRACT(mw, freed_window_is_closed)
 
 static void wrong_bind_call(struct side *s, void *arg)
 {
-    struct ibv_mw_bind bind = { .bind_info = { .mr = s->mr, .addr = s->info.addr, .length = 64 } };
+    struct ibv_mw_bind bind = {.bind_info = {.mr = s->mr, .addr = s->info.addr, .length = 64}};
 
     (void)arg;
     T_EQ(ibv_bind_mw(s->qp[0], s->mw[0], &bind), EINVAL);

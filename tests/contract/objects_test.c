@@ -4,7 +4,7 @@
 
 static struct side *plain_side(void)
 {
-    return side_open(&(struct side_opt){ .qps = ZERO }, NULL);
+    return side_open(&(struct side_opt){.qps = ZERO}, NULL);
 }
 
 T_TEST(pd, many_at_once)
@@ -26,7 +26,8 @@ T_TEST(pd, many_at_once)
 
 T_TEST(pd, busy_with_a_region)
 {
-    /* A domain with a memory region in it stays (IBTA 11.2.1.5), and goes when the region is gone. */
+    /* A domain with a memory region in it stays (IBTA 11.2.1.5), and goes when the region is gone.
+     */
     struct side *s = plain_side();
     struct ibv_pd *pd = ibv_alloc_pd(s->ctx);
     struct ibv_mr *mr = ibv_reg_mr(pd, s->buf, 4096, IBV_ACCESS_LOCAL_WRITE);
@@ -60,7 +61,7 @@ T_TEST(pd, busy_with_a_queue_pair)
     struct ibv_qp_init_attr attr = {
         .send_cq = s->send_cq,
         .recv_cq = s->recv_cq,
-        .cap = { 1, 1, 1, 1, 0 },
+        .cap = {1, 1, 1, 1, 0},
         .qp_type = IBV_QPT_RC,
     };
     struct ibv_qp *qp = ibv_create_qp(pd, &attr);
@@ -77,7 +78,7 @@ T_TEST(pd, busy_with_a_shared_receive_queue)
     /* The same for an SRQ. */
     struct side *s = plain_side();
     struct ibv_pd *pd = ibv_alloc_pd(s->ctx);
-    struct ibv_srq_init_attr attr = { .attr = { .max_wr = 4, .max_sge = 1 } };
+    struct ibv_srq_init_attr attr = {.attr = {.max_wr = 4, .max_sge = 1}};
     struct ibv_srq *srq = ibv_create_srq(pd, &attr);
 
     T_ASSERT(srq != NULL);
@@ -104,7 +105,8 @@ T_TEST(pd, busy_with_an_address_handle)
 
 T_TEST(busy, completion_queue_with_queue_pair)
 {
-    /* A CQ that a queue pair reports to is not destroyed (ibv_create_cq(3)), nor damaged by the try. */
+    /* A CQ that a queue pair reports to is not destroyed (ibv_create_cq(3)), nor damaged by the
+     * try. */
     struct side *s = side_open(NULL, NULL);
 
     T_EQ(ibv_destroy_cq(s->send_cq), EBUSY);
@@ -117,7 +119,7 @@ T_TEST(busy, completion_queue_with_queue_pair)
 T_TEST(busy, shared_receive_queue_with_queue_pair)
 {
     /* An SRQ that a queue pair draws from is not destroyed (ibv_create_srq(3)). */
-    struct side *s = side_open(&(struct side_opt){ .use_srq = true }, NULL);
+    struct side *s = side_open(&(struct side_opt){.use_srq = true}, NULL);
 
     T_EQ(ibv_destroy_srq(s->srq), EBUSY);
     side_close(s, true);
@@ -126,13 +128,14 @@ T_TEST(busy, shared_receive_queue_with_queue_pair)
 T_TEST(busy, channel_with_completion_queue)
 {
     /* A completion channel that a CQ uses is not destroyed (ibv_create_comp_channel(3)). */
-    struct side *s = side_open(&(struct side_opt){ .events = true }, NULL);
+    struct side *s = side_open(&(struct side_opt){.events = true}, NULL);
 
     T_EQ(ibv_destroy_comp_channel(s->channel), EBUSY);
     side_close(s, true);
 }
 
-/* --- address handles ---------------------------------------------------------------------------- */
+/* --- address handles ----------------------------------------------------------------------------
+ */
 
 T_TEST(ah, many_to_one_address)
 {

@@ -5,16 +5,16 @@
 #include <arpa/inet.h>
 #include <stdio.h>
 
-static const struct side_opt rc = { .type = IBV_QPT_RC };
-static const struct side_opt uc = { .type = IBV_QPT_UC };
+static const struct side_opt rc = {.type = IBV_QPT_RC};
+static const struct side_opt uc = {.type = IBV_QPT_UC};
 
 static void sends(enum topology topology, const struct side_opt *opt)
 {
     struct pair *p = pair_open(topology, opt);
     struct ibv_wc wc;
 
-    e_recv(p->b, &(struct post){ .id = 1, .off = p->rx, .len = 300 });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND, .off = 7, .len = 200 });
+    e_recv(p->b, &(struct post){.id = 1, .off = p->rx, .len = 300});
+    e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND, .off = 7, .len = 200});
     e_done(p->a, 2, IBV_WC_SEND);
     wc = e_got(p->b, 1, IBV_WC_RECV, 200);
     T_EQ(wc.qp_num, p->b->info.qpn[0]);
@@ -41,9 +41,8 @@ static void sends_imm(enum topology topology, const struct side_opt *opt)
     struct pair *p = pair_open(topology, opt);
     struct ibv_wc wc;
 
-    e_recv(p->b, &(struct post){ .id = 1, .off = p->rx, .len = 64 });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND_WITH_IMM, .len = 64,
-                                 .imm = 0x01020304 });
+    e_recv(p->b, &(struct post){.id = 1, .off = p->rx, .len = 64});
+    e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND_WITH_IMM, .len = 64, .imm = 0x01020304});
     e_done(p->a, 2, IBV_WC_SEND);
     wc = e_got(p->b, 1, IBV_WC_RECV, 64);
     T_ASSERT(wc.wc_flags & IBV_WC_WITH_IMM);
@@ -69,10 +68,12 @@ static void writes(enum topology topology, const struct side_opt *opt)
     struct pair *p = pair_open(topology, opt);
 
     /* UC has no acknowledge: a send behind the write tells that it has arrived. */
-    e_recv(p->b, &(struct post){ .id = 1, .off = 0, .len = 0 });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_RDMA_WRITE, .off = 3, .len = 1000,
-                                 .roff = (int64_t)p->rx + 5 });
-    e_send(p->a, &(struct post){ .id = 3, .op = IBV_WR_SEND });
+    e_recv(p->b, &(struct post){.id = 1, .off = 0, .len = 0});
+    e_send(
+        p->a,
+        &(struct post){
+            .id = 2, .op = IBV_WR_RDMA_WRITE, .off = 3, .len = 1000, .roff = (int64_t)p->rx + 5});
+    e_send(p->a, &(struct post){.id = 3, .op = IBV_WR_SEND});
     e_done(p->a, 2, IBV_WC_RDMA_WRITE);
     e_done(p->a, 3, IBV_WC_SEND);
     e_got(p->b, 1, IBV_WC_RECV, 0);
@@ -98,9 +99,12 @@ static void writes_imm(enum topology topology, const struct side_opt *opt)
     struct pair *p = pair_open(topology, opt);
     struct ibv_wc wc;
 
-    e_recv(p->b, &(struct post){ .id = 1, .off = 0, .len = 64 });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_RDMA_WRITE_WITH_IMM, .len = 500,
-                                 .roff = (int64_t)p->rx, .imm = 0xcafe });
+    e_recv(p->b, &(struct post){.id = 1, .off = 0, .len = 64});
+    e_send(p->a, &(struct post){.id = 2,
+                                .op = IBV_WR_RDMA_WRITE_WITH_IMM,
+                                .len = 500,
+                                .roff = (int64_t)p->rx,
+                                .imm = 0xcafe});
     e_done(p->a, 2, IBV_WC_RDMA_WRITE);
     wc = e_got(p->b, 1, IBV_WC_RECV_RDMA_WITH_IMM, 500);
     T_ASSERT(wc.wc_flags & IBV_WC_WITH_IMM);
@@ -127,8 +131,8 @@ T_CONTRACT_SELF(rc, read)
     /* An RDMA read fetches the bytes asked for; the target notices nothing. */
     struct pair *p = pair_open(topology, &rc);
 
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_RDMA_READ, .off = p->rx + 9, .len = 777,
-                                 .roff = 11 });
+    e_send(p->a, &(struct post){
+                     .id = 1, .op = IBV_WR_RDMA_READ, .off = p->rx + 9, .len = 777, .roff = 11});
     e_done(p->a, 1, IBV_WC_RDMA_READ);
     e_same(p->a, p->rx + 9, 777, p->b, 11);
     e_untouched_but(p->a, p->rx + 9, 777);
@@ -145,12 +149,12 @@ T_CONTRACT_SELF(rc, zero_length)
     struct ibv_wc wc;
 
     e_recv_many(p->b, 0, 10, 4, p->rx, 16);
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND_WITH_IMM, .imm = 5 });
-    e_send(p->a, &(struct post){ .id = 3, .op = IBV_WR_RDMA_WRITE });
-    e_send(p->a, &(struct post){ .id = 4, .op = IBV_WR_RDMA_WRITE_WITH_IMM, .imm = 6 });
-    e_send(p->a, &(struct post){ .id = 5, .op = IBV_WR_RDMA_READ });
-    e_send(p->a, &(struct post){ .id = 6, .op = IBV_WR_SEND, .len = 1 });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND});
+    e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND_WITH_IMM, .imm = 5});
+    e_send(p->a, &(struct post){.id = 3, .op = IBV_WR_RDMA_WRITE});
+    e_send(p->a, &(struct post){.id = 4, .op = IBV_WR_RDMA_WRITE_WITH_IMM, .imm = 6});
+    e_send(p->a, &(struct post){.id = 5, .op = IBV_WR_RDMA_READ});
+    e_send(p->a, &(struct post){.id = 6, .op = IBV_WR_SEND, .len = 1});
     e_done(p->a, 1, IBV_WC_SEND);
     e_done(p->a, 2, IBV_WC_SEND);
     e_done(p->a, 3, IBV_WC_RDMA_WRITE);
@@ -172,9 +176,9 @@ T_CONTRACT(rc, zero_length_needs_no_key)
     /* A remote operation of no bytes is not checked for address and key (IBTA 9.7.4.1.6, C9-88). */
     struct pair *p = pair_open(topology, &rc);
 
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_RDMA_WRITE, .raddr = 1, .rkey = 0xdead });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_RDMA_WRITE, .raddr = 1, .rkey = 0xdead});
     e_done(p->a, 1, IBV_WC_RDMA_WRITE);
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_RDMA_READ, .raddr = 1, .rkey = 0xdead });
+    e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_RDMA_READ, .raddr = 1, .rkey = 0xdead});
     e_done(p->a, 2, IBV_WC_RDMA_READ);
     pair_works(p, 0);
     pair_close(p);
@@ -186,9 +190,9 @@ T_CONTRACT(uc, zero_length)
     struct pair *p = pair_open(topology, &uc);
 
     e_recv_many(p->b, 0, 10, 2, p->rx, 16);
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_RDMA_WRITE });
-    e_send(p->a, &(struct post){ .id = 3, .op = IBV_WR_RDMA_WRITE_WITH_IMM, .imm = 6 });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND});
+    e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_RDMA_WRITE});
+    e_send(p->a, &(struct post){.id = 3, .op = IBV_WR_RDMA_WRITE_WITH_IMM, .imm = 6});
     e_done(p->a, 1, IBV_WC_SEND);
     e_done(p->a, 2, IBV_WC_RDMA_WRITE);
     e_done(p->a, 3, IBV_WC_RDMA_WRITE);
@@ -202,10 +206,10 @@ static void both_ways(enum topology topology, const struct side_opt *opt)
 {
     struct pair *p = pair_open(topology, opt);
 
-    e_recv(p->a, &(struct post){ .id = 1, .off = p->rx, .len = 64 });
-    e_recv(p->b, &(struct post){ .id = 2, .off = p->rx, .len = 64 });
-    e_send(p->a, &(struct post){ .id = 3, .op = IBV_WR_SEND, .len = 64 });
-    e_send(p->b, &(struct post){ .id = 4, .op = IBV_WR_SEND, .len = 64 });
+    e_recv(p->a, &(struct post){.id = 1, .off = p->rx, .len = 64});
+    e_recv(p->b, &(struct post){.id = 2, .off = p->rx, .len = 64});
+    e_send(p->a, &(struct post){.id = 3, .op = IBV_WR_SEND, .len = 64});
+    e_send(p->b, &(struct post){.id = 4, .op = IBV_WR_SEND, .len = 64});
     e_done(p->a, 3, IBV_WC_SEND);
     e_done(p->b, 4, IBV_WC_SEND);
     e_got(p->a, 1, IBV_WC_RECV, 64);
@@ -227,19 +231,25 @@ T_CONTRACT(uc, both_ways)
     both_ways(topology, &uc);
 }
 
-/* --- scatter and gather --------------------------------------------------------------------------- */
+/* --- scatter and gather
+ * --------------------------------------------------------------------------- */
 
 T_CONTRACT_SELF(rc, gather_and_scatter)
 {
     /* A send gathers its elements in order, a receive scatters over its own, whatever the split. */
     struct pair *p = pair_open(topology, &rc);
-    struct post send = { .id = 1, .op = IBV_WR_SEND, .nsge = 4,
-                         .sge = { { .addr = 100, .length = 10 }, { .addr = 0, .length = 1 },
-                                  { .addr = 50, .length = 29 }, { .addr = 200, .length = 60 } } };
-    struct post recv = { .id = 2, .nsge = 3,
-                         .sge = { { .addr = p->rx + 500, .length = 7 },
-                                  { .addr = p->rx, .length = 40 },
-                                  { .addr = p->rx + 900, .length = 60 } } };
+    struct post send = {.id = 1,
+                        .op = IBV_WR_SEND,
+                        .nsge = 4,
+                        .sge = {{.addr = 100, .length = 10},
+                                {.addr = 0, .length = 1},
+                                {.addr = 50, .length = 29},
+                                {.addr = 200, .length = 60}}};
+    struct post recv = {.id = 2,
+                        .nsge = 3,
+                        .sge = {{.addr = p->rx + 500, .length = 7},
+                                {.addr = p->rx, .length = 40},
+                                {.addr = p->rx + 900, .length = 60}}};
 
     e_recv(p->b, &recv);
     e_send(p->a, &send);
@@ -260,10 +270,10 @@ T_CONTRACT_SELF(rc, gather_for_write_and_scatter_for_read)
 {
     /* An RDMA write gathers into one remote place; an RDMA read scatters from one. */
     struct pair *p = pair_open(topology, &rc);
-    struct ibv_sge list[3] = { { .addr = 64, .length = 33 }, { .addr = 8, .length = 5 },
-                               { .addr = 1024, .length = 500 } };
-    struct post write = { .id = 1, .op = IBV_WR_RDMA_WRITE, .nsge = 3, .roff = (int64_t)p->rx };
-    struct post read = { .id = 2, .op = IBV_WR_RDMA_READ, .nsge = 3, .roff = 2000 };
+    struct ibv_sge list[3] = {
+        {.addr = 64, .length = 33}, {.addr = 8, .length = 5}, {.addr = 1024, .length = 500}};
+    struct post write = {.id = 1, .op = IBV_WR_RDMA_WRITE, .nsge = 3, .roff = (int64_t)p->rx};
+    struct post read = {.id = 2, .op = IBV_WR_RDMA_READ, .nsge = 3, .roff = 2000};
 
     memcpy(write.sge, list, sizeof(list));
     memcpy(read.sge, list, sizeof(list));
@@ -287,12 +297,18 @@ T_CONTRACT(rc, empty_elements)
 {
     /* Elements of length zero are skipped wherever they stand, and their key does not matter. */
     struct pair *p = pair_open(topology, &rc);
-    struct post send = { .id = 1, .op = IBV_WR_SEND, .nsge = 4,
-                         .sge = { { .addr = 0, .length = 0 }, { .addr = 16, .length = 16 },
-                                  { .addr = 0, .length = 0 }, { .addr = 64, .length = 8 } } };
-    struct post recv = { .id = 2, .nsge = 3,
-                         .sge = { { .addr = p->rx, .length = 20 }, { .addr = 0, .length = 0 },
-                                  { .addr = p->rx + 100, .length = 20 } } };
+    struct post send = {.id = 1,
+                        .op = IBV_WR_SEND,
+                        .nsge = 4,
+                        .sge = {{.addr = 0, .length = 0},
+                                {.addr = 16, .length = 16},
+                                {.addr = 0, .length = 0},
+                                {.addr = 64, .length = 8}}};
+    struct post recv = {.id = 2,
+                        .nsge = 3,
+                        .sge = {{.addr = p->rx, .length = 20},
+                                {.addr = 0, .length = 0},
+                                {.addr = p->rx + 100, .length = 20}}};
 
     e_recv(p->b, &recv);
     e_send(p->a, &send);
@@ -319,14 +335,14 @@ T_CONTRACT(rc, most_elements)
     struct pair *probe = pair_open(topology, &rc);
     uint32_t n = device_max_sge(probe);
     struct pair *p;
-    struct post send = { .id = 1, .op = IBV_WR_SEND, .nsge = (int)n };
-    struct post recv = { .id = 2, .nsge = (int)n };
+    struct post send = {.id = 1, .op = IBV_WR_SEND, .nsge = (int)n};
+    struct post recv = {.id = 2, .nsge = (int)n};
 
     pair_close(probe);
-    p = pair_open(topology, &(struct side_opt){ .send_sge = n, .recv_sge = n });
+    p = pair_open(topology, &(struct side_opt){.send_sge = n, .recv_sge = n});
     for (uint32_t i = 0; i < n; i++) {
-        send.sge[i] = (struct ibv_sge){ .addr = i * 32, .length = i % 8 + 1 };
-        recv.sge[i] = (struct ibv_sge){ .addr = p->rx + i * 32, .length = i % 8 + 1 };
+        send.sge[i] = (struct ibv_sge){.addr = i * 32, .length = i % 8 + 1};
+        recv.sge[i] = (struct ibv_sge){.addr = p->rx + i * 32, .length = i % 8 + 1};
     }
     e_recv(p->b, &recv);
     e_send(p->a, &send);
@@ -342,11 +358,11 @@ T_CONTRACT(rc, too_many_elements)
 {
     /* One element more than the queue pair has is refused at once, for both queues. */
     struct pair *p = pair_open(topology, &rc);
-    struct post post = { .id = 1, .op = IBV_WR_SEND };
+    struct post post = {.id = 1, .op = IBV_WR_SEND};
 
     T_ASSERT(p->a->info.cap.max_send_sge < POST_SGE && p->a->info.cap.max_recv_sge < POST_SGE);
     for (int i = 0; i < POST_SGE; i++) {
-        post.sge[i] = (struct ibv_sge){ .addr = (uint64_t)i, .length = 1 };
+        post.sge[i] = (struct ibv_sge){.addr = (uint64_t)i, .length = 1};
     }
     post.nsge = (int)p->a->info.cap.max_send_sge + 1;
     T_IN(e_try_send(p->a, &post), EINVAL, ENOMEM);
@@ -356,7 +372,8 @@ T_CONTRACT(rc, too_many_elements)
     pair_close(p);
 }
 
-/* --- inline ---------------------------------------------------------------------------------------- */
+/* --- inline
+ * ---------------------------------------------------------------------------------------- */
 
 struct inline_call {
     uint32_t len;
@@ -372,15 +389,15 @@ static void post_inline(struct side *s, void *arg)
 {
     struct inline_call *call = arg;
     uint8_t data[4096];
-    struct ibv_sge sge = { (uintptr_t)data, call->len, 0xbad };
+    struct ibv_sge sge = {(uintptr_t)data, call->len, 0xbad};
     struct ibv_send_wr *bad, wr = {
-        .wr_id = call->id,
-        .sg_list = &sge,
-        .num_sge = 1,
-        .opcode = call->op,
-        .send_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE,
-        .wr.rdma = { call->to.addr + call->roff, call->to.rkey },
-    };
+                                 .wr_id = call->id,
+                                 .sg_list = &sge,
+                                 .num_sge = 1,
+                                 .opcode = call->op,
+                                 .send_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE,
+                                 .wr.rdma = {call->to.addr + call->roff, call->to.rkey},
+                             };
 
     T_ASSERT(call->len <= sizeof(data));
     t_fill(data, 0, call->len, 4711);
@@ -391,15 +408,15 @@ static void post_inline(struct side *s, void *arg)
 T_CONTRACT_SELF(rc, inline_send_and_write)
 {
     /* Inline data is taken during the call: no key is needed, and the source may change at once. */
-    struct pair *p = pair_open(topology, &(struct side_opt){ .inline_size = 128 });
+    struct pair *p = pair_open(topology, &(struct side_opt){.inline_size = 128});
     uint32_t max = p->a->info.cap.max_inline_data;
-    struct inline_call send = { .len = max, .id = 1, .op = IBV_WR_SEND };
-    struct inline_call write = { .len = 5, .id = 2, .op = IBV_WR_RDMA_WRITE, .to = p->b->info,
-                                 .roff = p->rx + 8000 };
+    struct inline_call send = {.len = max, .id = 1, .op = IBV_WR_SEND};
+    struct inline_call write = {
+        .len = 5, .id = 2, .op = IBV_WR_RDMA_WRITE, .to = p->b->info, .roff = p->rx + 8000};
     uint8_t got[4096];
 
     T_ASSERT(max >= 128 && max <= sizeof(got));
-    e_recv(p->b, &(struct post){ .id = 3, .off = p->rx, .len = max });
+    e_recv(p->b, &(struct post){.id = 3, .off = p->rx, .len = max});
     e_run(p->a, post_inline, &send, sizeof(send));
     T_EQ(send.rc, 0);
     e_run(p->a, post_inline, &write, sizeof(write));
@@ -418,8 +435,8 @@ T_CONTRACT_SELF(rc, inline_send_and_write)
 T_CONTRACT(rc, inline_beyond_the_limit)
 {
     /* One byte more than max_inline_data is refused at once, and the queue pair lives on. */
-    struct pair *p = pair_open(topology, &(struct side_opt){ .inline_size = 64 });
-    struct inline_call send = { .len = p->a->info.cap.max_inline_data + 1, .op = IBV_WR_SEND };
+    struct pair *p = pair_open(topology, &(struct side_opt){.inline_size = 64});
+    struct inline_call send = {.len = p->a->info.cap.max_inline_data + 1, .op = IBV_WR_SEND};
 
     e_run(p->a, post_inline, &send, sizeof(send));
     T_IN(send.rc, EINVAL, ENOMEM);
@@ -430,12 +447,15 @@ T_CONTRACT(rc, inline_beyond_the_limit)
 static void post_inline_list(struct side *s, void *arg)
 {
     uint8_t one[10], two[20];
-    struct ibv_sge sge[3] = { { (uintptr_t)one, sizeof(one), 0 }, { 0, 0, 0 },
-                              { (uintptr_t)two, sizeof(two), 0 } };
+    struct ibv_sge sge[3] = {
+        {(uintptr_t)one, sizeof(one), 0}, {0, 0, 0}, {(uintptr_t)two, sizeof(two), 0}};
     struct ibv_send_wr *bad, wr = {
-        .wr_id = 1, .sg_list = sge, .num_sge = 3, .opcode = IBV_WR_SEND,
-        .send_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE,
-    };
+                                 .wr_id = 1,
+                                 .sg_list = sge,
+                                 .num_sge = 3,
+                                 .opcode = IBV_WR_SEND,
+                                 .send_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE,
+                             };
 
     (void)arg;
     t_fill(one, 0, 10, 5);
@@ -448,10 +468,10 @@ static void post_inline_list(struct side *s, void *arg)
 T_CONTRACT(rc, inline_from_several_elements)
 {
     /* Inline data may be gathered, too. */
-    struct pair *p = pair_open(topology, &(struct side_opt){ .inline_size = 64 });
+    struct pair *p = pair_open(topology, &(struct side_opt){.inline_size = 64});
     uint8_t got[30];
 
-    e_recv(p->b, &(struct post){ .id = 2, .off = p->rx, .len = 64 });
+    e_recv(p->b, &(struct post){.id = 2, .off = p->rx, .len = 64});
     e_run(p->a, post_inline_list, got, 1);
     e_done(p->a, 1, IBV_WC_SEND);
     e_got(p->b, 2, IBV_WC_RECV, 30);
@@ -460,7 +480,8 @@ T_CONTRACT(rc, inline_from_several_elements)
     pair_close(p);
 }
 
-/* --- fences ---------------------------------------------------------------------------------------- */
+/* --- fences
+ * ---------------------------------------------------------------------------------------- */
 
 T_CONTRACT(rc, fence_waits_for_a_read)
 {
@@ -471,11 +492,16 @@ T_CONTRACT(rc, fence_waits_for_a_read)
     struct pair *p = pair_open(topology, &rc);
 
     for (uint64_t i = 0; i < 50; i++) {
-        e_recv(p->b, &(struct post){ .id = 1, .off = p->rx, .len = 4096 });
-        e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_RDMA_READ, .off = p->rx, .len = 4096,
-                                     .roff = (int64_t)(i * 8), .quiet = true });
-        e_send(p->a, &(struct post){ .id = 3, .op = IBV_WR_SEND, .off = p->rx, .len = 4096,
-                                     .flags = IBV_SEND_FENCE });
+        e_recv(p->b, &(struct post){.id = 1, .off = p->rx, .len = 4096});
+        e_send(p->a, &(struct post){.id = 2,
+                                    .op = IBV_WR_RDMA_READ,
+                                    .off = p->rx,
+                                    .len = 4096,
+                                    .roff = (int64_t)(i * 8),
+                                    .quiet = true});
+        e_send(p->a,
+               &(struct post){
+                   .id = 3, .op = IBV_WR_SEND, .off = p->rx, .len = 4096, .flags = IBV_SEND_FENCE});
         e_done(p->a, 3, IBV_WC_SEND);
         e_got(p->b, 1, IBV_WC_RECV, 4096);
         e_same(p->b, p->rx, 4096, p->b, i * 8);
@@ -483,20 +509,23 @@ T_CONTRACT(rc, fence_waits_for_a_read)
     pair_close(p);
 }
 
-/* --- several queue pairs --------------------------------------------------------------------------- */
+/* --- several queue pairs
+ * --------------------------------------------------------------------------- */
 
 T_CONTRACT(rc, many_queue_pairs_share_queues)
 {
     /* 64 connections over the same CQs: each message comes on its own queue pair. */
-    struct pair *p = pair_open(topology, &(struct side_opt){ .qps = SIDE_QPS, .cqe = 256 });
+    struct pair *p = pair_open(topology, &(struct side_opt){.qps = SIDE_QPS, .cqe = 256});
 
     for (int q = 0; q < SIDE_QPS; q++) {
-        e_recv(p->b, &(struct post){ .q = q, .id = (uint64_t)q, .off = p->rx + (uint64_t)q * 16,
-                                     .len = 16 });
+        e_recv(p->b, &(struct post){
+                         .q = q, .id = (uint64_t)q, .off = p->rx + (uint64_t)q * 16, .len = 16});
     }
     for (int q = SIDE_QPS - 1; q >= 0; q--) {
-        e_send(p->a, &(struct post){ .q = q, .id = (uint64_t)q, .op = IBV_WR_SEND,
-                                     .off = (uint64_t)q * 32, .len = 16 });
+        e_send(
+            p->a,
+            &(struct post){
+                .q = q, .id = (uint64_t)q, .op = IBV_WR_SEND, .off = (uint64_t)q * 32, .len = 16});
     }
     for (int i = 0; i < SIDE_QPS; i++) {
         struct ibv_wc sent = e_wait(p->a, SEND_CQ), got = e_wait(p->b, RECV_CQ);

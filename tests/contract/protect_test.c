@@ -30,8 +30,8 @@ static void refused_by_target(struct pair *p, struct post bad, enum ibv_wc_statu
     e_recv_many(p->b, 0, 50, 2, p->rx, 64);
     bad.id = 1;
     e_send(p->a, &bad);
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_RDMA_WRITE, .len = 8,
-                                 .roff = (int64_t)p->rx });
+    e_send(p->a,
+           &(struct post){.id = 2, .op = IBV_WR_RDMA_WRITE, .len = 8, .roff = (int64_t)p->rx});
     e_expect(p->a, SEND_CQ, 1, status);
     e_expect(p->a, SEND_CQ, 2, IBV_WC_WR_FLUSH_ERR);
     e_wait_state(p->a, 0, IBV_QPS_ERR);
@@ -46,12 +46,19 @@ static void refused_by_target(struct pair *p, struct post bad, enum ibv_wc_statu
 /* The three kinds of access, with a place at the target. */
 static struct post access_at(enum ibv_wr_opcode op, struct pair *p, int64_t roff, uint32_t len)
 {
-    return (struct post){ .op = op, .off = op == IBV_WR_RDMA_WRITE ? 0 : p->rx, .len = len,
-                          .roff = roff, .compare_add = 1, .swap = 2 };
+    return (struct post){.op = op,
+                         .off = op == IBV_WR_RDMA_WRITE ? 0 : p->rx,
+                         .len = len,
+                         .roff = roff,
+                         .compare_add = 1,
+                         .swap = 2};
 }
 
 static const enum ibv_wr_opcode accesses[] = {
-    IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ, IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WR_ATOMIC_CMP_AND_SWP,
+    IBV_WR_RDMA_WRITE,
+    IBV_WR_RDMA_READ,
+    IBV_WR_ATOMIC_FETCH_AND_ADD,
+    IBV_WR_ATOMIC_CMP_AND_SWP,
 };
 
 enum { ACCESSES = 4 };
@@ -84,8 +91,8 @@ T_CONTRACT(protect, write_with_immediate_wrong_key)
     struct ibv_wc wc;
 
     e_recv_many(p->b, 0, 50, 2, p->rx, 64);
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_RDMA_WRITE_WITH_IMM, .len = 64,
-                                 .rkey = 0x00dead00 });
+    e_send(p->a, &(struct post){
+                     .id = 1, .op = IBV_WR_RDMA_WRITE_WITH_IMM, .len = 64, .rkey = 0x00dead00});
     e_expect(p->a, SEND_CQ, 1, IBV_WC_REM_ACCESS_ERR);
     e_wait_state(p->b, 0, IBV_QPS_ERR);
     wc = e_wait(p->b, RECV_CQ);
@@ -116,7 +123,7 @@ T_CONTRACT(protect, key_wrong_in_one_bit)
 static void stale_key(enum topology topology, enum ibv_wr_opcode op)
 {
     struct pair *p = pair_open(topology, NULL);
-    struct reg reg = { .slot = 0, .len = 4096, .access = ACCESS_ALL }, again = reg;
+    struct reg reg = {.slot = 0, .len = 4096, .access = ACCESS_ALL}, again = reg;
     struct post post = access_at(op, p, 0, 8);
 
     e_reg(p->b, &reg);
@@ -139,7 +146,7 @@ T_CONTRACT(protect, stale_key)
 static void other_pd(enum topology topology, enum ibv_wr_opcode op)
 {
     struct pair *p = pair_open(topology, NULL);
-    struct reg reg = { .slot = 0, .len = 4096, .access = ACCESS_ALL, .other_pd = true };
+    struct reg reg = {.slot = 0, .len = 4096, .access = ACCESS_ALL, .other_pd = true};
     struct post post = access_at(op, p, 0, 8);
 
     e_reg(p->b, &reg);
@@ -155,11 +162,12 @@ T_CONTRACT(protect, region_of_another_domain)
     }
 }
 
-/* --- ranges --------------------------------------------------------------------------------------- */
+/* --- ranges
+ * --------------------------------------------------------------------------------------- */
 
 static void out_of_range(enum topology topology, int64_t roff, uint32_t len)
 {
-    const enum ibv_wr_opcode ops[] = { IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ };
+    const enum ibv_wr_opcode ops[] = {IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ};
 
     for (int i = 0; i < 2; i++) {
         struct pair *p = pair_open(topology, NULL);
@@ -207,25 +215,26 @@ T_CONTRACT(protect, exactly_the_region)
     /* The counter-proof: the first and the last byte, and the whole, may be written. */
     struct pair *p = pair_open(topology, NULL);
 
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_RDMA_WRITE, .off = 10, .len = 1 });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_RDMA_WRITE, .off = 10, .len = 1});
     e_done(p->a, 1, IBV_WC_RDMA_WRITE);
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_RDMA_WRITE, .off = 20, .len = 1,
-                                 .roff = 65535 });
+    e_send(p->a,
+           &(struct post){.id = 2, .op = IBV_WR_RDMA_WRITE, .off = 20, .len = 1, .roff = 65535});
     e_done(p->a, 2, IBV_WC_RDMA_WRITE);
     e_same(p->b, 0, 1, p->a, 10);
     e_same(p->b, 65535, 1, p->a, 20);
     e_untouched(p->b, 1, 65534);
-    e_send(p->a, &(struct post){ .id = 3, .op = IBV_WR_RDMA_WRITE, .len = 65536 });
+    e_send(p->a, &(struct post){.id = 3, .op = IBV_WR_RDMA_WRITE, .len = 65536});
     e_done(p->a, 3, IBV_WC_RDMA_WRITE);
     e_same(p->b, 0, 65536, p->a, 0);
     pair_close(p);
 }
 
-/* --- rights of the region ------------------------------------------------------------------------- */
+/* --- rights of the region
+ * ------------------------------------------------------------------------- */
 
 static void region_without(enum topology topology, enum ibv_wr_opcode op, int right)
 {
-    struct side_opt b = { .mr_access = ACCESS_ALL & ~right };
+    struct side_opt b = {.mr_access = ACCESS_ALL & ~right};
     struct pair *p = pair_open2(topology, NULL, &b);
 
     refused_by_target(p, access_at(op, p, 0, 8), IBV_WC_REM_ACCESS_ERR);
@@ -253,16 +262,17 @@ T_CONTRACT(protect, region_without_remote_atomic)
 T_CONTRACT(protect, local_region)
 {
     /* A region with no remote right at all: its key opens nothing. */
-    struct side_opt b = { .mr_access = IBV_ACCESS_LOCAL_WRITE };
+    struct side_opt b = {.mr_access = IBV_ACCESS_LOCAL_WRITE};
 
     all_refused(topology, &b, 0, 0, IBV_WC_REM_ACCESS_ERR);
 }
 
-/* --- rights of the queue pair --------------------------------------------------------------------- */
+/* --- rights of the queue pair
+ * --------------------------------------------------------------------- */
 
 static void qp_without(enum topology topology, enum ibv_wr_opcode op, int right)
 {
-    struct side_opt b = { .qp_access = ACCESS_REMOTE & ~right };
+    struct side_opt b = {.qp_access = ACCESS_REMOTE & ~right};
     struct pair *p = pair_open2(topology, NULL, &b);
 
     refused_by_target(p, access_at(op, p, 0, 8), IBV_WC_REM_INV_REQ_ERR);
@@ -291,9 +301,9 @@ T_CONTRACT(protect, queue_pair_rights_can_be_taken)
 {
     /* Rights taken by ibv_modify_qp in RTS hold for what comes after. */
     struct pair *p = pair_open(topology, NULL);
-    struct ibv_qp_attr attr = { .qp_access_flags = IBV_ACCESS_REMOTE_READ };
+    struct ibv_qp_attr attr = {.qp_access_flags = IBV_ACCESS_REMOTE_READ};
 
-    e_send(p->a, &(struct post){ .id = 9, .op = IBV_WR_RDMA_READ, .off = p->rx, .len = 0 });
+    e_send(p->a, &(struct post){.id = 9, .op = IBV_WR_RDMA_READ, .off = p->rx, .len = 0});
     e_done(p->a, 9, IBV_WC_RDMA_READ);
     T_EQ(e_modify(p->b, 0, &attr, IBV_QP_ACCESS_FLAGS), 0);
     refused_by_target(p, access_at(IBV_WR_RDMA_WRITE, p, 0, 8), IBV_WC_REM_INV_REQ_ERR);
@@ -302,7 +312,7 @@ T_CONTRACT(protect, queue_pair_rights_can_be_taken)
 T_CONTRACT(protect, sends_need_no_right)
 {
     /* A queue pair and region without any remote right still receive sends. */
-    struct side_opt opt = { .qp_access = ZERO, .mr_access = IBV_ACCESS_LOCAL_WRITE };
+    struct side_opt opt = {.qp_access = ZERO, .mr_access = IBV_ACCESS_LOCAL_WRITE};
     struct pair *p = pair_open(topology, &opt);
 
     pair_works(p, 0);
@@ -312,7 +322,7 @@ T_CONTRACT(protect, sends_need_no_right)
 T_CONTRACT(protect, target_has_no_read_resources)
 {
     /* A read to a target that keeps none for it (max_dest_rd_atomic 0) is an invalid request. */
-    struct side_opt b = { .dest_rd_atomic = ZERO };
+    struct side_opt b = {.dest_rd_atomic = ZERO};
     struct pair *p = pair_open2(topology, NULL, &b);
 
     refused_by_target(p, access_at(IBV_WR_RDMA_READ, p, 0, 8), IBV_WC_REM_INV_REQ_ERR);
@@ -347,7 +357,8 @@ T_CONTRACT(protect, misaligned_atomic)
     }
 }
 
-/* --- receives that do not fit --------------------------------------------------------------------- */
+/* --- receives that do not fit
+ * --------------------------------------------------------------------- */
 
 T_CONTRACT(protect, receive_too_short)
 {
@@ -357,10 +368,10 @@ T_CONTRACT(protect, receive_too_short)
      */
     struct pair *p = pair_open(topology, NULL);
 
-    e_recv(p->b, &(struct post){ .id = 10, .off = p->rx, .len = 63 });
-    e_recv(p->b, &(struct post){ .id = 11, .off = p->rx, .len = 64 });
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND, .len = 64 });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND, .len = 8 });
+    e_recv(p->b, &(struct post){.id = 10, .off = p->rx, .len = 63});
+    e_recv(p->b, &(struct post){.id = 11, .off = p->rx, .len = 64});
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND, .len = 64});
+    e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND, .len = 8});
     e_expect(p->a, SEND_CQ, 1, IBV_WC_REM_INV_REQ_ERR);
     e_expect(p->a, SEND_CQ, 2, IBV_WC_WR_FLUSH_ERR);
     e_expect(p->b, RECV_CQ, 10, IBV_WC_LOC_LEN_ERR);
@@ -374,13 +385,13 @@ T_CONTRACT(protect, receive_too_short)
 
 static void bad_receive(enum topology topology, struct post recv)
 {
-    struct pair *p = pair_open(topology, &(struct side_opt){ .mr_access = recv.rkey ? ZERO : 0 });
+    struct pair *p = pair_open(topology, &(struct side_opt){.mr_access = recv.rkey ? ZERO : 0});
 
     recv.id = 10;
     e_recv(p->b, &recv);
-    e_recv(p->b, &(struct post){ .id = 11, .off = p->rx, .len = 64 });
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND, .len = 64 });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND, .len = 8 });
+    e_recv(p->b, &(struct post){.id = 11, .off = p->rx, .len = 64});
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND, .len = 64});
+    e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND, .len = 8});
     e_expect(p->a, SEND_CQ, 1, IBV_WC_REM_OP_ERR);
     e_expect(p->a, SEND_CQ, 2, IBV_WC_WR_FLUSH_ERR);
     e_expect(p->b, RECV_CQ, 10, IBV_WC_LOC_PROT_ERR);
@@ -394,31 +405,30 @@ static void bad_receive(enum topology topology, struct post recv)
 T_CONTRACT(protect, receive_with_a_bad_key)
 {
     /* LOC_PROT_ERR there, REM_OP_ERR here (IBTA 9.7.5.2.5): the requester is not to blame. */
-    bad_receive(topology, (struct post){ .off = 32768, .len = 64, .lkey = 0x00dead00 });
+    bad_receive(topology, (struct post){.off = 32768, .len = 64, .lkey = 0x00dead00});
 }
 
 T_CONTRACT(protect, receive_beyond_the_region)
 {
     /* The receive buffer's last byte is outside its region. */
-    bad_receive(topology, (struct post){ .off = 65536 - 63, .len = 64 });
+    bad_receive(topology, (struct post){.off = 65536 - 63, .len = 64});
 }
 
 T_CONTRACT(protect, receive_into_a_read_only_region)
 {
     /* The receive buffer's region does not allow local writes. */
-    bad_receive(topology, (struct post){ .off = 32768, .len = 64, .rkey = 1 });
+    bad_receive(topology, (struct post){.off = 32768, .len = 64, .rkey = 1});
 }
 
 T_CONTRACT(protect, receive_in_another_domain)
 {
     /* The receive buffer's region is of another protection domain. */
     struct pair *p = pair_open(topology, NULL);
-    struct reg reg = { .slot = 0, .off = p->rx, .len = 4096, .access = ACCESS_ALL,
-                       .other_pd = true };
+    struct reg reg = {.slot = 0, .off = p->rx, .len = 4096, .access = ACCESS_ALL, .other_pd = true};
 
     e_reg(p->b, &reg);
-    e_recv(p->b, &(struct post){ .id = 10, .off = p->rx, .len = 64, .lkey = reg.lkey });
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND, .len = 64 });
+    e_recv(p->b, &(struct post){.id = 10, .off = p->rx, .len = 64, .lkey = reg.lkey});
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND, .len = 64});
     e_expect(p->a, SEND_CQ, 1, IBV_WC_REM_OP_ERR);
     e_expect(p->b, RECV_CQ, 10, IBV_WC_LOC_PROT_ERR);
     e_untouched_but(p->b, 0, 0);
@@ -429,12 +439,12 @@ T_CONTRACT(protect, receive_key_gone_meanwhile)
 {
     /* The region was right when the receive was posted, but is deregistered when the data comes. */
     struct pair *p = pair_open(topology, NULL);
-    struct reg reg = { .slot = 0, .off = p->rx, .len = 4096, .access = ACCESS_ALL };
+    struct reg reg = {.slot = 0, .off = p->rx, .len = 4096, .access = ACCESS_ALL};
 
     e_reg(p->b, &reg);
-    e_recv(p->b, &(struct post){ .id = 10, .off = p->rx, .len = 64, .lkey = reg.lkey });
+    e_recv(p->b, &(struct post){.id = 10, .off = p->rx, .len = 64, .lkey = reg.lkey});
     T_EQ(e_dereg(p->b, 0), 0);
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND, .len = 64 });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND, .len = 64});
     e_expect(p->a, SEND_CQ, 1, IBV_WC_REM_OP_ERR);
     e_expect(p->b, RECV_CQ, 10, IBV_WC_LOC_PROT_ERR);
     e_untouched_but(p->b, 0, 0);

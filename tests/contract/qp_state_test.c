@@ -17,9 +17,9 @@ struct step {
 
 enum { RC, UC, UD };
 
-static const enum ibv_qp_type types[] = { IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD };
-static const char *const type_names[] = { "RC", "UC", "UD" };
-static const char *const state_names[] = { "RESET", "INIT", "RTR", "RTS", "SQD", "SQE", "ERR" };
+static const enum ibv_qp_type types[] = {IBV_QPT_RC, IBV_QPT_UC, IBV_QPT_UD};
+static const char *const type_names[] = {"RC", "UC", "UD"};
+static const char *const state_names[] = {"RESET", "INIT", "RTR", "RTS", "SQD", "SQE", "ERR"};
 
 enum {
     CONNECTED_INIT = IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS,
@@ -41,18 +41,21 @@ enum {
 enum { UNTESTED = IBV_QP_ALT_PATH | IBV_QP_PATH_MIG_STATE | IBV_QP_CAP | IBV_QP_RATE_LIMIT };
 
 static const struct step steps[] = {
-    { IBV_QPS_RESET, IBV_QPS_INIT, { CONNECTED_INIT, CONNECTED_INIT, DATAGRAM_INIT }, { 0 } },
-    { IBV_QPS_INIT, IBV_QPS_INIT, { 0 }, { CONNECTED_INIT, CONNECTED_INIT, DATAGRAM_INIT } },
-    { IBV_QPS_INIT, IBV_QPS_RTR, { RC_RTR, UC_RTR, 0 },
-      { IBV_QP_ACCESS_FLAGS | IBV_QP_PKEY_INDEX, IBV_QP_ACCESS_FLAGS | IBV_QP_PKEY_INDEX,
-        IBV_QP_PKEY_INDEX | IBV_QP_QKEY } },
-    { IBV_QPS_RTR, IBV_QPS_RTS, { RC_RTS, IBV_QP_SQ_PSN, IBV_QP_SQ_PSN },
-      { RC_LIVE, UC_LIVE, UD_LIVE } },
-    { IBV_QPS_RTS, IBV_QPS_RTS, { 0 }, { RC_LIVE, UC_LIVE, UD_LIVE } },
-    { IBV_QPS_RTS, IBV_QPS_SQD, { 0 },
-      { IBV_QP_EN_SQD_ASYNC_NOTIFY, IBV_QP_EN_SQD_ASYNC_NOTIFY, IBV_QP_EN_SQD_ASYNC_NOTIFY } },
-    { IBV_QPS_SQD, IBV_QPS_SQD, { 0 }, { RC_SQD, UC_SQD, IBV_QP_PKEY_INDEX | IBV_QP_QKEY } },
-    { IBV_QPS_SQD, IBV_QPS_RTS, { 0 }, { RC_LIVE, UC_LIVE, UD_LIVE } },
+    {IBV_QPS_RESET, IBV_QPS_INIT, {CONNECTED_INIT, CONNECTED_INIT, DATAGRAM_INIT}, {0}},
+    {IBV_QPS_INIT, IBV_QPS_INIT, {0}, {CONNECTED_INIT, CONNECTED_INIT, DATAGRAM_INIT}},
+    {IBV_QPS_INIT,
+     IBV_QPS_RTR,
+     {RC_RTR, UC_RTR, 0},
+     {IBV_QP_ACCESS_FLAGS | IBV_QP_PKEY_INDEX, IBV_QP_ACCESS_FLAGS | IBV_QP_PKEY_INDEX,
+      IBV_QP_PKEY_INDEX | IBV_QP_QKEY}},
+    {IBV_QPS_RTR, IBV_QPS_RTS, {RC_RTS, IBV_QP_SQ_PSN, IBV_QP_SQ_PSN}, {RC_LIVE, UC_LIVE, UD_LIVE}},
+    {IBV_QPS_RTS, IBV_QPS_RTS, {0}, {RC_LIVE, UC_LIVE, UD_LIVE}},
+    {IBV_QPS_RTS,
+     IBV_QPS_SQD,
+     {0},
+     {IBV_QP_EN_SQD_ASYNC_NOTIFY, IBV_QP_EN_SQD_ASYNC_NOTIFY, IBV_QP_EN_SQD_ASYNC_NOTIFY}},
+    {IBV_QPS_SQD, IBV_QPS_SQD, {0}, {RC_SQD, UC_SQD, IBV_QP_PKEY_INDEX | IBV_QP_QKEY}},
+    {IBV_QPS_SQD, IBV_QPS_RTS, {0}, {RC_LIVE, UC_LIVE, UD_LIVE}},
 };
 
 static const struct step *find_step(int from, int to)
@@ -79,9 +82,9 @@ struct machine {
 
 static struct machine machine_open(int type)
 {
-    struct machine m = { .type = type };
+    struct machine m = {.type = type};
 
-    m.s = side_open(&(struct side_opt){ .type = types[type] }, NULL);
+    m.s = side_open(&(struct side_opt){.type = types[type]}, NULL);
     m.qp = m.s->qp[0];
     return m;
 }
@@ -117,7 +120,7 @@ static int modify(const struct machine *m, int from, int to, int mask)
 /* Brings the queue pair from RESET to the state, by the legal way. */
 static void bring_to(const struct machine *m, int state)
 {
-    static const int way[] = { IBV_QPS_RESET, IBV_QPS_INIT, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QPS_SQD };
+    static const int way[] = {IBV_QPS_RESET, IBV_QPS_INIT, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QPS_SQD};
 
     T_EQ(qp_to_state(m->qp, IBV_QPS_RESET), 0);
     if (state == IBV_QPS_ERR) {
@@ -326,8 +329,8 @@ T_TEST(state_ud, illegal_steps)
 T_TEST(state, reset_and_error_from_everywhere)
 {
     /*
-     * RESET and ERR can be reached from every state, with no attributes but the state. (From RESET to
-     * ERR is left open: IBTA 10.3.1 has it "from any state", Linux does not.)
+     * RESET and ERR can be reached from every state, with no attributes but the state. (From RESET
+     * to ERR is left open: IBTA 10.3.1 has it "from any state", Linux does not.)
      */
     for (int type = RC; type <= UD; type++) {
         struct machine m = machine_open(type);
@@ -364,7 +367,8 @@ T_TEST(state, current_state_must_be_true)
     side_close(m.s, true);
 }
 
-/* --- values --------------------------------------------------------------------------------------- */
+/* --- values
+ * --------------------------------------------------------------------------------------- */
 
 /* The step's legal attributes, changed by the test, must be refused. */
 static void value_refused(const struct machine *m, int from, int to, struct ibv_qp_attr attr,
@@ -378,11 +382,11 @@ static void value_refused(const struct machine *m, int from, int to, struct ibv_
     stays(m, from, what);
 }
 
-#define REFUSED(m, from, to, field, value) \
-    do { \
-        struct ibv_qp_attr attr_ = right_values(&(m), (from), (to)); \
-        attr_.field = (value); \
-        value_refused(&(m), (from), (to), attr_, #field " = " #value); \
+#define REFUSED(m, from, to, field, value)                                                         \
+    do {                                                                                           \
+        struct ibv_qp_attr attr_ = right_values(&(m), (from), (to));                               \
+        attr_.field = (value);                                                                     \
+        value_refused(&(m), (from), (to), attr_, #field " = " #value);                             \
     } while (0)
 
 T_TEST(state_values, init)
@@ -427,7 +431,8 @@ T_TEST(state_values, rts)
 
 T_TEST(state_values, nothing_changes_on_error)
 {
-    /* If one attribute is bad none is taken over, the good ones neither (ibv_modify_qp(3), NOTES). */
+    /* If one attribute is bad none is taken over, the good ones neither (ibv_modify_qp(3), NOTES).
+     */
     struct machine m = machine_open(RC);
     struct ibv_qp_attr attr, before, after;
     struct ibv_qp_init_attr init;
@@ -444,7 +449,8 @@ T_TEST(state_values, nothing_changes_on_error)
     side_close(m.s, true);
 }
 
-/* --- queries -------------------------------------------------------------------------------------- */
+/* --- queries
+ * -------------------------------------------------------------------------------------- */
 
 T_TEST(state_query, returns_what_was_set)
 {
@@ -482,8 +488,12 @@ T_TEST(state_query, returns_what_was_set)
 T_TEST(state_query, returns_how_it_was_made)
 {
     /* The second structure tells how the queue pair was made. */
-    struct side_opt opt = { .send_wr = 11, .recv_wr = 12, .send_sge = 2, .recv_sge = 3,
-                            .inline_size = 40, .sig_all = true };
+    struct side_opt opt = {.send_wr = 11,
+                           .recv_wr = 12,
+                           .send_sge = 2,
+                           .recv_sge = 3,
+                           .inline_size = 40,
+                           .sig_all = true};
     struct side *s = side_open(&opt, NULL);
     struct ibv_qp_attr attr;
     struct ibv_qp_init_attr init;
@@ -506,7 +516,7 @@ T_TEST(state_query, datagram_key)
 {
     /* The Q_Key of a UD queue pair, first as made, then as changed. */
     struct machine m = machine_open(UD);
-    struct ibv_qp_attr attr = { .qkey = 0x1234 };
+    struct ibv_qp_attr attr = {.qkey = 0x1234};
     struct ibv_qp_init_attr init;
 
     bring_to(&m, IBV_QPS_RTS);

@@ -27,15 +27,21 @@ int device_gid_index(void)
 void record_run(const char *what)
 {
     const char *dir = getenv("VIADUCT_TEST_RECORD");
-    char path[512];
+    char self[256], path[512];
+    ssize_t len;
     int fd;
 
-    if (dir) {
-        snprintf(path, sizeof(path), "%s/%s.%s", dir, program_invocation_short_name, what);
-        fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-        if (fd >= 0) {
-            close(fd);
-        }
+    if (!dir) {
+        return;
+    }
+    /* Not argv[0]: Criterion's workers have another one. */
+    len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    self[len > 0 ? len : 0] = '\0';
+    snprintf(path, sizeof(path), "%s/%s.%s", dir,
+             strrchr(self, '/') ? strrchr(self, '/') + 1 : self, what);
+    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (fd >= 0) {
+        close(fd);
     }
 }
 
@@ -66,11 +72,11 @@ struct ibv_context *device_open(void)
 
 /* --- options ---------------------------------------------------------------------------------- */
 
-#define DEFAULT(field, value) \
-    do { \
-        if (!o.field) { \
-            o.field = (value); \
-        } \
+#define DEFAULT(field, value)                                                                      \
+    do {                                                                                           \
+        if (!o.field) {                                                                            \
+            o.field = (value);                                                                     \
+        }                                                                                          \
     } while (0)
 
 static int value_or_zero(int value)
@@ -80,7 +86,7 @@ static int value_or_zero(int value)
 
 struct side_opt side_options(const struct side_opt *opt)
 {
-    struct side_opt o = opt ? *opt : (struct side_opt){ .type = IBV_QPT_RC };
+    struct side_opt o = opt ? *opt : (struct side_opt){.type = IBV_QPT_RC};
 
     DEFAULT(type, IBV_QPT_RC);
     DEFAULT(qps, 1);
@@ -114,7 +120,8 @@ struct side_opt side_options(const struct side_opt *opt)
     return o;
 }
 
-/* --- opening ------------------------------------------------------------------------------------ */
+/* --- opening ------------------------------------------------------------------------------------
+ */
 
 static void open_context(struct side *s, struct side *share)
 {
@@ -181,7 +188,7 @@ static void open_srq(struct side *s)
 {
     struct ibv_srq_init_attr attr = {
         .srq_context = s,
-        .attr = { .max_wr = s->opt.srq_wr, .max_sge = s->opt.srq_sge },
+        .attr = {.max_wr = s->opt.srq_wr, .max_sge = s->opt.srq_sge},
     };
 
     s->srq = ibv_create_srq(s->pd, &attr);
@@ -195,7 +202,7 @@ struct ibv_qp *side_create_qp(struct side *s, const struct side_opt *opt)
         .send_cq = s->send_cq,
         .recv_cq = s->recv_cq,
         .srq = opt->use_srq ? s->srq : NULL,
-        .cap = { opt->send_wr, opt->recv_wr, opt->send_sge, opt->recv_sge, opt->inline_size },
+        .cap = {opt->send_wr, opt->recv_wr, opt->send_sge, opt->recv_sge, opt->inline_size},
         .qp_type = opt->type,
         .sq_sig_all = opt->sig_all,
         .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
@@ -260,7 +267,8 @@ struct side *side_open(const struct side_opt *opt, struct side *share)
     return s;
 }
 
-/* --- connecting --------------------------------------------------------------------------------- */
+/* --- connecting ---------------------------------------------------------------------------------
+ */
 
 int side_init_attr(const struct side *s, struct ibv_qp_attr *attr_out)
 {
@@ -278,9 +286,7 @@ int side_init_attr(const struct side *s, struct ibv_qp_attr *attr_out)
 struct ibv_ah_attr side_ah_attr(const struct side_info *to)
 {
     return (struct ibv_ah_attr){
-        .grh = { .dgid = to->gid,
-                 .sgid_index = (uint8_t)device_gid_index(),
-                 .hop_limit = 64 },
+        .grh = {.dgid = to->gid, .sgid_index = (uint8_t)device_gid_index(), .hop_limit = 64},
         .dlid = to->lid,
         .is_global = 1,
         .port_num = 1,
@@ -292,7 +298,7 @@ int side_rtr_attr(const struct side *s, const struct side_info *to, int to_q,
 {
     int mask = IBV_QP_STATE;
 
-    *attr_out = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTR };
+    *attr_out = (struct ibv_qp_attr){.qp_state = IBV_QPS_RTR};
     if (s->opt.type == IBV_QPT_UD) {
         return mask;
     }
@@ -313,7 +319,7 @@ int side_rts_attr(const struct side *s, int q, struct ibv_qp_attr *attr_out)
 {
     int mask = IBV_QP_STATE | IBV_QP_SQ_PSN;
 
-    *attr_out = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTS, .sq_psn = s->info.psn[q] };
+    *attr_out = (struct ibv_qp_attr){.qp_state = IBV_QPS_RTS, .sq_psn = s->info.psn[q]};
     if (s->opt.type == IBV_QPT_RC) {
         attr_out->timeout = (uint8_t)s->opt.timeout;
         attr_out->retry_cnt = (uint8_t)s->opt.retry_cnt;
@@ -354,16 +360,17 @@ enum ibv_qp_state qp_state(struct ibv_qp *qp)
 
 int qp_to_state(struct ibv_qp *qp, enum ibv_qp_state state)
 {
-    struct ibv_qp_attr attr = { .qp_state = state };
+    struct ibv_qp_attr attr = {.qp_state = state};
 
     return ibv_modify_qp(qp, &attr, IBV_QP_STATE);
 }
 
-/* --- waiting ------------------------------------------------------------------------------------ */
+/* --- waiting ------------------------------------------------------------------------------------
+ */
 
 struct ibv_wc cq_wait(struct ibv_cq *cq)
 {
-    struct ibv_wc wc = { .status = IBV_WC_GENERAL_ERR };
+    struct ibv_wc wc = {.status = IBV_WC_GENERAL_ERR};
     int64_t deadline = t_deadline(WAIT_MS);
     int got;
 
@@ -419,7 +426,8 @@ void side_wait_event(struct side *s, enum ibv_event_type type, const void *eleme
     T_ASSERT(side_has_event(s, type, element, EVENT_MS), "no event '%s'", ibv_event_type_str(type));
 }
 
-/* --- closing ------------------------------------------------------------------------------------ */
+/* --- closing ------------------------------------------------------------------------------------
+ */
 
 static bool owns(const struct side *s, const void *element)
 {

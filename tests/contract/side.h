@@ -38,31 +38,31 @@ enum {
 };
 
 struct side_opt {
-    enum ibv_qp_type type; /* RC */
-    int qps;               /* 1; ZERO for none */
-    int cqe;               /* 256 */
+    enum ibv_qp_type type;       /* RC */
+    int qps;                     /* 1; ZERO for none */
+    int cqe;                     /* 256 */
     uint32_t send_wr, recv_wr;   /* 64 */
     uint32_t send_sge, recv_sge; /* 4 */
     uint32_t inline_size;        /* 0 */
     bool sig_all;
-    bool events;   /* the CQs get a completion channel */
-    bool one_cq;   /* one CQ for sends and receives */
+    bool events; /* the CQs get a completion channel */
+    bool one_cq; /* one CQ for sends and receives */
     bool use_srq;
     uint32_t srq_wr, srq_sge; /* 64, 4 */
-    uint64_t send_ops; /* not 0: a QP for the ibv_wr_* calls */
-    bool cq_ex;        /* extended CQs, with wc_flags */
+    uint64_t send_ops;        /* not 0: a QP for the ibv_wr_* calls */
+    bool cq_ex;               /* extended CQs, with wc_flags */
     uint64_t wc_flags;
-    size_t size;   /* of the buffer: 64 KiB */
-    int mr_access; /* ACCESS_ALL; ZERO for none */
-    int qp_access; /* ACCESS_REMOTE; ZERO for none */
-    int timeout;   /* 14: 67 ms */
-    int retry_cnt; /* 6 */
-    int rnr_retry; /* 7: for ever */
-    int min_rnr_timer; /* 1: 10 us */
+    size_t size;                   /* of the buffer: 64 KiB */
+    int mr_access;                 /* ACCESS_ALL; ZERO for none */
+    int qp_access;                 /* ACCESS_REMOTE; ZERO for none */
+    int timeout;                   /* 14: 67 ms */
+    int retry_cnt;                 /* 6 */
+    int rnr_retry;                 /* 7: for ever */
+    int min_rnr_timer;             /* 1: 10 us */
     int rd_atomic, dest_rd_atomic; /* 4 */
-    enum ibv_mtu mtu;  /* 1024, or what the port can do */
+    enum ibv_mtu mtu;              /* 1024, or what the port can do */
     uint32_t qkey;
-    bool unconnected;  /* leave the QPs in RESET */
+    bool unconnected; /* leave the QPs in RESET */
 };
 
 /* What the other side must know, and what the test wants to know. */

@@ -6,22 +6,22 @@
 
 /* Sizes round 1, 32 (small messages travel otherwise than large ones), cache lines, MTUs, pages. */
 static const uint32_t sizes[] = {
-    1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257,
-    511, 512, 513, 1023, 1024, 1025, 2047, 2048, 2049, 4095, 4096, 4097, 8191, 8192, 8193, 12345,
-    16384, 30000,
+    1,    2,    3,    4,    5,    7,    8,    9,    15,   16,   17,    31,    32,    33,
+    63,   64,   65,   127,  128,  129,  255,  256,  257,  511,  512,   513,   1023,  1024,
+    1025, 2047, 2048, 2049, 4095, 4096, 4097, 8191, 8192, 8193, 12345, 16384, 30000,
 };
 
 enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
 
 static void all_sizes(enum topology topology, enum ibv_qp_type type, enum ibv_mtu mtu)
 {
-    struct pair *p = pair_open(topology, &(struct side_opt){ .type = type, .mtu = mtu });
+    struct pair *p = pair_open(topology, &(struct side_opt){.type = type, .mtu = mtu});
 
     for (int i = 0; i < SIZES; i++) {
         uint32_t len = sizes[i];
 
-        e_recv(p->b, &(struct post){ .id = 1, .off = p->rx + 1, .len = len });
-        e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND, .off = (uint64_t)i, .len = len });
+        e_recv(p->b, &(struct post){.id = 1, .off = p->rx + 1, .len = len});
+        e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND, .off = (uint64_t)i, .len = len});
         e_done(p->a, 2, IBV_WC_SEND);
         e_got(p->b, 1, IBV_WC_RECV, len);
         e_same(p->b, p->rx + 1, len, p->a, (uint64_t)i);
@@ -63,10 +63,16 @@ T_CONTRACT(sizes, write_and_read_back)
     for (int i = 0; i < SIZES; i++) {
         uint32_t len = sizes[i] < 15000 ? sizes[i] : 15000;
 
-        e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_RDMA_WRITE, .off = (uint64_t)i,
-                                     .len = len, .roff = (int64_t)p->rx + 3 });
-        e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_RDMA_READ, .off = p->rx + 16384 + 1,
-                                     .len = len, .roff = (int64_t)p->rx + 3 });
+        e_send(p->a, &(struct post){.id = 1,
+                                    .op = IBV_WR_RDMA_WRITE,
+                                    .off = (uint64_t)i,
+                                    .len = len,
+                                    .roff = (int64_t)p->rx + 3});
+        e_send(p->a, &(struct post){.id = 2,
+                                    .op = IBV_WR_RDMA_READ,
+                                    .off = p->rx + 16384 + 1,
+                                    .len = len,
+                                    .roff = (int64_t)p->rx + 3});
         e_done(p->a, 1, IBV_WC_RDMA_WRITE);
         e_done(p->a, 2, IBV_WC_RDMA_READ);
         e_same(p->b, p->rx + 3, len, p->a, (uint64_t)i);
@@ -79,18 +85,18 @@ T_CONTRACT(sizes, write_and_read_back)
 
 static void large(enum topology topology, uint32_t len)
 {
-    struct pair *p = pair_open(topology, &(struct side_opt){ .size = 2 * (size_t)len + 64 });
+    struct pair *p = pair_open(topology, &(struct side_opt){.size = 2 * (size_t)len + 64});
 
-    e_recv(p->b, &(struct post){ .id = 1, .off = p->rx, .len = len });
-    e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_SEND, .len = len });
+    e_recv(p->b, &(struct post){.id = 1, .off = p->rx, .len = len});
+    e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND, .len = len});
     e_done(p->a, 2, IBV_WC_SEND);
     e_got(p->b, 1, IBV_WC_RECV, len);
     e_same(p->b, p->rx, len, p->a, 0);
-    e_send(p->a, &(struct post){ .id = 3, .op = IBV_WR_RDMA_READ, .off = p->rx, .len = len });
+    e_send(p->a, &(struct post){.id = 3, .op = IBV_WR_RDMA_READ, .off = p->rx, .len = len});
     e_done(p->a, 3, IBV_WC_RDMA_READ);
     e_same(p->a, p->rx, len, p->b, 0);
-    e_send(p->b, &(struct post){ .id = 4, .op = IBV_WR_RDMA_WRITE, .len = len,
-                                 .roff = (int64_t)p->rx });
+    e_send(p->b,
+           &(struct post){.id = 4, .op = IBV_WR_RDMA_WRITE, .len = len, .roff = (int64_t)p->rx});
     e_done(p->b, 4, IBV_WC_RDMA_WRITE);
     e_same(p->a, p->rx, len, p->b, 0);
     pair_close(p);
@@ -119,9 +125,10 @@ static void post_beyond(struct side *s, void *arg)
     struct beyond *call = arg;
     struct ibv_port_attr port;
     struct ibv_sge sge[POST_SGE];
-    struct ibv_send_wr *bad, wr = { .sg_list = sge, .opcode = IBV_WR_RDMA_WRITE,
-                                    .send_flags = IBV_SEND_SIGNALED,
-                                    .wr.rdma = { call->to.addr, call->to.rkey } };
+    struct ibv_send_wr *bad, wr = {.sg_list = sge,
+                                   .opcode = IBV_WR_RDMA_WRITE,
+                                   .send_flags = IBV_SEND_SIGNALED,
+                                   .wr.rdma = {call->to.addr, call->to.rkey}};
     size_t len;
     void *memory;
 
@@ -134,7 +141,7 @@ static void post_beyond(struct side *s, void *arg)
     wr.num_sge = (int)(port.max_msg_sz / len) + 1;
     T_ASSERT(wr.num_sge <= (int)s->info.cap.max_send_sge, "%d elements", wr.num_sge);
     for (int i = 0; i < wr.num_sge; i++) {
-        sge[i] = (struct ibv_sge){ (uintptr_t)memory, (uint32_t)len, s->mrs[0]->lkey };
+        sge[i] = (struct ibv_sge){(uintptr_t)memory, (uint32_t)len, s->mrs[0]->lkey};
     }
     call->rc = ibv_post_send(s->qp[0], &wr, &bad);
 }
@@ -145,8 +152,8 @@ T_CONTRACT(sizes, beyond_the_largest_message)
      * More bytes than max_msg_sz are an error: refused at once, or LOC_LEN_ERR (IBTA 11.6.2), and
      * nothing moves.
      */
-    struct pair *p = pair_open(topology, &(struct side_opt){ .send_sge = 18 });
-    struct beyond call = { 0, p->b->info };
+    struct pair *p = pair_open(topology, &(struct side_opt){.send_sge = 18});
+    struct beyond call = {0, p->b->info};
 
     e_run(p->a, post_beyond, &call, sizeof(call));
     T_IN(call.rc, 0, EINVAL, EMSGSIZE);
@@ -157,7 +164,8 @@ T_CONTRACT(sizes, beyond_the_largest_message)
     pair_close_loose(p);
 }
 
-/* --- order ----------------------------------------------------------------------------------------- */
+/* --- order
+ * ----------------------------------------------------------------------------------------- */
 
 enum { MANY = 3000, BATCH = 32 };
 
@@ -185,12 +193,13 @@ static void receive_all(struct side *s, void *arg)
             T_EQ(wc[i].imm_data, stream->done);
             T_EQ(wc[i].byte_len, stream->done % 61);
             T_EQ(t_compare(s->buf + stream->off + slot * 64, 0, wc[i].byte_len,
-                           (uint64_t)stream->done), -1);
+                           (uint64_t)stream->done),
+                 -1);
             stream->done++;
             if (stream->posted < MANY) {
-                struct ibv_sge sge = { s->info.addr + stream->off + slot * 64, 64, s->info.lkey };
-                struct ibv_recv_wr *bad, wr = { .wr_id = (uint64_t)stream->posted++,
-                                                .sg_list = &sge, .num_sge = 1 };
+                struct ibv_sge sge = {s->info.addr + stream->off + slot * 64, 64, s->info.lkey};
+                struct ibv_recv_wr *bad,
+                    wr = {.wr_id = (uint64_t)stream->posted++, .sg_list = &sge, .num_sge = 1};
 
                 T_EQ(ibv_post_recv(s->qp[0], &wr, &bad), 0);
             }
@@ -212,11 +221,13 @@ static void send_all(struct side *s, void *arg)
 
         if (posted < MANY && posted - done < BATCH) {
             uint64_t slot = (uint64_t)posted % 64;
-            struct ibv_sge sge = { s->info.addr + slot * 64, (uint32_t)posted % 61, s->info.lkey };
-            struct ibv_send_wr *bad, wr = { .wr_id = (uint64_t)posted, .sg_list = &sge,
-                                            .num_sge = 1, .opcode = IBV_WR_SEND_WITH_IMM,
-                                            .send_flags = IBV_SEND_SIGNALED,
-                                            .imm_data = (uint32_t)posted };
+            struct ibv_sge sge = {s->info.addr + slot * 64, (uint32_t)posted % 61, s->info.lkey};
+            struct ibv_send_wr *bad, wr = {.wr_id = (uint64_t)posted,
+                                           .sg_list = &sge,
+                                           .num_sge = 1,
+                                           .opcode = IBV_WR_SEND_WITH_IMM,
+                                           .send_flags = IBV_SEND_SIGNALED,
+                                           .imm_data = (uint32_t)posted};
 
             t_fill(s->buf + slot * 64, 0, 64, (uint64_t)posted++);
             T_EQ(ibv_post_send(s->qp[0], &wr, &bad), 0);
@@ -236,7 +247,7 @@ T_CONTRACT_CONCURRENT(order, many_messages)
 {
     /* 3000 small messages of changing length arrive in the order they were posted, each intact. */
     struct pair *p = pair_open(topology, NULL);
-    struct stream stream = { .posted = 64, .off = p->rx };
+    struct stream stream = {.posted = 64, .off = p->rx};
 
     e_recv_many(p->b, 0, 0, 64, p->rx, 64);
     e_begin(p->b, receive_all, &stream, sizeof(stream));
@@ -254,8 +265,8 @@ T_CONTRACT_SELF(order, in_turns)
     for (uint64_t round = 0; round < 10; round++) {
         e_recv_many(p->b, 0, 100, 60, p->rx, 8);
         for (uint64_t i = 0; i < 60; i++) {
-            e_send(p->a, &(struct post){ .id = i, .op = IBV_WR_SEND, .off = i * 3 + round,
-                                         .len = 8 });
+            e_send(p->a,
+                   &(struct post){.id = i, .op = IBV_WR_SEND, .off = i * 3 + round, .len = 8});
         }
         for (uint64_t i = 0; i < 60; i++) {
             e_done(p->a, i, IBV_WC_SEND);
@@ -269,13 +280,17 @@ T_CONTRACT_SELF(order, in_turns)
 T_CONTRACT_SELF(order, writes_before_send)
 {
     /* What was written before a send is in memory when the send has been received (IBTA o9-20). */
-    struct pair *p = pair_open(topology, &(struct side_opt){ .size = 1 << 20 });
+    struct pair *p = pair_open(topology, &(struct side_opt){.size = 1 << 20});
 
     for (uint64_t i = 0; i < 20; i++) {
-        e_recv(p->b, &(struct post){ .id = 1 });
-        e_send(p->a, &(struct post){ .id = 2, .op = IBV_WR_RDMA_WRITE, .off = i * 64,
-                                     .len = 200000, .roff = (int64_t)p->rx, .quiet = true });
-        e_send(p->a, &(struct post){ .id = 3, .op = IBV_WR_SEND });
+        e_recv(p->b, &(struct post){.id = 1});
+        e_send(p->a, &(struct post){.id = 2,
+                                    .op = IBV_WR_RDMA_WRITE,
+                                    .off = i * 64,
+                                    .len = 200000,
+                                    .roff = (int64_t)p->rx,
+                                    .quiet = true});
+        e_send(p->a, &(struct post){.id = 3, .op = IBV_WR_SEND});
         e_got(p->b, 1, IBV_WC_RECV, 0);
         e_same(p->b, p->rx, 200000, p->a, i * 64);
         e_done(p->a, 3, IBV_WC_SEND);

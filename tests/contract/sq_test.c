@@ -36,7 +36,7 @@ static void take_done(struct side *s, uint64_t id)
 
 static struct ibv_send_wr write_wr(uint64_t id, unsigned flags)
 {
-    return (struct ibv_send_wr){ .wr_id = id, .opcode = IBV_WR_RDMA_WRITE, .send_flags = flags };
+    return (struct ibv_send_wr){.wr_id = id, .opcode = IBV_WR_RDMA_WRITE, .send_flags = flags};
 }
 
 static int post_one(struct side *s, uint64_t id, unsigned flags)
@@ -48,7 +48,8 @@ static int post_one(struct side *s, uint64_t id, unsigned flags)
     return rc;
 }
 
-/* Posts until the queue is full, which may be a little later than it said; gives how many it took. */
+/* Posts until the queue is full, which may be a little later than it said; gives how many it took.
+ */
 static uint64_t fill_sq(struct side *s, unsigned flags)
 {
     uint64_t depth = s->info.cap.max_send_wr, taken = 0;
@@ -71,7 +72,7 @@ T_TEST(sq, holds_what_it_says)
      * max_send_wr requests are taken without a poll; then ENOMEM. The completion being there is not
      * enough for a new one: it must be polled (IBTA 10.8.5: the slot returns with the completion).
      */
-    struct side *s = self_side(&(struct side_opt){ .send_wr = 8 });
+    struct side *s = self_side(&(struct side_opt){.send_wr = 8});
     uint64_t taken = fill_sq(s, IBV_SEND_SIGNALED);
 
     take_done(s, 0);
@@ -86,7 +87,7 @@ T_TEST(sq, holds_what_it_says)
 T_TEST(sq, unsignalled_slots_return_with_the_next_signalled)
 {
     /* Unsignalled requests have no completion; their slots return when a later one is polled. */
-    struct side *s = self_side(&(struct side_opt){ .send_wr = 8 });
+    struct side *s = self_side(&(struct side_opt){.send_wr = 8});
     uint64_t depth = s->info.cap.max_send_wr;
 
     for (int round = 0; round < 20; round++) {
@@ -102,7 +103,7 @@ T_TEST(sq, unsignalled_slots_return_with_the_next_signalled)
 T_TEST(sq, full_of_unsignalled_is_full)
 {
     /* A queue filled with unsignalled requests refuses more: nothing can free their slots. */
-    struct side *s = self_side(&(struct side_opt){ .send_wr = 8 });
+    struct side *s = self_side(&(struct side_opt){.send_wr = 8});
 
     fill_sq(s, 0);
     T_EQ(post_one(s, 1, IBV_SEND_SIGNALED), ENOMEM);
@@ -112,7 +113,7 @@ T_TEST(sq, full_of_unsignalled_is_full)
 T_TEST(sq, sig_all_signals_all)
 {
     /* With sq_sig_all every request completes, flag or not. */
-    struct side *s = self_side(&(struct side_opt){ .sig_all = true });
+    struct side *s = self_side(&(struct side_opt){.sig_all = true});
 
     T_EQ(post_one(s, 1, 0), 0);
     T_EQ(post_one(s, 2, IBV_SEND_SIGNALED), 0);
@@ -138,7 +139,7 @@ T_TEST(sq, unsignalled_does_not_complete)
 T_TEST(sq, list_is_taken_in_order)
 {
     /* A list of requests is posted by one call, and carried out in order. */
-    struct side *s = self_side(&(struct side_opt){ .send_wr = 16 });
+    struct side *s = self_side(&(struct side_opt){.send_wr = 16});
     struct ibv_send_wr wr[16], *bad = NULL;
 
     T_EQ(post_send_n(s, 16, wr, &bad), 0);
@@ -151,7 +152,7 @@ T_TEST(sq, list_is_taken_in_order)
 T_TEST(sq, list_longer_than_the_queue)
 {
     /* The requests that fit are taken, bad_wr names the first that did not, and its call fails. */
-    struct side *s = self_side(&(struct side_opt){ .send_wr = 8 });
+    struct side *s = self_side(&(struct side_opt){.send_wr = 8});
     struct ibv_send_wr wr[1024], *bad = NULL;
     int depth = (int)s->info.cap.max_send_wr;
 
@@ -167,9 +168,9 @@ T_TEST(sq, list_longer_than_the_queue)
 T_TEST(sq, bad_request_in_the_middle)
 {
     /* What stands before a bad request is done, what stands behind it is not posted. */
-    struct side *s = self_side(&(struct side_opt){ .send_wr = 16 });
+    struct side *s = self_side(&(struct side_opt){.send_wr = 16});
     struct ibv_send_wr wr[5], *bad = NULL;
-    struct ibv_sge sge[POST_SGE] = { { .length = 0 } };
+    struct ibv_sge sge[POST_SGE] = {{.length = 0}};
 
     for (int i = 0; i < 5; i++) {
         wr[i] = write_wr((uint64_t)i, IBV_SEND_SIGNALED);
@@ -190,7 +191,7 @@ T_TEST(sq, bad_request_in_the_middle)
 
 static int try_opcode(struct side *s, enum ibv_wr_opcode op)
 {
-    struct ibv_send_wr *bad = NULL, wr = { .opcode = op, .send_flags = IBV_SEND_SIGNALED };
+    struct ibv_send_wr *bad = NULL, wr = {.opcode = op, .send_flags = IBV_SEND_SIGNALED};
 
     return ibv_post_send(s->qp[0], &wr, &bad);
 }
@@ -198,14 +199,14 @@ static int try_opcode(struct side *s, enum ibv_wr_opcode op)
 T_TEST(sq, opcode_of_another_service)
 {
     /*
-     * An operation that the service type does not have (ibv_post_send(3), table) is refused at once,
-     * or completes with an error; it is never carried out.
+     * An operation that the service type does not have (ibv_post_send(3), table) is refused at
+     * once, or completes with an error; it is never carried out.
      */
-    static const enum ibv_wr_opcode not_uc[] = { IBV_WR_RDMA_READ, IBV_WR_ATOMIC_CMP_AND_SWP,
-                                                 IBV_WR_ATOMIC_FETCH_AND_ADD };
+    static const enum ibv_wr_opcode not_uc[] = {IBV_WR_RDMA_READ, IBV_WR_ATOMIC_CMP_AND_SWP,
+                                                IBV_WR_ATOMIC_FETCH_AND_ADD};
 
     for (int i = 0; i < 3; i++) {
-        struct side *s = self_side(&(struct side_opt){ .type = IBV_QPT_UC });
+        struct side *s = self_side(&(struct side_opt){.type = IBV_QPT_UC});
         int rc = try_opcode(s, not_uc[i]);
 
         T_IN(rc, 0, EINVAL, EOPNOTSUPP);
@@ -230,11 +231,12 @@ T_TEST(sq, opcode_that_does_not_exist)
     side_close(s, true);
 }
 
-/* --- the receive queue ----------------------------------------------------------------------------- */
+/* --- the receive queue
+ * ----------------------------------------------------------------------------- */
 
 static int recv_one(struct side *s, uint64_t id)
 {
-    struct ibv_recv_wr *bad = NULL, wr = { .wr_id = id };
+    struct ibv_recv_wr *bad = NULL, wr = {.wr_id = id};
     int rc = ibv_post_recv(s->qp[0], &wr, &bad);
 
     T_ASSERT(rc == 0 || bad == &wr);
@@ -243,7 +245,7 @@ static int recv_one(struct side *s, uint64_t id)
 
 static int send_empty(struct side *s, uint64_t id)
 {
-    struct ibv_send_wr *bad, wr = { .wr_id = id, .opcode = IBV_WR_SEND };
+    struct ibv_send_wr *bad, wr = {.wr_id = id, .opcode = IBV_WR_SEND};
 
     return ibv_post_send(s->qp[0], &wr, &bad);
 }
@@ -251,7 +253,7 @@ static int send_empty(struct side *s, uint64_t id)
 T_TEST(rq, holds_what_it_says)
 {
     /* max_recv_wr receives are taken, then ENOMEM; one that has completed makes room again. */
-    struct side *s = self_side(&(struct side_opt){ .recv_wr = 8 });
+    struct side *s = self_side(&(struct side_opt){.recv_wr = 8});
     uint64_t depth = s->info.cap.max_recv_wr, taken = 0;
     int rc;
 
@@ -271,12 +273,12 @@ T_TEST(rq, holds_what_it_says)
 T_TEST(rq, list_and_bad_request)
 {
     /* A list of receives: those before the bad one are posted, bad_wr names it. */
-    struct side *s = self_side(&(struct side_opt){ .recv_wr = 16 });
+    struct side *s = self_side(&(struct side_opt){.recv_wr = 16});
     struct ibv_recv_wr wr[4], *bad = NULL;
-    struct ibv_sge sge[POST_SGE] = { { .length = 0 } };
+    struct ibv_sge sge[POST_SGE] = {{.length = 0}};
 
     for (int i = 0; i < 4; i++) {
-        wr[i] = (struct ibv_recv_wr){ .wr_id = (uint64_t)i, .next = i < 3 ? &wr[i + 1] : NULL };
+        wr[i] = (struct ibv_recv_wr){.wr_id = (uint64_t)i, .next = i < 3 ? &wr[i + 1] : NULL};
     }
     T_ASSERT(s->info.cap.max_recv_sge < POST_SGE);
     wr[2].sg_list = sge;
@@ -293,15 +295,15 @@ T_TEST(rq, list_and_bad_request)
 T_TEST(rq, wraps_many_times)
 {
     /* Many more messages than slots, with the queue never empty nor full: ids come in order. */
-    struct side *s = self_side(&(struct side_opt){ .recv_wr = 5, .send_wr = 7 });
+    struct side *s = self_side(&(struct side_opt){.recv_wr = 5, .send_wr = 7});
     uint64_t next = 0;
 
     for (; next < 3; next++) {
         T_EQ(recv_one(s, next), 0);
     }
     for (uint64_t i = 0; i < 500; i++) {
-        struct ibv_send_wr *bad, wr = { .wr_id = i, .opcode = IBV_WR_SEND,
-                                        .send_flags = IBV_SEND_SIGNALED };
+        struct ibv_send_wr *bad,
+            wr = {.wr_id = i, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED};
 
         T_EQ(ibv_post_send(s->qp[0], &wr, &bad), 0);
         take_done(s, i);
@@ -313,13 +315,16 @@ T_TEST(rq, wraps_many_times)
 
 T_TEST(rq, a_queue_pair_may_have_none)
 {
-    /* A queue pair without receive slots, or without send slots, can be made; its posts say ENOMEM. */
-    struct side *s = side_open(&(struct side_opt){ .qps = ZERO }, NULL);
+    /* A queue pair without receive slots, or without send slots, can be made; its posts say ENOMEM.
+     */
+    struct side *s = side_open(&(struct side_opt){.qps = ZERO}, NULL);
     struct ibv_qp_init_attr attr = {
-        .send_cq = s->send_cq, .recv_cq = s->recv_cq, .qp_type = IBV_QPT_RC,
-        .cap = { .max_send_wr = 4, .max_send_sge = 1 },
+        .send_cq = s->send_cq,
+        .recv_cq = s->recv_cq,
+        .qp_type = IBV_QPT_RC,
+        .cap = {.max_send_wr = 4, .max_send_sge = 1},
     };
-    struct ibv_recv_wr *bad, wr = { .wr_id = 1 };
+    struct ibv_recv_wr *bad, wr = {.wr_id = 1};
     struct ibv_qp *qp = ibv_create_qp(s->pd, &attr);
 
     T_ASSERT(qp != NULL, "%s", strerror(errno));

@@ -2,11 +2,12 @@
 /* Shared receive queues: sharing, limits and their event, last WQE reached, accounts, errors. */
 #include "ends.h"
 
-static const struct side_opt with_srq = { .use_srq = true, .qps = 3 };
+static const struct side_opt with_srq = {.use_srq = true, .qps = 3};
 
 T_CONTRACT(srq, shared_by_queue_pairs)
 {
-    /* Receives are taken in order by whichever queue pair gets a message; the completion names it. */
+    /* Receives are taken in order by whichever queue pair gets a message; the completion names it.
+     */
     struct pair *p = pair_open(topology, &with_srq);
 
     e_recv_many(p->b, 0, 100, 30, p->rx, 64);
@@ -14,8 +15,7 @@ T_CONTRACT(srq, shared_by_queue_pairs)
         int q = (int)(i * 7 % 3);
         struct ibv_wc wc;
 
-        e_send(p->a, &(struct post){ .q = q, .id = i, .op = IBV_WR_SEND, .off = i * 10,
-                                     .len = 50 });
+        e_send(p->a, &(struct post){.q = q, .id = i, .op = IBV_WR_SEND, .off = i * 10, .len = 50});
         e_done(p->a, i, IBV_WC_SEND);
         wc = e_got(p->b, 100 + i, IBV_WC_RECV, 50);
         T_EQ(wc.qp_num, p->b->info.qpn[q]);
@@ -30,11 +30,15 @@ T_CONTRACT(srq, write_with_immediate_takes_one)
     struct pair *p = pair_open(topology, &with_srq);
 
     e_recv_many(p->b, 0, 1, 2, p->rx, 64);
-    e_send(p->a, &(struct post){ .q = 1, .id = 5, .op = IBV_WR_RDMA_WRITE_WITH_IMM, .len = 9,
-                                 .roff = (int64_t)p->rx + 1000, .imm = 7 });
+    e_send(p->a, &(struct post){.q = 1,
+                                .id = 5,
+                                .op = IBV_WR_RDMA_WRITE_WITH_IMM,
+                                .len = 9,
+                                .roff = (int64_t)p->rx + 1000,
+                                .imm = 7});
     e_done(p->a, 5, IBV_WC_RDMA_WRITE);
     e_got(p->b, 1, IBV_WC_RECV_RDMA_WITH_IMM, 9);
-    e_send(p->a, &(struct post){ .q = 2, .id = 6, .op = IBV_WR_SEND, .len = 8 });
+    e_send(p->a, &(struct post){.q = 2, .id = 6, .op = IBV_WR_SEND, .len = 8});
     e_done(p->a, 6, IBV_WC_SEND);
     e_got(p->b, 2, IBV_WC_RECV, 8);
     pair_close(p);
@@ -42,10 +46,11 @@ T_CONTRACT(srq, write_with_immediate_takes_one)
 
 T_CONTRACT(srq, empty_means_not_ready)
 {
-    /* An empty shared queue is "receiver not ready": the sender waits, and goes on when one is posted. */
+    /* An empty shared queue is "receiver not ready": the sender waits, and goes on when one is
+     * posted. */
     struct pair *p = pair_open(topology, &with_srq);
 
-    e_send(p->a, &(struct post){ .id = 1, .op = IBV_WR_SEND, .len = 8 });
+    e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND, .len = 8});
     e_quiet(p->a, SEND_CQ);
     e_recv_many(p->b, 0, 2, 1, p->rx, 64);
     e_done(p->a, 1, IBV_WC_SEND);
@@ -56,14 +61,14 @@ T_CONTRACT(srq, empty_means_not_ready)
 T_CONTRACT(srq, datagrams)
 {
     /* UD queue pairs may share a receive queue, too. */
-    struct pair *p = pair_open(topology, &(struct side_opt){ .type = IBV_QPT_UD, .use_srq = true,
-                                                             .qps = 2 });
+    struct pair *p =
+        pair_open(topology, &(struct side_opt){.type = IBV_QPT_UD, .use_srq = true, .qps = 2});
 
     e_recv_many(p->b, 0, 1, 2, p->rx, 128);
     for (int q = 1; q >= 0; q--) {
         struct ibv_wc wc;
 
-        e_send(p->a, &(struct post){ .q = q, .id = 9, .op = IBV_WR_SEND, .off = 64, .len = 20 });
+        e_send(p->a, &(struct post){.q = q, .id = 9, .op = IBV_WR_SEND, .off = 64, .len = 20});
         e_done(p->a, 9, IBV_WC_SEND);
         wc = e_got(p->b, 2 - (uint64_t)q, IBV_WC_RECV, 60);
         T_EQ(wc.qp_num, p->b->info.qpn[q]);
@@ -71,11 +76,12 @@ T_CONTRACT(srq, datagrams)
     pair_close(p);
 }
 
-/* --- the limit ------------------------------------------------------------------------------------- */
+/* --- the limit
+ * ------------------------------------------------------------------------------------- */
 
 static void set_limit(struct side *s, void *arg)
 {
-    struct ibv_srq_attr attr = { .srq_limit = *(uint32_t *)arg };
+    struct ibv_srq_attr attr = {.srq_limit = *(uint32_t *)arg};
 
     T_EQ(ibv_modify_srq(s->srq, &attr, IBV_SRQ_LIMIT), 0);
     T_EQ(ibv_query_srq(s->srq, &attr), 0);
@@ -104,7 +110,7 @@ static void limit_event(struct end *e, bool expected)
 static void consume(struct pair *p, uint64_t id, int count)
 {
     for (int i = 0; i < count; i++) {
-        e_send(p->a, &(struct post){ .q = i % 3, .id = 1, .op = IBV_WR_SEND, .len = 4 });
+        e_send(p->a, &(struct post){.q = i % 3, .id = 1, .op = IBV_WR_SEND, .len = 4});
         e_done(p->a, 1, IBV_WC_SEND);
         e_got(p->b, id++, IBV_WC_RECV, 4);
     }
@@ -136,7 +142,7 @@ T_CONTRACT(srq, limit_event)
 
 static struct side *plain_side(void)
 {
-    return side_open(&(struct side_opt){ .qps = ZERO, .use_srq = true, .srq_wr = 8 }, NULL);
+    return side_open(&(struct side_opt){.qps = ZERO, .use_srq = true, .srq_wr = 8}, NULL);
 }
 
 T_TEST(srq_modify, limit_beyond_the_queue)
@@ -146,7 +152,7 @@ T_TEST(srq_modify, limit_beyond_the_queue)
     struct ibv_srq_attr attr, before;
 
     T_EQ(ibv_query_srq(s->srq, &before), 0);
-    attr = (struct ibv_srq_attr){ .srq_limit = before.max_wr + 1 };
+    attr = (struct ibv_srq_attr){.srq_limit = before.max_wr + 1};
     T_EQ(ibv_modify_srq(s->srq, &attr, IBV_SRQ_LIMIT), EINVAL);
     T_EQ(ibv_query_srq(s->srq, &attr), 0);
     T_EQ(attr.srq_limit, before.srq_limit);
@@ -157,9 +163,9 @@ T_TEST(srq_modify, resize)
 {
     /* Where the device can resize shared queues it does, with receives inside; else it says so. */
     struct side *s = plain_side();
-    struct ibv_srq_attr attr = { .max_wr = 100 };
+    struct ibv_srq_attr attr = {.max_wr = 100};
     struct ibv_device_attr device;
-    struct ibv_recv_wr *bad, wr = { .wr_id = 1 };
+    struct ibv_recv_wr *bad, wr = {.wr_id = 1};
     int rc;
 
     T_EQ(ibv_query_device(s->ctx, &device), 0);
@@ -185,7 +191,7 @@ T_TEST(srq, query_returns_what_was_made)
 {
     /* Sizes asked for are there, in the attributes returned and in the query. */
     struct side *s = plain_side();
-    struct ibv_srq_init_attr init = { .attr = { .max_wr = 33, .max_sge = 3 } };
+    struct ibv_srq_init_attr init = {.attr = {.max_wr = 33, .max_sge = 3}};
     struct ibv_srq *srq = ibv_create_srq(s->pd, &init);
     struct ibv_srq_attr attr;
 
@@ -202,7 +208,7 @@ T_TEST(srq, full)
 {
     /* A full queue says ENOMEM, and bad_wr names the request that did not fit. */
     struct side *s = plain_side();
-    struct ibv_recv_wr wr = { .wr_id = 1 }, *bad = NULL;
+    struct ibv_recv_wr wr = {.wr_id = 1}, *bad = NULL;
     struct ibv_srq_attr attr;
     uint32_t taken = 0;
     int rc;
@@ -218,16 +224,17 @@ T_TEST(srq, full)
 
 T_TEST(srq, too_many_elements)
 {
-    /* More elements than the queue has are EINVAL (or ENOMEM); earlier ones of the list are posted. */
+    /* More elements than the queue has are EINVAL (or ENOMEM); earlier ones of the list are posted.
+     */
     struct side *s = plain_side();
-    struct ibv_sge sge[POST_SGE] = { { .length = 0 } };
+    struct ibv_sge sge[POST_SGE] = {{.length = 0}};
     struct ibv_recv_wr wr[2], *bad = NULL;
     struct ibv_srq_attr attr;
 
     T_EQ(ibv_query_srq(s->srq, &attr), 0);
     T_ASSERT(attr.max_sge < POST_SGE);
-    wr[0] = (struct ibv_recv_wr){ .wr_id = 1, .next = &wr[1] };
-    wr[1] = (struct ibv_recv_wr){ .wr_id = 2, .sg_list = sge, .num_sge = (int)attr.max_sge + 1 };
+    wr[0] = (struct ibv_recv_wr){.wr_id = 1, .next = &wr[1]};
+    wr[1] = (struct ibv_recv_wr){.wr_id = 2, .sg_list = sge, .num_sge = (int)attr.max_sge + 1};
     T_IN(ibv_post_srq_recv(s->srq, wr, &bad), EINVAL, ENOMEM);
     T_ASSERT(bad == &wr[1]);
     side_close(s, true);
@@ -237,7 +244,7 @@ T_TEST(srq, queue_pair_has_no_queue_of_its_own)
 {
     /* ibv_post_recv on a queue pair with an SRQ is refused (ibv_post_recv(3)). */
     struct side *s = side_open(&with_srq, NULL);
-    struct ibv_recv_wr wr = { .wr_id = 1 }, *bad = NULL;
+    struct ibv_recv_wr wr = {.wr_id = 1}, *bad = NULL;
 
     side_connect(s, 0, &s->info, 0);
     T_EQ(ibv_post_recv(s->qp[0], &wr, &bad), EINVAL);
@@ -249,7 +256,7 @@ T_TEST(srq, not_for_unreliable_connections)
 {
     /* UC with an SRQ is refused (ibv_create_qp(3), NOTES). */
     struct side *s = plain_side();
-    struct side_opt opt = side_options(&(struct side_opt){ .type = IBV_QPT_UC, .use_srq = true });
+    struct side_opt opt = side_options(&(struct side_opt){.type = IBV_QPT_UC, .use_srq = true});
 
     errno = 0;
     T_ASSERT(side_create_qp(s, &opt) == NULL);
@@ -257,7 +264,8 @@ T_TEST(srq, not_for_unreliable_connections)
     side_close(s, true);
 }
 
-/* --- the end of a queue pair ------------------------------------------------------------------------ */
+/* --- the end of a queue pair
+ * ------------------------------------------------------------------------ */
 
 T_CONTRACT(srq, last_wqe_reached)
 {
@@ -272,7 +280,7 @@ T_CONTRACT(srq, last_wqe_reached)
     e_event(p->b, IBV_EVENT_QP_LAST_WQE_REACHED, 0);
     /* The shared receives are not flushed: they belong to no queue pair yet. */
     e_none(p->b, RECV_CQ);
-    e_send(p->a, &(struct post){ .q = 1, .id = 1, .op = IBV_WR_SEND, .len = 4 });
+    e_send(p->a, &(struct post){.q = 1, .id = 1, .op = IBV_WR_SEND, .len = 4});
     e_done(p->a, 1, IBV_WC_SEND);
     e_got(p->b, 0, IBV_WC_RECV, 4);
     pair_close(p);
@@ -284,12 +292,12 @@ T_CONTRACT(srq, error_takes_one_receive_only)
     struct pair *p = pair_open(topology, &with_srq);
 
     e_recv_many(p->b, 0, 0, 2, p->rx, 16);
-    e_send(p->a, &(struct post){ .q = 0, .id = 1, .op = IBV_WR_SEND, .len = 17 });
+    e_send(p->a, &(struct post){.q = 0, .id = 1, .op = IBV_WR_SEND, .len = 17});
     e_expect(p->a, SEND_CQ, 1, IBV_WC_REM_INV_REQ_ERR);
     e_expect(p->b, RECV_CQ, 0, IBV_WC_LOC_LEN_ERR);
     e_wait_state(p->b, 0, IBV_QPS_ERR);
     e_event(p->b, IBV_EVENT_QP_LAST_WQE_REACHED, 0);
-    e_send(p->a, &(struct post){ .q = 2, .id = 2, .op = IBV_WR_SEND, .len = 16 });
+    e_send(p->a, &(struct post){.q = 2, .id = 2, .op = IBV_WR_SEND, .len = 16});
     e_done(p->a, 2, IBV_WC_SEND);
     e_got(p->b, 1, IBV_WC_RECV, 16);
     e_same(p->b, p->rx + 16, 16, p->a, 0);

@@ -123,13 +123,14 @@ static enum t_result run_isolated(const struct t_case *c)
         fflush(stdout);
         return T_FAILED;
     }
-    return WEXITSTATUS(status) == T_SKIPPED ? T_SKIPPED
-           : WEXITSTATUS(status) == T_PASSED ? T_PASSED : T_FAILED;
+    return WEXITSTATUS(status) == T_SKIPPED  ? T_SKIPPED
+           : WEXITSTATUS(status) == T_PASSED ? T_PASSED
+                                             : T_FAILED;
 }
 
 int main(int argc, char **argv)
 {
-    int counts[3] = { 0, 0, 0 };
+    int counts[3] = {0, 0, 0};
 
     (void)argc;
     parse(argv);

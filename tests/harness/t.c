@@ -101,8 +101,8 @@ void t_skip(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    vsnprintf(t_catch->message, sizeof(t_catch->message),
-              format[0] == ' ' ? format + 1 : format, args);
+    vsnprintf(t_catch->message, sizeof(t_catch->message), format[0] == ' ' ? format + 1 : format,
+              args);
     va_end(args);
     t_catch->skipped = true;
     siglongjmp(t_catch->env, 1);
@@ -157,8 +157,7 @@ void t_streq(const char *file, int line, const char *what, const char *a, const 
     }
 }
 
-void t_memeq(const char *file, int line, const char *what, const void *a, const void *b,
-             size_t len)
+void t_memeq(const char *file, int line, const char *what, const void *a, const void *b, size_t len)
 {
     const uint8_t *x = a, *y = b;
 
@@ -174,14 +173,14 @@ void t_memeq(const char *file, int line, const char *what, const void *a, const 
 void t_defer(void (*fn)(void *), void *arg)
 {
     T_ASSERT(deferred_count < DEFER_MAX, "too many clean-ups");
-    deferred[deferred_count++] = (struct deferred){ fn, arg };
+    deferred[deferred_count++] = (struct deferred){fn, arg};
 }
 
 static void run_deferred(void)
 {
     while (deferred_count > 0) {
         struct deferred *d = &deferred[--deferred_count];
-        struct t_catch ignore = { .failures = 0 };
+        struct t_catch ignore = {.failures = 0};
         struct t_catch *old = t_catch_set(&ignore);
 
         /* After a failed test half of the clean-up may be impossible: do what can be done. */
@@ -226,7 +225,7 @@ static void seed_start(void)
 
 enum t_result t_case_run(const char *suite, const char *name, void (*run)(void))
 {
-    struct t_catch frame = { .failures = 0 };
+    struct t_catch frame = {.failures = 0};
     struct t_catch *old = t_catch_set(&frame);
 
     snprintf(case_name, sizeof(case_name), "%s/%s", suite, name);
@@ -312,7 +311,7 @@ void t_relax(void)
 
 bool t_readable(int fd, int ms)
 {
-    struct pollfd p = { .fd = fd, .events = POLLIN };
+    struct pollfd p = {.fd = fd, .events = POLLIN};
     int64_t deadline = t_deadline(ms);
     int rc;
 
@@ -323,7 +322,8 @@ bool t_readable(int fd, int ms)
     return rc > 0 && (p.revents & POLLIN);
 }
 
-/* --- random numbers ----------------------------------------------------------------------------- */
+/* --- random numbers -----------------------------------------------------------------------------
+ */
 
 /* The output step of SplitMix64 (Steele, Lea, Flood 2014): good spread from any state. */
 static uint64_t mix(uint64_t x)

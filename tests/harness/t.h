@@ -37,18 +37,18 @@
  * The message after the condition is optional, as in printf; the condition is always shown.
  * (The blank before it keeps compilers from complaining of an empty format; it is not printed.)
  */
-#define T_ASSERT(cond, ...) \
-    do { \
-        if (!(cond)) { \
-            t_fail(__FILE__, __LINE__, #cond, " " __VA_ARGS__); \
-        } \
+#define T_ASSERT(cond, ...)                                                                        \
+    do {                                                                                           \
+        if (!(cond)) {                                                                             \
+            t_fail(__FILE__, __LINE__, #cond, " " __VA_ARGS__);                                    \
+        }                                                                                          \
     } while (0)
 
-#define T_CHECK(cond, ...) \
-    do { \
-        if (!(cond)) { \
-            t_note(__FILE__, __LINE__, #cond, " " __VA_ARGS__); \
-        } \
+#define T_CHECK(cond, ...)                                                                         \
+    do {                                                                                           \
+        if (!(cond)) {                                                                             \
+            t_note(__FILE__, __LINE__, #cond, " " __VA_ARGS__);                                    \
+        }                                                                                          \
     } while (0)
 
 #define T_FAIL(...) t_fail(__FILE__, __LINE__, NULL, " " __VA_ARGS__)
@@ -56,12 +56,12 @@
 
 /* Integers of any type; the values are printed in decimal and in hex. */
 #define T_EQ(a, b) t_eq(__FILE__, __LINE__, true, #a " == " #b, (long long)(a), (long long)(b))
-#define T_CHECK_EQ(a, b) \
+#define T_CHECK_EQ(a, b)                                                                           \
     t_eq(__FILE__, __LINE__, false, #a " == " #b, (long long)(a), (long long)(b))
 /* The integer is one of those listed: where a specification leaves a choice. */
-#define T_IN(x, ...) \
-    t_in(__FILE__, __LINE__, #x, (long long)(x), (const long long[]){ __VA_ARGS__ }, \
-         sizeof((const long long[]){ __VA_ARGS__ }) / sizeof(long long))
+#define T_IN(x, ...)                                                                               \
+    t_in(__FILE__, __LINE__, #x, (long long)(x), (const long long[]){__VA_ARGS__},                 \
+         sizeof((const long long[]){__VA_ARGS__}) / sizeof(long long))
 #define T_STREQ(a, b) t_streq(__FILE__, __LINE__, #a " == " #b, (a), (b))
 #define T_MEMEQ(a, b, len) t_memeq(__FILE__, __LINE__, #a " == " #b, (a), (b), (len))
 
@@ -106,15 +106,15 @@ bool t_expired(int64_t deadline_ns);
 int t_remaining_ms(int64_t deadline_ns);
 
 /* Spins politely until the condition holds; fails the test after `ms`. */
-#define T_UNTIL(cond, ms) \
-    do { \
-        int64_t t_until_ = t_deadline(ms); \
-        while (!(cond)) { \
-            if (t_expired(t_until_)) { \
-                t_fail(__FILE__, __LINE__, "in time: " #cond, "waited %d ms", (ms)); \
-            } \
-            t_relax(); \
-        } \
+#define T_UNTIL(cond, ms)                                                                          \
+    do {                                                                                           \
+        int64_t t_until_ = t_deadline(ms);                                                         \
+        while (!(cond)) {                                                                          \
+            if (t_expired(t_until_)) {                                                             \
+                t_fail(__FILE__, __LINE__, "in time: " #cond, "waited %d ms", (ms));               \
+            }                                                                                      \
+            t_relax();                                                                             \
+        }                                                                                          \
     } while (0)
 
 /* Lets others run for a moment, between two looks at a condition. */
@@ -198,29 +198,29 @@ enum { T_TIMEOUT_S = 120 };
 
 #ifdef T_PLAIN
 
-#define T_TEST(suite_, name_) \
-    static void t_run_##suite_##_##name_(void); \
-    __attribute__((constructor)) static void t_add_##suite_##_##name_(void) \
-    { \
-        static struct t_case c = { #suite_, #name_, t_run_##suite_##_##name_, NULL }; \
-        t_register(&c); \
-    } \
+#define T_TEST(suite_, name_)                                                                      \
+    static void t_run_##suite_##_##name_(void);                                                    \
+    __attribute__((constructor)) static void t_add_##suite_##_##name_(void)                        \
+    {                                                                                              \
+        static struct t_case c = {#suite_, #name_, t_run_##suite_##_##name_, NULL};                \
+        t_register(&c);                                                                            \
+    }                                                                                              \
     static void t_run_##suite_##_##name_(void)
 
 #else
 
 #include <criterion/criterion.h>
 
-#define T_TEST(suite_, name_) \
-    static void t_run_##suite_##_##name_(void); \
-    Test(suite_, name_, .timeout = T_TIMEOUT_S) \
-    { \
-        enum t_result result = t_case_run(#suite_, #name_, t_run_##suite_##_##name_); \
-        if (result == T_SKIPPED) { \
-            cr_skip_test("%s", t_message()); \
-        } \
-        cr_assert(result == T_PASSED, "%s", t_message()); \
-    } \
+#define T_TEST(suite_, name_)                                                                      \
+    static void t_run_##suite_##_##name_(void);                                                    \
+    Test(suite_, name_, .timeout = T_TIMEOUT_S)                                                    \
+    {                                                                                              \
+        enum t_result result = t_case_run(#suite_, #name_, t_run_##suite_##_##name_);              \
+        if (result == T_SKIPPED) {                                                                 \
+            cr_skip_test("%s", t_message());                                                       \
+        }                                                                                          \
+        cr_assert(result == T_PASSED, "%s", t_message());                                          \
+    }                                                                                              \
     static void t_run_##suite_##_##name_(void)
 
 #endif

@@ -58,7 +58,7 @@ static ssize_t receive(int fd, void *buf, size_t size)
 /* Runs one request, and collects its failures. */
 static void serve_one(void **state, struct request *request, struct answer *answer)
 {
-    struct t_catch frame = { .failures = 0 };
+    struct t_catch frame = {.failures = 0};
     struct t_catch *old = t_catch_set(&frame);
 
     memset(&answer->report, 0, sizeof(answer->report));

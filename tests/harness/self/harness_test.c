@@ -22,7 +22,7 @@ static void add(void **state, void *arg)
 static void peer_adds(enum t_peer_kind kind)
 {
     struct t_peer *peer = t_peer_start(kind);
-    struct numbers n = { .a = 1, .b = 2 };
+    struct numbers n = {.a = 1, .b = 2};
 
     t_peer_call(peer, add, &n, sizeof(n));
     T_EQ(n.sum, 4);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Tests that fail on purpose: t_test.c runs them and looks at what is said. Always built T_PLAIN. */
+/* Tests that fail on purpose: t_test.c runs them and looks at what is said. Always built T_PLAIN.
+ */
 #include "t.h"
 
 #include <signal.h>
