@@ -74,6 +74,19 @@ int arena_open(void)
     return 0;
 }
 
+void arena_after_fork(void)
+{
+    if (arena_base)
+        sys_mmap(arena_base, PUB_ARENA_SIZE, PROT_READ,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    if (memfd >= 0)
+        sys_close(memfd);
+    arena_base = NULL;
+    memfd = -1;
+    for (unsigned order = 0; order <= ORDER_MAX; order++)
+        free_lists[order].count = 0;
+}
+
 static unsigned order_of(size_t size)
 {
     unsigned order = ORDER_MIN;

@@ -18,6 +18,11 @@ extern char *arena_base; /* NULL before arena_open() */
 /* Creates and maps the memfd; peers that get arena_fd() can map it read-only, never writable. */
 int arena_open(void);
 int arena_fd(void);
+/*
+ * The child of a fork: the arena is its parent's, and not mapped here. Zeroes take its place, so that
+ * a stray look by the program finds nothing instead of faulting; the next arena_open() starts anew.
+ */
+void arena_after_fork(void);
 
 /* Zeroed memory, aligned to its size rounded up to a power of two (at most a page). NULL: full. */
 void *arena_alloc(size_t size);

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "core/arena.h"
@@ -77,16 +76,11 @@ void context_close(struct context *context)
     free(context);
 }
 
-/*
- * What lay in the arena is not mapped here (MADV_DONTFORK): put zeroes in its place, so that a stray
- * look by the program finds nothing instead of faulting, and forget every object.
- */
+/* Forget every object; what lay in the arena is the parent's. */
 void core_after_fork(void)
 {
-    if (arena_base)
-        mmap(arena_base, PUB_ARENA_SIZE, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-    arena_base = NULL;
+    arena_after_fork();
+    rq_after_fork();
     table_clear(&pds);
     qp_after_fork();
     cq_after_fork();

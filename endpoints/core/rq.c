@@ -32,6 +32,11 @@ static int take_claim(struct rq *rq)
     return -ENOMEM;
 }
 
+void rq_after_fork(void)
+{
+    memset(claim_used, 0, sizeof(claim_used));
+}
+
 static uint32_t round_up_pow2(uint32_t n)
 {
     uint32_t size = 1;

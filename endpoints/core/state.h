@@ -268,6 +268,7 @@ void mr_close_all(struct context *context);
 void channel_close_all(struct context *context);
 
 /* ---- the child of a fork: forget every object, touch nothing shared ---- */
+void rq_after_fork(void);
 void qp_after_fork(void);
 void srq_after_fork(void);
 void cq_after_fork(void);

@@ -192,4 +192,8 @@ void thread_after_fork(void)
     sys_close(epoll_fd);
     sys_close(wake.fd);
     epoll_fd = wake.fd = -1;
+    /* Of the parent's engine; ours would never be woken if it seemed to be. */
+    atomic_store(&woken, false);
+    atomic_store(&next_ns, UINT64_MAX);
+    atomic_store(&collect_at_ns, 0);
 }

@@ -478,5 +478,7 @@ void peer_after_fork(void)
             sys_close(connecting[slot]->watch.fd);
         atomic_store(&peers[slot], NULL);
         connecting[slot] = NULL;
+        atomic_store(&absent_ns[slot], 0);
     }
+    atomic_store(&reached, 0); /* nobody is connected to from here */
 }
