@@ -53,10 +53,58 @@ static inline struct cqe *lane_slot(struct lane_out *lane)
     return &lane->ring[lane->tail & lane->mask];
 }
 
+/* lane_slot() under the lane's lock, or NULL (and no lock) if it is full. */
+static inline struct cqe *lane_begin(struct lane_out *lane)
+{
+    spin_lock(&lane->lock);
+    if (__builtin_expect(lane_has_room(lane), 1))
+        return lane_slot(lane);
+    spin_unlock(&lane->lock);
+    return NULL;
+}
+
 static inline void lane_publish(struct lane_out *lane, struct cqe *slot)
 {
     /* Pairs with the poller's acquire of seq: everything written before becomes visible with it. */
     atomic_store_explicit(&slot->seq, ++lane->tail, memory_order_release);
+}
+
+/* Make what lane_begin() gave visible to the poller. */
+static inline void lane_end(struct lane_out *lane, struct cqe *slot)
+{
+    if (__builtin_expect(lane->cq->stamp, 0))
+        cqe_stamp(slot);
+    lane_publish(lane, slot);
+    spin_unlock(&lane->lock);
+    /*
+     * What the caller looks up next (whether the CQ is armed) is looked up after the completion is
+     * stored; that the processor may still swap the two is cq_arm()'s concern.
+     */
+    atomic_signal_fence(memory_order_seq_cst);
+}
+
+/*
+ * A place in our own lane of the CQ, however full it was; NULL: the CQ is overrun and the completion
+ * lost. Fill it, then cq_push_end().
+ */
+static inline struct cqe *cq_push_begin(struct cq *cq)
+{
+    struct cqe *slot;
+
+    while (__builtin_expect(!(slot = lane_begin(&cq->own)), 0)) {
+        cq_make_room(cq);
+        if (atomic_load_explicit(&cq->overrun, memory_order_relaxed))
+            return NULL;
+    }
+    return slot;
+}
+
+static inline void cq_push_end(struct cq *cq, struct cqe *slot)
+{
+    lane_end(&cq->own, slot);
+    if (__builtin_expect(atomic_load_explicit(&cq->pub->armed, memory_order_relaxed) &
+                             CQ_ARMED_MASK, 0))
+        cq_announce(cq);
 }
 
 #endif

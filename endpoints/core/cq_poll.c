@@ -211,38 +211,6 @@ void cq_make_room_for(struct cq *cq, const void *guest, uint32_t tail)
 
 /* ---- pushing ---- */
 
-static bool push_own(struct cq *cq, const struct cqe *cqe)
-{
-    struct lane_out *lane = &cq->own;
-
-    spin_lock(&lane->lock);
-    bool room = lane_has_room(lane);
-    if (room) {
-        struct cqe *slot = lane_slot(lane);
-
-        memcpy((char *)slot + sizeof(slot->seq), (const char *)cqe + sizeof(cqe->seq),
-               sizeof(*cqe) - sizeof(cqe->seq));
-        if (cq->stamp)
-            cqe_stamp(slot);
-        lane_publish(lane, slot);
-    }
-    spin_unlock(&lane->lock);
-    return room;
-}
-
-void cq_push(struct cq *cq, const struct cqe *cqe)
-{
-    while (!push_own(cq, cqe)) {
-        cq_make_room(cq);
-        if (atomic_load_explicit(&cq->overrun, memory_order_relaxed))
-            return;
-    }
-    /* Not before the completion is stored; that the processor may do so is cq_arm()'s concern. */
-    atomic_signal_fence(memory_order_seq_cst);
-    if (atomic_load_explicit(&cq->pub->armed, memory_order_relaxed) & CQ_ARMED_MASK)
-        cq_announce(cq);
-}
-
 void cq_push_last(struct cq *cq, const struct completion *completion)
 {
     spin_lock(&cq->lock);
@@ -350,7 +318,7 @@ static void fence_everyone(void)
     syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
 }
 
-static uint32_t lane_end(const struct lane_in *lane)
+static uint32_t lane_stop(const struct lane_in *lane)
 {
     uint32_t end = lane->head;
 
@@ -367,7 +335,7 @@ int cq_arm(struct cq *cq, bool solicited_only)
     uint32_t kind = solicited_only && (armed & CQ_ARMED_MASK) != CQ_ARMED ? CQ_ARMED_SOLICITED
                                                                           : CQ_ARMED;
     for (unsigned i = 0; i < cq->lane_count; i++)
-        cq->lanes[i]->armed_from = lane_end(cq->lanes[i]);
+        cq->lanes[i]->armed_from = lane_stop(cq->lanes[i]);
     cq->spill_armed_from = cq->spill.total;
     atomic_store(&cq->pub->armed, ((armed & ~(uint32_t)CQ_ARMED_MASK) + CQ_ARMED_STEP) | kind);
     spin_unlock(&cq->lock);
@@ -387,7 +355,7 @@ static bool qualifies(const struct cqe *cqe, uint32_t kind)
 /* Is there anything that came since the CQ was armed, qualifies, and still waits to be polled? */
 static bool lane_has_news(const struct lane_in *lane, uint32_t kind)
 {
-    uint32_t end = lane_end(lane);
+    uint32_t end = lane_stop(lane);
     uint32_t at = (int32_t)(lane->armed_from - lane->head) > 0 ? lane->armed_from : lane->head;
 
     for (; (int32_t)(end - at) > 0; at++) {

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/cq_impl.h"
 #include "core/mr_bind.h"
 #include "core/thread.h"
 #include "core/wr.h"
@@ -41,17 +42,23 @@ static bool is_signalled(const struct qp *qp, const struct ibv_send_wr *wr)
 static void push_completion(struct qp *qp, const struct ibv_send_wr *wr, uint32_t position,
                             enum ibv_wc_status status)
 {
-    struct cqe cqe;
+    struct cqe *cqe = cq_push_begin(qp->send_cq);
 
-    memset(&cqe, 0, sizeof(cqe));
-    cqe.kind = CQE_SEND;
-    cqe.opcode = (uint8_t)wr_completion_opcode(wr->opcode);
-    cqe.status = (uint8_t)status;
-    cqe.qp = qp->pub->cookie;
-    cqe.wqe = position + 1;
-    cqe.byte_len = wr_byte_len(wr);
-    cqe.wr_id = wr->wr_id;
-    cq_push(qp->send_cq, &cqe);
+    if (!cqe)
+        return;
+    cqe->kind = CQE_SEND;
+    cqe->opcode = (uint8_t)wr_completion_opcode(wr->opcode);
+    cqe->status = (uint8_t)status;
+    cqe->flags = 0;
+    cqe->qp = qp->pub->cookie;
+    cqe->wqe = position + 1;
+    cqe->byte_len = wr_byte_len(wr);
+    cqe->imm = 0;
+    cqe->src_qp = 0;
+    cqe->inline_len = 0;
+    cqe->sl = 0;
+    cqe->wr_id = wr->wr_id;
+    cq_push_end(qp->send_cq, cqe);
 }
 
 /* IBTA 10.3.1: an error in the send queue of a connected RC moves to ERR, of UC and UD to SQE. */

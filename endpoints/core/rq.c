@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "core/arena.h"
+#include "core/copy.h"
 #include "core/state.h"
 #include "link/shm/share.h"
 
@@ -198,7 +199,7 @@ bool rq_place(struct rq *rq, uint32_t slot, const void *data, uint32_t length)
 
         if (!to && part)
             return false;
-        memcpy(to, from, part);
+        copy_any(to, from, part);
         from += part;
         length -= part;
     }

@@ -223,8 +223,6 @@ static inline uint32_t rq_outstanding(const struct rq *rq)
 void *mr_local(uint32_t pd, uint32_t lkey, uint64_t addr, uint64_t length, unsigned access);
 
 /* ---- core/cq.c ---- */
-/* Append to our own lane (data path), and announce it if the CQ is armed. */
-void cq_push(struct cq *cq, const struct cqe *cqe);
 /* Append behind everything that is in the CQ, however full its lanes are. */
 void cq_push_last(struct cq *cq, const struct completion *completion);
 /* Move all lanes' completions to the spill, so that later pushes come behind them. */

@@ -34,12 +34,12 @@ static bool is_group(const struct ah *ah, uint32_t qpn)
 static bool gather(struct datagram *datagram, enum ibv_wc_status *status)
 {
     struct qp *qp = datagram->qp;
-    uint64_t length;
+    struct local local;
     uint8_t *to = datagram->bytes + GRH_BYTES;
 
-    if (!local_length(qp, datagram->wr, 0, &length, status))
+    if (!local_check(qp, datagram->wr, 0, &local, status))
         return false;
-    if (length > LIMIT_MTU) {
+    if (local.length > LIMIT_MTU) {
         *status = IBV_WC_LOC_LEN_ERR;
         return false;
     }
@@ -52,8 +52,8 @@ static bool gather(struct datagram *datagram, enum ibv_wc_status *status)
     }
     const struct nic *nic = qp->context->nic;
     grh_build(datagram->bytes, datagram->ah, nic->gids[datagram->ah->sgid_index].raw,
-              (uint32_t)length);
-    datagram->length = GRH_BYTES + (uint32_t)length;
+              (uint32_t)local.length);
+    datagram->length = GRH_BYTES + (uint32_t)local.length;
     return true;
 }
 

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <string.h>
 
+#include "core/copy.h"
 #include "core/cq_impl.h"
 #include "link/shm/shm.h"
 
@@ -82,13 +83,11 @@ static void fill(struct cqe *slot, const struct qp *qp, const struct target *tar
     slot->sl = delivery->sl;
     slot->inline_len = (uint8_t)delivery->inline_length;
     if (delivery->inline_length)
-        memcpy(slot->data, delivery->inline_data, delivery->inline_length);
+        copy_small(slot->data, delivery->inline_data, delivery->inline_length);
 }
 
 static void announce(struct target *target, const struct delivery *delivery)
 {
-    /* Not before the completion is stored; that the processor may do so is cq_arm()'s concern. */
-    atomic_signal_fence(memory_order_seq_cst);
     uint32_t armed = atomic_load_explicit(&target->lane->cq->armed, memory_order_relaxed);
 
     if (__builtin_expect(!(armed & CQ_ARMED_MASK), 1))
@@ -123,20 +122,13 @@ static void ask_drain(struct qp *qp, struct target *target)
 
 static bool push(struct qp *qp, struct target *target, const struct delivery *delivery)
 {
-    struct lane_out *lane = target->lane;
+    struct cqe *slot = lane_begin(target->lane);
 
-    spin_lock(&lane->lock);
-    bool room = lane_has_room(lane);
-    if (room) {
-        struct cqe *slot = lane_slot(lane);
-
-        fill(slot, qp, target, delivery);
-        if (__builtin_expect(lane->cq->stamp, 0))
-            cqe_stamp(slot);
-        lane_publish(lane, slot);
-    }
-    spin_unlock(&lane->lock);
-    return room;
+    if (!slot)
+        return false;
+    fill(slot, qp, target, delivery);
+    lane_end(target->lane, slot);
+    return true;
 }
 
 bool deliver(struct qp *qp, struct target *target, const struct delivery *delivery)

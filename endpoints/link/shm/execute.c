@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <string.h>
 
+#include "core/copy.h"
 #include "link/shm/shm.h"
 
 /* ---- our side of the WQE ---- */
@@ -19,15 +20,17 @@ void *local_memory(const struct qp *qp, const struct ibv_send_wr *wr, const stru
     return mr_local(qp->pd, sge->lkey, sge->addr, sge->length, access);
 }
 
-bool local_length(const struct qp *qp, const struct ibv_send_wr *wr, unsigned access,
-                  uint64_t *length_out, enum ibv_wc_status *status)
+bool local_check(const struct qp *qp, const struct ibv_send_wr *wr, unsigned access,
+                 struct local *local_out, enum ibv_wc_status *status)
 {
     uint64_t length = 0;
+    char *memory = NULL;
 
     for (int i = 0; i < wr->num_sge; i++) {
         const struct ibv_sge *sge = &wr->sg_list[i];
 
-        if (sge->length && !local_memory(qp, wr, sge, access)) {
+        memory = sge->length ? local_memory(qp, wr, sge, access) : memory;
+        if (sge->length && !memory) {
             *status = IBV_WC_LOC_PROT_ERR;
             return false;
         }
@@ -37,7 +40,8 @@ bool local_length(const struct qp *qp, const struct ibv_send_wr *wr, unsigned ac
         *status = IBV_WC_LOC_LEN_ERR;
         return false;
     }
-    *length_out = length;
+    local_out->length = length;
+    local_out->whole = wr->num_sge == 1 ? memory : NULL;
     return true;
 }
 
@@ -93,7 +97,7 @@ static enum verdict refuse_receive(struct qp *qp, struct target *target, struct 
 
 /* ---- gathering ours, scattering theirs ---- */
 
-static void gather(const struct ibv_send_wr *wr, const struct qp *qp, char *to)
+static void gather(const struct qp *qp, const struct ibv_send_wr *wr, char *to)
 {
     for (int i = 0; i < wr->num_sge; i++) {
         const struct ibv_sge *sge = &wr->sg_list[i];
@@ -212,43 +216,52 @@ static void describe_send(struct delivery *delivery, const struct ibv_send_wr *w
     }
 }
 
+/* What fits rides in the completion line; the rest goes to where the receive says. */
+static enum move transfer(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
+                          const struct local *local, const struct pub_sge *sges,
+                          struct delivery *delivery, char small[CQE_INLINE_MAX])
+{
+    if (local->length > inline_room(target))
+        return scatter(qp, target, wr, sges, local->length);
+    delivery->inline_data = local->whole;
+    delivery->inline_length = (uint32_t)local->length;
+    if (!local->whole) {
+        gather(qp, wr, small);
+        delivery->inline_data = small;
+    }
+    return MOVE_DONE;
+}
+
 static enum verdict do_send(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
                             enum ibv_wc_status *status)
 {
     struct delivery delivery = {0};
     const struct pub_sge *sges;
     char small[CQE_INLINE_MAX];
-    uint64_t length;
+    struct local local;
 
-    if (!local_length(qp, wr, 0, &length, status))
+    if (!local_check(qp, wr, 0, &local, status))
         return VERDICT_DONE;
     if (wr->opcode == IBV_WR_SEND_WITH_INV && !may_invalidate(target, wr->invalidate_rkey))
         return refuse_access(qp, target, status);
     if (!receive_next(qp, target, &sges, &delivery.slot))
         return not_ready(qp);
-    describe_send(&delivery, wr, length);
-    if (length > capacity(target, sges))
+    describe_send(&delivery, wr, local.length);
+    if (local.length > capacity(target, sges))
         return refuse_receive(qp, target, &delivery, IBV_WC_LOC_LEN_ERR, IBV_WC_REM_INV_REQ_ERR,
                               status);
-    if (!receive_keys_good(target, sges, length))
+    enum move moved = receive_keys_good(target, sges, local.length)
+                          ? transfer(qp, target, wr, &local, sges, &delivery, small)
+                          : MOVE_FAULT;
+    if (moved == MOVE_STALL)
+        return VERDICT_STALL;
+    if (moved == MOVE_FAULT)
         return refuse_receive(qp, target, &delivery, IBV_WC_LOC_PROT_ERR, IBV_WC_REM_OP_ERR,
                               status);
-    if (length <= inline_room(target)) {
-        gather(wr, qp, small);
-        delivery.inline_data = small;
-        delivery.inline_length = (uint32_t)length;
-    } else {
-        enum move moved = scatter(qp, target, wr, sges, length);
-        if (moved == MOVE_STALL)
-            return VERDICT_STALL;
-        if (moved == MOVE_FAULT)
-            return refuse_receive(qp, target, &delivery, IBV_WC_LOC_PROT_ERR, IBV_WC_REM_OP_ERR,
-                                  status);
-    }
     if (!deliver(qp, target, &delivery))
         return VERDICT_STALL;
     receive_taken(qp, target);
-    qp->pub->tx_bytes += length;
+    qp->pub->tx_bytes += local.length;
     return VERDICT_DONE;
 }
 
@@ -282,34 +295,52 @@ static enum verdict notify_write(struct qp *qp, struct target *target, const str
     return VERDICT_DONE;
 }
 
+/* All of it, in one copy where that is possible. */
+static enum move move_whole(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
+                            const struct local *local, bool out, uint64_t there)
+{
+    /* Not while the target's engine is at it: its answer would come on top. */
+    char *direct = local->whole && !qp->remote_op
+                       ? move_direct(target->peer, there, local->length)
+                       : NULL;
+
+    if (__builtin_expect(!direct, 0)) {
+        qp->remote_key = wr->wr.rdma.rkey;
+        return move_span(qp, target, wr, out, 0, there, local->length);
+    }
+    copy_any(out ? direct : local->whole, out ? local->whole : direct, local->length);
+    qp->wqe_done_bytes = local->length;
+    return MOVE_DONE;
+}
+
 static enum verdict do_write(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
                              enum ibv_wc_status *status)
 {
-    uint64_t length, there = 0;
+    struct local local;
+    uint64_t there = 0;
 
-    if (!local_length(qp, wr, 0, &length, status) ||
+    if (!local_check(qp, wr, 0, &local, status) ||
         !may(qp, target, IBV_ACCESS_REMOTE_WRITE, status))
         return VERDICT_DONE;
     /* IBTA 9.7.4.1.3: a request of no length has its key unchecked */
-    if (length) {
-        there = target_mr(target, target->pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr, length,
-                          IBV_ACCESS_REMOTE_WRITE);
+    if (local.length) {
+        there = target_mr(target, target->pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr,
+                          local.length, IBV_ACCESS_REMOTE_WRITE);
         if (!there)
             return refuse_access(qp, target, status);
     }
-    qp->remote_key = wr->wr.rdma.rkey;
-    enum move moved = move_span(qp, target, wr, true, 0, there, length);
+    enum move moved = move_whole(qp, target, wr, &local, true, there);
     if (moved == MOVE_STALL)
         return VERDICT_STALL;
     if (moved == MOVE_FAULT)
         return refuse(qp, target, IBV_WC_REM_OP_ERR, IBV_EVENT_QP_FATAL + 1, status);
     if (wr->opcode == IBV_WR_RDMA_WRITE_WITH_IMM) {
-        enum verdict verdict = notify_write(qp, target, wr, length);
+        enum verdict verdict = notify_write(qp, target, wr, local.length);
 
         if (verdict != VERDICT_DONE)
             return verdict;
     }
-    qp->pub->tx_bytes += length;
+    qp->pub->tx_bytes += local.length;
     return VERDICT_DONE;
 }
 
@@ -330,19 +361,19 @@ static bool may_read(struct qp *qp, struct target *target, unsigned access,
 static enum verdict do_read(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
                             enum ibv_wc_status *status)
 {
-    uint64_t length, there = 0;
+    struct local local;
+    uint64_t there = 0;
 
-    if (!local_length(qp, wr, IBV_ACCESS_LOCAL_WRITE, &length, status) ||
+    if (!local_check(qp, wr, IBV_ACCESS_LOCAL_WRITE, &local, status) ||
         !may_read(qp, target, IBV_ACCESS_REMOTE_READ, status))
         return VERDICT_DONE;
-    if (length) {
-        there = target_mr(target, target->pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr, length,
-                          IBV_ACCESS_REMOTE_READ);
+    if (local.length) {
+        there = target_mr(target, target->pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr,
+                          local.length, IBV_ACCESS_REMOTE_READ);
         if (!there)
             return refuse_access(qp, target, status);
     }
-    qp->remote_key = wr->wr.rdma.rkey;
-    enum move moved = move_span(qp, target, wr, false, 0, there, length);
+    enum move moved = move_whole(qp, target, wr, &local, false, there);
     if (moved == MOVE_STALL)
         return VERDICT_STALL;
     if (moved == MOVE_FAULT)
@@ -370,11 +401,12 @@ static void scatter_value(const struct qp *qp, const struct ibv_send_wr *wr, uin
 static enum verdict do_atomic(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
                               enum ibv_wc_status *status)
 {
-    uint64_t length, before, at = wr->wr.atomic.remote_addr;
+    uint64_t before, at = wr->wr.atomic.remote_addr;
+    struct local local;
 
-    if (!local_length(qp, wr, IBV_ACCESS_LOCAL_WRITE, &length, status))
+    if (!local_check(qp, wr, IBV_ACCESS_LOCAL_WRITE, &local, status))
         return VERDICT_DONE;
-    if (length != sizeof(uint64_t)) {
+    if (local.length != sizeof(uint64_t)) {
         *status = IBV_WC_LOC_LEN_ERR;
         return VERDICT_DONE;
     }

@@ -42,13 +42,12 @@ static uint64_t piece_of(uint64_t addr, uint64_t length)
     return left < length ? left : length;
 }
 
-/* The remote range as memory of ours, if it is; *length is cut to what is contiguous. */
+/* move_direct() of the next piece; *length is cut to it. */
 static char *direct(struct peer *peer, uint64_t addr, uint64_t *length)
 {
-    if (peer->self)
-        return (char *)addr;
-    *length = piece_of(addr, *length);
-    return share_translate(&peer->view, addr, *length);
+    if (!peer->self)
+        *length = piece_of(addr, *length);
+    return move_direct(peer, addr, *length);
 }
 
 /* Bytes moved, or 0 if the kernel won't let us, or negative: the memory is not there. */

@@ -144,6 +144,15 @@ uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint6
 
 /* ---- move.c ---- */
 enum move { MOVE_DONE, MOVE_STALL, MOVE_FAULT };
+
+/* The target's range as memory of ours, if all of it is: in our own process, or shared pages. */
+static inline char *move_direct(struct peer *peer, uint64_t addr, uint64_t length)
+{
+    if (peer->self)
+        return (char *)addr;
+    return length ? share_translate(&peer->view, addr, length) : NULL;
+}
+
 /* One contiguous piece between our memory and the peer's. STALL: qp->stall says for what. */
 enum move move_out(struct qp *qp, struct peer *peer, uint64_t to, const void *from, uint64_t length);
 enum move move_in(struct qp *qp, struct peer *peer, void *to, uint64_t from, uint64_t length);
@@ -171,10 +180,16 @@ enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const stru
                          enum ibv_wc_status *status);
 enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
                           enum ibv_wc_status *status);
-/* Total length of the WQE's local elements, checked against our keys: false, *status says why. */
-bool local_length(const struct qp *qp, const struct ibv_send_wr *wr, unsigned access,
-                  uint64_t *length_out, enum ibv_wc_status *status);
-/* Our memory behind one element; good after local_length(). */
+/* Our side of a WQE: its total length, and where it lies if it is one element. */
+struct local {
+    uint64_t length;
+    char *whole;
+};
+
+/* Check the WQE's elements against our keys: false, *status says why. */
+bool local_check(const struct qp *qp, const struct ibv_send_wr *wr, unsigned access,
+                 struct local *local_out, enum ibv_wc_status *status);
+/* Our memory behind one element; good after local_check(). */
 void *local_memory(const struct qp *qp, const struct ibv_send_wr *wr, const struct ibv_sge *sge,
                    unsigned access);
 /* The next receive of the target: its elements and slot; false: there is none. Shared rings are
