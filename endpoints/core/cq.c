@@ -18,12 +18,17 @@
 #include "core/thread.h"
 
 TABLE(cqs, LIMIT_CQ);
-static struct cq *cq_list;
+static struct cq *all_cqs;
 static _Atomic bool due; /* some CQ has event_due or overrun_due */
 
 struct cq *cq_get(uint32_t handle)
 {
     return table_get(&cqs, handle);
+}
+
+struct cq *cq_list(void)
+{
+    return all_cqs;
 }
 
 static uint32_t lane_entries(uint32_t cqe)
@@ -172,8 +177,8 @@ int cq_create(struct context *context, uint32_t cqe, struct channel *channel, ui
     if (channel)
         channel->users++;
     publish(cq);
-    cq->next = cq_list;
-    cq_list = cq;
+    cq->next = all_cqs;
+    all_cqs = cq;
     table_set(&cqs, cq->handle, cq);
     *cq_out = cq;
     return 0;
@@ -225,7 +230,7 @@ void cq_stamp(struct cq *cq)
 
 static void unlink_cq(struct cq *cq)
 {
-    struct cq **at = &cq_list;
+    struct cq **at = &all_cqs;
 
     while (*at != cq)
         at = &(*at)->next;
@@ -262,7 +267,7 @@ void cq_close_all(struct context *context)
 {
     uint32_t comp, async;
 
-    for (struct cq *cq = cq_list, *next; cq; cq = next) {
+    for (struct cq *cq = all_cqs, *next; cq; cq = next) {
         next = cq->next;
         if (cq->context == context)
             cq_destroy(cq, &comp, &async);
@@ -272,12 +277,12 @@ void cq_close_all(struct context *context)
 void cq_after_fork(void)
 {
     table_clear(&cqs);
-    cq_list = NULL;
+    all_cqs = NULL;
 }
 
 void cq_detach_channel(struct channel *channel)
 {
-    for (struct cq *cq = cq_list; cq; cq = cq->next) {
+    for (struct cq *cq = all_cqs; cq; cq = cq->next) {
         spin_lock(&cq->lock);
         if (cq->channel == channel)
             cq->channel = NULL;
@@ -287,7 +292,7 @@ void cq_detach_channel(struct channel *channel)
 
 void cq_drop_guest(const void *guest)
 {
-    for (struct cq *cq = cq_list; cq; cq = cq->next)
+    for (struct cq *cq = all_cqs; cq; cq = cq->next)
         cq_drop_lanes(cq, guest);
 }
 
@@ -314,7 +319,7 @@ void cq_announce_all(void)
 {
     if (!atomic_exchange(&due, false))
         return;
-    for (struct cq *cq = cq_list; cq; cq = cq->next) {
+    for (struct cq *cq = all_cqs; cq; cq = cq->next) {
         if (atomic_exchange(&cq->event_due, false))
             cq_announce(cq);
         if (!atomic_exchange(&cq->overrun_due, false))

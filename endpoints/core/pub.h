@@ -70,7 +70,8 @@ struct pub_qp {
     /* line 1: the initiator's side */
     _Alignas(64) _Atomic uint32_t busy; /* lock of the send queue: 1 while a peer's memory is touched */
     uint32_t rq_head;                   /* receives of the target taken by this queue pair */
-    uint32_t pad1[2];
+    /* the receive of a shared ring that is claimed and not completed yet; 0: none */
+    _Atomic uint32_t claim_ring, claim_slot;
     uint64_t tx_messages, tx_bytes, rnr_waits, retries; /* counters, for viaduct top */
 };
 _Static_assert(sizeof(struct pub_qp) == 128, "two cache lines");
@@ -97,6 +98,17 @@ struct pub_rq {
     uint64_t sges;       /* offset */
     uint64_t slots;      /* offset, shared rings only */
 };
+
+/* A shared ring among all processes: what pub_qp.claim_ring holds. `claim` is that of the pub_rq. */
+static inline uint32_t pub_ring_id(uint32_t slot, uint32_t claim)
+{
+    return slot << 18 | claim;
+}
+
+static inline uint32_t pub_ring_slot(uint32_t id)
+{
+    return id >> 18;
+}
 
 /* One memory region or window, by key index. `key` 0: invalid. Fields are stable while key is set. */
 struct pub_mr {

@@ -79,7 +79,8 @@ static void forget_progress(struct qp *qp)
 {
     qp->wqe_done_bytes = 0;
     qp->rnr_tries = 0;
-    qp->claimed.valid = false;
+    if (__builtin_expect(qp->claimed.valid, 0))
+        link_shm.detach(qp);
     qp->group_since_ns = 0;
     qp->group_done = 0;
 }

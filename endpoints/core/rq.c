@@ -53,7 +53,11 @@ static int alloc_shared(struct rq *rq, uint32_t ring)
     rq->slot_ring = arena_alloc(rq->slots_size);
     rq->free_slots = malloc(ring * sizeof(uint32_t));
     rq->slot_sges = malloc(rq->ring_size);
-    return rq->slot_ring && rq->free_slots && rq->slot_sges ? take_claim(rq) : -ENOMEM;
+    rq->slot_states = malloc(ring);
+    rq->posted_at = malloc(ring * sizeof(uint32_t));
+    if (!rq->slot_ring || !rq->free_slots || !rq->slot_sges || !rq->slot_states || !rq->posted_at)
+        return -ENOMEM;
+    return take_claim(rq);
 }
 
 static void publish(struct rq *rq, uint32_t pd)
@@ -104,6 +108,8 @@ void rq_fini(struct rq *rq)
     free(rq->wr_ids);
     free(rq->free_slots);
     free(rq->slot_sges);
+    free(rq->slot_states);
+    free(rq->posted_at);
     memset(rq, 0, sizeof(*rq));
 }
 
@@ -116,6 +122,7 @@ void rq_reset(struct rq *rq)
     if (!rq->claim)
         return;
     atomic_store(rq->claim, 0);
+    memset(rq->slot_states, SLOT_FREE, rq->mask + 1);
     rq->free_count = rq->mask + 1;
     for (uint32_t i = 0; i <= rq->mask; i++)
         rq->free_slots[i] = rq->mask - i;
@@ -148,6 +155,20 @@ static void write_sges(struct rq *rq, const struct ibv_recv_wr *wr)
         sges[i] = (struct pub_sge){0};
 }
 
+/* Pairs with the initiator's acquire of tail: the WQE must be there before it counts. */
+static void push_tail(struct rq *rq)
+{
+    atomic_store_explicit(&rq->pub->tail, ++rq->tail, memory_order_release);
+}
+
+static void push_slot(struct rq *rq, uint32_t slot)
+{
+    rq->slot_states[slot] = SLOT_POSTED;
+    rq->posted_at[slot] = rq->tail;
+    atomic_store_explicit(&rq->slot_ring[rq->tail & rq->mask], slot, memory_order_relaxed);
+    push_tail(rq);
+}
+
 /* rq->lock held. Positive errno. */
 int rq_post(struct rq *rq, const struct ibv_recv_wr *wr)
 {
@@ -163,10 +184,10 @@ int rq_post(struct rq *rq, const struct ibv_recv_wr *wr)
         memcpy(rq->slot_sges + (size_t)slot * rq->max_sge,
                rq->sges + (size_t)(rq->tail & rq->mask) * rq->max_sge,
                rq->max_sge * sizeof(struct pub_sge));
-        atomic_store_explicit(&rq->slot_ring[rq->tail & rq->mask], slot, memory_order_relaxed);
+        push_slot(rq, slot);
+    } else {
+        push_tail(rq);
     }
-    /* Pairs with the initiator's acquire of tail: the WQE must be there before it counts. */
-    atomic_store_explicit(&rq->pub->tail, ++rq->tail, memory_order_release);
     return 0;
 }
 
@@ -179,9 +200,13 @@ uint64_t rq_resolve(struct rq *rq, uint32_t slot, bool shared)
                               memory_order_release);
         return wr_id;
     }
+    slot &= rq->mask;
     spin_lock(&rq->lock);
-    if (rq->free_count <= rq->mask)
-        rq->free_slots[rq->free_count++] = slot & rq->mask;
+    /* Once only, whatever an initiator says. */
+    if (rq->slot_states[slot] != SLOT_FREE) {
+        rq->slot_states[slot] = SLOT_FREE;
+        rq->free_slots[rq->free_count++] = slot;
+    }
     spin_unlock(&rq->lock);
     return wr_id;
 }
@@ -223,4 +248,52 @@ bool rq_take_next(struct rq *rq, uint64_t *wr_id_out)
         return false;
     *wr_id_out = rq_resolve(rq, done, false);
     return true;
+}
+
+/* ---- receives that a dead initiator had claimed ---- */
+
+bool rq_suspect(struct rq *rq)
+{
+    bool any = false;
+
+    spin_lock(&rq->lock);
+    uint32_t head = (uint32_t)atomic_load(rq->claim);
+    for (uint32_t slot = 0; slot <= rq->mask; slot++) {
+        if (rq->slot_states[slot] == SLOT_FREE || (int32_t)(head - rq->posted_at[slot]) <= 0)
+            continue;
+        rq->slot_states[slot] = SLOT_SUSPECT;
+        any = true;
+    }
+    spin_unlock(&rq->lock);
+    return any;
+}
+
+void rq_acquit(struct rq *rq, uint32_t slot)
+{
+    slot &= rq->mask;
+    spin_lock(&rq->lock);
+    if (rq->slot_states[slot] == SLOT_SUSPECT)
+        rq->slot_states[slot] = SLOT_POSTED;
+    spin_unlock(&rq->lock);
+}
+
+/* Not `sure`: somebody could not be asked, and nothing is taken from anyone. */
+bool rq_reclaim(struct rq *rq, bool sure)
+{
+    bool any = false;
+
+    spin_lock(&rq->lock);
+    for (uint32_t slot = 0; slot <= rq->mask; slot++) {
+        if (rq->slot_states[slot] != SLOT_SUSPECT)
+            continue;
+        any = true;
+        rq->slot_states[slot] = SLOT_POSTED;
+        if (!sure)
+            continue;
+        memcpy(rq->sges + (size_t)(rq->tail & rq->mask) * rq->max_sge,
+               rq->slot_sges + (size_t)slot * rq->max_sge, rq->max_sge * sizeof(struct pub_sge));
+        push_slot(rq, slot);
+    }
+    spin_unlock(&rq->lock);
+    return any;
 }

@@ -24,6 +24,9 @@
 #include "core/qp.h"
 #include "core/spin.h"
 
+/* A slot of a shared ring. SUSPECT: claimed, and nobody is known yet who will complete it. */
+enum slot_state { SLOT_FREE, SLOT_POSTED, SLOT_SUSPECT };
+
 /* A ring of posted receives. The ring itself lies in the arena (pub), the rest is ours alone. */
 struct rq {
     struct spin lock; /* posting */
@@ -37,6 +40,8 @@ struct rq {
     uint64_t *wr_ids;            /* by slot */
     uint32_t *free_slots;        /* shared rings: stack of free slots */
     struct pub_sge *slot_sges;   /* shared rings: the elements, by slot */
+    uint8_t *slot_states;        /* shared rings: enum slot_state, by slot */
+    uint32_t *posted_at;         /* shared rings: the position, by slot */
     uint32_t free_count;
     size_t ring_size, slots_size;
     uint32_t claim_index;
@@ -120,6 +125,7 @@ struct target {
     const struct pub_rq *rq;
     const struct pub_sge *sges;
     const _Atomic uint32_t *slots;
+    uint32_t ring; /* its pub_ring_id() */
     _Atomic uint64_t *claim; /* NULL: exclusive, we keep the head */
     uint32_t rq_mask, rq_sge, rq_pd;
     uint32_t head, tail_seen;
@@ -212,6 +218,14 @@ bool rq_place(struct rq *rq, uint32_t slot, const void *data, uint32_t length);
 /* Wr_ids of every receive that is posted and not taken, oldest first; each is released. */
 bool rq_take_next(struct rq *rq, uint64_t *wr_id_out);
 int rq_post(struct rq *rq, const struct ibv_recv_wr *wr);
+/*
+ * Receives of a shared ring whose initiator died between claim and completion: suspect what is
+ * claimed, acquit what somebody still holds or has completed, post the rest again. The first and
+ * the last tell whether there were any.
+ */
+bool rq_suspect(struct rq *rq);
+void rq_acquit(struct rq *rq, uint32_t slot);
+bool rq_reclaim(struct rq *rq, bool sure);
 /* Shared rings, rq->lock held: posted and not yet polled. */
 static inline uint32_t rq_outstanding(const struct rq *rq)
 {
@@ -275,6 +289,7 @@ void ah_after_fork(void);
 
 /* ---- iteration, core_lock ---- */
 uint32_t qp_high(void);
+struct cq *cq_list(void);
 struct qp *qp_at(uint32_t index);
 struct srq *srq_list(void);
 void srq_check_limits(void); /* engine: raise limit events that fell due */

@@ -38,7 +38,7 @@ struct link_ops {
      */
     void (*prepare)(struct qp *qp);
 
-    /* The queue pair leaves its target (reset, error, destroy). */
+    /* The queue pair leaves its target (reset, error, destroy), or gives up what it began there. */
     void (*detach)(struct qp *qp);
 
     /*

@@ -143,7 +143,7 @@ static enum move send_to(struct datagram *datagram, struct target *target)
     enum move moved = place(datagram, target, sges);
     if (moved == MOVE_STALL || !complete_receive(datagram, target, slot, moved == MOVE_DONE))
         return MOVE_STALL;
-    qp->claimed.valid = false;
+    receive_taken(qp, target);
     qp->wqe_done_bytes = 0;
     return MOVE_DONE;
 }
@@ -194,7 +194,7 @@ static void send_copy(struct datagram *datagram, struct peer *peer, struct targe
         return;
     }
     qp->group_done++;
-    qp->claimed.valid = false;
+    receive_abandon(qp);
     qp->wqe_done_bytes = 0;
 }
 

@@ -41,6 +41,9 @@ static bool shared_claim(struct qp *qp, struct target *target)
         claimed->slot = atomic_load_explicit(&target->slots[place], memory_order_relaxed);
     } while (!atomic_compare_exchange_weak(target->claim, &head, head + 1));
     claimed->valid = true;
+    /* For the owner, who looks once it has seen our busy word free: see reclaim.c. */
+    atomic_store_explicit(&qp->pub->claim_slot, claimed->slot, memory_order_relaxed);
+    atomic_store_explicit(&qp->pub->claim_ring, target->ring, memory_order_relaxed);
     uint32_t left = atomic_load(&target->rq->tail) - (uint32_t)(head + 1);
     if (left < atomic_load_explicit(&target->rq->limit, memory_order_relaxed))
         tell_srq(target);
@@ -61,9 +64,28 @@ bool receive_next(struct qp *qp, struct target *target, const struct pub_sge **s
 
 void receive_taken(struct qp *qp, struct target *target)
 {
-    qp->claimed.valid = false;
-    if (!target->claim)
+    if (__builtin_expect(target->claim == NULL, 1)) {
         qp->pub->rq_head = ++target->head;
+        return;
+    }
+    qp->claimed.valid = false;
+    atomic_store_explicit(&qp->pub->claim_ring, 0, memory_order_relaxed);
+}
+
+void receive_abandon(struct qp *qp)
+{
+    struct shm_msg msg = {.type = SHM_RECLAIM};
+    uint32_t slot = pub_ring_slot(atomic_load(&qp->pub->claim_ring));
+
+    if (!qp->claimed.valid)
+        return;
+    qp->claimed.valid = false;
+    atomic_store(&qp->pub->claim_ring, 0);
+    struct peer *peer = peer_get(slot);
+    if (peer && peer->self)
+        shm_reclaim_soon();
+    else if (peer)
+        peer_send(peer, &msg, NULL, 0);
 }
 
 /* ---- completing it ---- */

@@ -28,6 +28,10 @@ static void forget_peer(struct qp *qp, const struct peer *peer)
     forget_target(&qp->target, peer);
     for (unsigned i = 0; qp->ud && i < UD_TARGETS; i++)
         forget_target(&qp->ud[i], peer);
+    if (peer && pub_ring_slot(atomic_load(&qp->pub->claim_ring)) == peer->slot) {
+        qp->claimed.valid = false; /* the ring went with its owner */
+        atomic_store(&qp->pub->claim_ring, 0);
+    }
     if (qp->stall == STALL_REMOTE)
         qp->stall = STALL_CONNECT;
     qp->remote_op = 0;

@@ -2,6 +2,7 @@
 /* Guests: processes that send to us. They call at our socket; the engine thread serves them. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,57 +29,107 @@ static struct guest *guests;
 
 /* ---- quiescence ---- */
 
-enum { QUIESCE_NS_MAX = 1000000000 };
+enum { QUIESCE_NS_MAX = 1000000000, LOOK_EVERY = 4096 };
 
-/* Until the word was free once, or its process is dead or stopped for very long. */
-static void wait_free(const _Atomic uint32_t *busy)
+/* One call's patience with one process. */
+struct patience {
+    uint64_t until_ns;
+    int fd; /* its connection; -1: our own process */
+};
+
+static bool hung_up(int fd)
 {
-    if (!atomic_load_explicit(busy, memory_order_acquire))
-        return;
-    uint64_t limit = now_ns() + QUIESCE_NS_MAX;
+    struct pollfd connection = {.fd = fd, .events = POLLRDHUP};
+
+    return fd >= 0 && poll(&connection, 1, 0) > 0 && connection.revents;
+}
+
+/* Until the word was free once. False: its process is stopped; a dead one is busy no more. */
+static bool wait_free(const _Atomic uint32_t *busy, const struct patience *patience)
+{
     for (unsigned tries = 1; atomic_load_explicit(busy, memory_order_acquire); tries++) {
         cpu_relax();
         if (tries % 64 == 0)
             sched_yield();
-        if (tries % 4096 == 0 && now_ns() > limit)
-            return;
+        if (tries % LOOK_EVERY)
+            continue;
+        if (hung_up(patience->fd))
+            return true;
+        if (now_ns() > patience->until_ns)
+            return false;
     }
+    return true;
 }
 
-static void wait_arena(const char *arena)
+static bool wait_arena(const char *arena, const struct patience *patience)
+{
+    const struct pub_header *header = (const void *)arena;
+    const struct pub_qp *qps = (const void *)(arena + PUB_QPS_OFFSET);
+    uint32_t high = atomic_load(&header->qp_high);
+    bool all = true;
+
+    for (uint32_t i = 1; i < high && i < LIMIT_QP; i++)
+        all = wait_free(&qps[i].busy, patience) && all;
+    return all;
+}
+
+static struct patience patience_with(const struct guest *guest)
+{
+    return (struct patience){now_ns() + QUIESCE_NS_MAX, guest ? guest->watch.fd : -1};
+}
+
+void guest_quiesce_own(void)
+{
+    struct patience patience = patience_with(NULL);
+
+    atomic_thread_fence(memory_order_seq_cst);
+    wait_arena(arena_base, &patience);
+}
+
+static bool wait_guest(const struct guest *guest, uint32_t qpn)
+{
+    struct patience patience = patience_with(guest);
+    const char *arena = guest ? guest->arena : arena_base;
+    uint32_t slot = guest ? guest->slot : process_slot();
+    const struct pub_qp *qps = (const void *)(arena + PUB_QPS_OFFSET);
+
+    if (!qpn)
+        return wait_arena(arena, &patience);
+    if (slot != qpn >> LIMIT_QP_BITS)
+        return true;
+    return wait_free(&qps[qpn & (LIMIT_QP - 1)].busy, &patience);
+}
+
+bool guest_quiesce(uint32_t qpn)
+{
+    bool all = true;
+
+    /* Pairs with the exchange that takes busy: who takes it from now on sees what we changed. */
+    atomic_thread_fence(memory_order_seq_cst);
+    for (const struct guest *guest = guests; guest; guest = guest->next) {
+        if (guest->arena)
+            all = wait_guest(guest, qpn) && all;
+    }
+    return wait_guest(NULL, qpn) && all;
+}
+
+static void each_of(const char *arena, void (*visit)(const struct pub_qp *qp))
 {
     const struct pub_header *header = (const void *)arena;
     const struct pub_qp *qps = (const void *)(arena + PUB_QPS_OFFSET);
     uint32_t high = atomic_load(&header->qp_high);
 
     for (uint32_t i = 1; i < high && i < LIMIT_QP; i++)
-        wait_free(&qps[i].busy);
+        visit(&qps[i]);
 }
 
-void guest_quiesce_own(void)
+void guest_each_initiator(void (*visit)(const struct pub_qp *qp))
 {
-    atomic_thread_fence(memory_order_seq_cst);
-    wait_arena(arena_base);
-}
-
-void guest_quiesce(uint32_t qpn)
-{
-    /* Pairs with the exchange that takes busy: who takes it from now on sees what we changed. */
-    atomic_thread_fence(memory_order_seq_cst);
-    uint32_t slot = qpn >> LIMIT_QP_BITS, index = qpn & (LIMIT_QP - 1);
-
-    for (struct guest *guest = guests; guest; guest = guest->next) {
-        if (!guest->arena || (qpn && guest->slot != slot))
-            continue;
-        if (qpn)
-            wait_free(&((const struct pub_qp *)(void *)(guest->arena + PUB_QPS_OFFSET))[index].busy);
-        else
-            wait_arena(guest->arena);
+    for (const struct guest *guest = guests; guest; guest = guest->next) {
+        if (guest->arena)
+            each_of(guest->arena, visit);
     }
-    if (!qpn)
-        wait_arena(arena_base);
-    else if (slot == process_slot())
-        wait_free(&arena_qp(index)->busy);
+    each_of(arena_base, visit);
 }
 
 /* ---- what guests ask ---- */
@@ -206,6 +257,9 @@ static void serve(struct guest *guest, const struct shm_msg *msg, const char *pa
     case SHM_EXECUTE:
         answer_execute(guest, msg, payload, length);
         break;
+    case SHM_RECLAIM:
+        shm_reclaim();
+        break;
     default: /* SHM_SRQ_LIMIT: the engine looks at every SRQ when it has been woken */
         break;
     }
@@ -222,6 +276,7 @@ static void guest_died(struct guest *guest)
     sys_close(guest->watch.fd);
     if (guest->arena) {
         cq_drop_guest(guest);
+        shm_reclaim();
         shm_process_died(guest->slot, guest->arena, NULL);
         munmap(guest->arena, PUB_ARENA_SIZE);
     }

@@ -23,6 +23,7 @@ static void shm_prepare(struct qp *qp)
 
 static void shm_detach(struct qp *qp)
 {
+    receive_abandon(qp);
     qp->target.peer = NULL;
     qp->target.pub = NULL;
 }
@@ -31,6 +32,12 @@ static void shm_quiesce(struct qp *qp)
 {
     /* Many may send to a UD queue pair or to an SRQ's; one to a connected one. */
     guest_quiesce(qp && qp_is_connected_type(qp) && !qp->srq ? qp->attr.dest_qp_num : 0);
+}
+
+static void shm_progress(void)
+{
+    peer_progress();
+    shm_reclaim_due();
 }
 
 static void shm_after_fork(void)
@@ -47,6 +54,6 @@ const struct link_ops link_shm = {
     .detach = shm_detach,
     .quiesce = shm_quiesce,
     .announce_member = peer_announce_member,
-    .progress = peer_progress,
+    .progress = shm_progress,
     .after_fork = shm_after_fork,
 };

@@ -34,6 +34,7 @@ enum shm_type {
     SHM_DRAIN,      /* initiator: my lane to the CQ is full */
     SHM_QP_ERROR,   /* initiator: your queue pair must go to error; value: ibv_event_type + 1 */
     SHM_SRQ_LIMIT,  /* initiator: some SRQ fell below its limit */
+    SHM_RECLAIM,    /* initiator: I gave up a receive that I had claimed */
     SHM_SHARE,      /* initiator: I keep reaching these pages: share them */
     SHM_EXECUTE,    /* initiator: move or compute this for me; payload with writes */
     SHM_EXECUTED,   /* target: status, value; payload with reads */
@@ -117,8 +118,16 @@ static inline const struct pub_header *peer_header(const struct peer *peer)
 int guest_open(void);
 void guest_after_fork(void);
 /* Pass over the busy words of what every guest (or the one of a slot) has, until all were seen free. */
-void guest_quiesce(uint32_t qpn);
+bool guest_quiesce(uint32_t qpn); /* false: somebody was busy all the time */
 void guest_quiesce_own(void); /* only our own queue pairs as initiators */
+/* Visit the queue pairs of every guest, and our own, as initiators. */
+void guest_each_initiator(void (*visit)(const struct pub_qp *qp));
+
+/* ---- reclaim.c: receives of shared rings that were claimed and will never be completed ---- */
+void shm_reclaim(void);      /* core_lock held */
+void shm_reclaim_soon(void); /* any thread: the engine will do it */
+void shm_reclaim_due(void);  /* engine */
+
 /* A process is gone: our queue pairs that were connected to a live one of it fail. died.c */
 void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer);
 
@@ -197,5 +206,7 @@ void *local_memory(const struct qp *qp, const struct ibv_send_wr *wr, const stru
 bool receive_next(struct qp *qp, struct target *target, const struct pub_sge **sges_out,
                   uint32_t *slot_out);
 void receive_taken(struct qp *qp, struct target *target);
+/* Give a claimed receive back to its owner, if there is one. */
+void receive_abandon(struct qp *qp);
 
 #endif

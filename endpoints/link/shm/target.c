@@ -53,6 +53,7 @@ static bool take_ring(struct target *target, const struct pub_qp *pub)
         return false;
     char *words = peer->self ? share_words() : peer->view.words;
     target->claim = claim ? (_Atomic uint64_t *)(void *)words + (claim - 1) : NULL;
+    target->ring = pub_ring_id(peer->slot, claim);
     target->rq = rq;
     target->rq_mask = mask;
     target->rq_sge = sge;
