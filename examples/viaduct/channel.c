@@ -47,7 +47,7 @@ int channel_listen(uint16_t port, int *fd_out, uint16_t *port_out)
         struct sockaddr any;
         struct sockaddr_in6 in6;
         struct sockaddr_in in4;
-    } address;
+    } address = {.in6 = {.sin6_family = AF_UNSPEC}};
     socklen_t length = sizeof(address);
     int fd = listen_socket(port);
 

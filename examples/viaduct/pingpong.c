@@ -93,7 +93,7 @@ static int one_line(const struct pingpong *opts, struct session *session, enum m
         code = session_measure(session, &which, &result);
     if (code != CMD_OK)
         return code;
-    results->compared += rounds * (op == OP_SEND || op == OP_WRITE ? 2u : 1u);
+    results->compared += (uint64_t)rounds * (op == OP_SEND || op == OP_WRITE ? 2 : 1);
     report_lat_row(&results->table, &result, opts->half);
     json_array_append_new(results->array, report_json(&result, &session->rig.config, opts->half));
     return CMD_OK;

@@ -17,6 +17,7 @@
 #define TOP 50.0
 #define BOTTOM 50.0
 #define LEGEND_LINE 16.0
+#define LEGEND_ROWS 6.0 /* for PLOT_SERIES_MAX, three in a row */
 
 static const char *const colours[] = {"#0b6e99", "#d1495b", "#3a7d44", "#edae49",
                                       "#6d4c8f", "#808080", "#00a6a6", "#8c510a"};
@@ -161,19 +162,21 @@ static void draw_series(FILE *file, const struct plot_series *series, const char
     for (unsigned p = 0; p < series->count; p++)
         fprintf(file, "%.1f,%.1f ", place(x, series->x[p]), place(y, series->y[p]));
     fprintf(file, "\"/>\n");
-    for (unsigned p = 0; p < series->count; p++)
+    for (unsigned p = 0; p < series->count; p++) {
         fprintf(file,
                 "<circle r=\"3\" cx=\"%.1f\" cy=\"%.1f\" fill=\"%s\"><title>%s: %g at %g bytes"
                 "</title></circle>\n",
                 place(x, series->x[p]), place(y, series->y[p]), colour, series->name, series->y[p],
                 series->x[p]);
+    }
 }
 
 static void draw_legend(FILE *file, double left, double top, unsigned index, const char *name,
                         const char *colour)
 {
     double x = left + LEFT + 150.0 * (index % 3);
-    double y = top + LEGEND_LINE * (index / 3);
+    unsigned row = index / 3;
+    double y = top + LEGEND_LINE * row;
 
     fprintf(file, "<rect x=\"%.1f\" y=\"%.1f\" width=\"14\" height=\"4\" fill=\"%s\"/>\n", x, y - 6,
             colour);
@@ -198,7 +201,7 @@ static void draw_panel(FILE *file, const struct plot_panel *panel, double left)
 int plot_write(const struct plot *plot, const char *path)
 {
     double width = PANEL_WIDTH * plot->count;
-    double height = PANEL_HEIGHT + LEGEND_LINE * (PLOT_SERIES_MAX / 3 + 1);
+    double height = PANEL_HEIGHT + LEGEND_LINE * LEGEND_ROWS;
     FILE *file = fopen(path, "we");
     int failed;
 

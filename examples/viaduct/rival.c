@@ -66,6 +66,10 @@ struct match {
     const char *environment; /* NAME=VALUE, may be NULL */
     int cpu;
     int other_cpu;
+    /* what some of the arguments point to */
+    char port[16];
+    char size[24];
+    char iters[24];
 };
 
 /* Start argv with its stdout in out_fd (-1: nowhere). Our NIC is not to be under it. */
@@ -211,15 +215,16 @@ static bool ucx_value(const char *output, enum measure_test test, double *value_
 static int measure_ucx(const struct measure_case *which, struct match *match, double *value_out)
 {
     bool low_level = which->size <= 4096 && which->op != OP_READ;
-    char port[16], size[24], iters[24], output[OUTPUT_MAX];
+    char output[OUTPUT_MAX];
     const char *test = ucx_test(which, low_level);
-    const char *const args[] = {"-p",  port, "-t", test, "-s",     size, "-n",
-                                iters, "-v", "-f", "-d", "memory", "-x", "posix"};
+    const char *const args[] = {"-p",        match->port, "-t",         test,   "-s",
+                                match->size, "-n",        match->iters, "-v",   "-f",
+                                "-d",        "memory",    "-x",         "posix"};
     unsigned count = low_level ? 14 : 10;
 
-    snprintf(port, sizeof(port), "%u", free_port());
-    snprintf(size, sizeof(size), "%zu", which->size);
-    snprintf(iters, sizeof(iters), "%lu", ucx_iters(which));
+    snprintf(match->port, sizeof(match->port), "%u", free_port());
+    snprintf(match->size, sizeof(match->size), "%zu", which->size);
+    snprintf(match->iters, sizeof(match->iters), "%lu", ucx_iters(which));
     match->server[0] = match->client[0] = "ucx_perftest";
     match->client[1] = "127.0.0.1";
     memcpy(&match->server[1], args, count * sizeof(args[0]));
@@ -252,17 +257,17 @@ static bool libfabric_value(const char *output, double *value_out)
 static int measure_libfabric(const struct measure_case *which, struct match *match,
                              double *value_out)
 {
-    char port[16], size[24], output[OUTPUT_MAX];
-    const char *const args[] = {"-p", "shm", "-e", "rdm", "-I", "100000", "-S", size};
+    char output[OUTPUT_MAX];
+    const char *const args[] = {"-p", "shm", "-e", "rdm", "-I", "100000", "-S", match->size};
 
-    snprintf(port, sizeof(port), "%u", free_port());
-    snprintf(size, sizeof(size), "%zu", which->size);
+    snprintf(match->port, sizeof(match->port), "%u", free_port());
+    snprintf(match->size, sizeof(match->size), "%zu", which->size);
     match->server[0] = match->client[0] = "fi_pingpong";
     memcpy(&match->server[1], args, sizeof(args));
     memcpy(&match->client[1], args, sizeof(args));
     match->server[9] = "-B";
     match->client[9] = "-P";
-    match->server[10] = match->client[10] = port;
+    match->server[10] = match->client[10] = match->port;
     match->client[11] = "127.0.0.1";
     if (play(match, output) != CMD_OK)
         return CMD_FAILED;

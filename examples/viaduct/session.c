@@ -241,11 +241,11 @@ void session_print(const struct session *session)
                                                  : "polling";
 
     printf("# sides    client: process %d on CPU %d; ", (int)getpid(), session->client_cpu);
-    if (session->server != 0)
+    if (session->server == 0)
+        printf("server elsewhere; %s\n", how);
+    else
         printf("server: process %d on CPU %d; both %s\n", (int)session->server, session->server_cpu,
                how);
-    else
-        printf("server elsewhere; %s\n", how);
 }
 
 json_t *session_json(const struct session *session)

@@ -29,6 +29,7 @@ struct session_options {
         .gid = UINT64_MAX, .port = SESSION_PORT                                                    \
     }
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): names of types and members take none */
 #define SESSION_OPTIONS(owner, member)                                                             \
     {.name = "device",                                                                             \
      .letter = 'd',                                                                                \
@@ -64,6 +65,7 @@ struct session_options {
         .name = "once", .type = OPTION_FLAG, .offset = offsetof(owner, member.once),               \
         .help = "server: end after one client"                                                     \
     }
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 enum session_role { ROLE_BOTH, ROLE_SERVER, ROLE_CLIENT };
 
