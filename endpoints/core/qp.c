@@ -218,9 +218,10 @@ static void stop(struct qp *qp)
     link_shm.quiesce(qp);
     cq_drain(qp->send_cq);
     cq_drain(qp->recv_cq);
+    uint32_t cookie = qp->pub->cookie;
     renew_cookie(qp);
-    cq_forget_qp(qp->send_cq, qp);
-    cq_forget_qp(qp->recv_cq, qp);
+    cq_forget_qp(qp->send_cq, cookie);
+    cq_forget_qp(qp->recv_cq, cookie);
 }
 
 int qp_destroy(struct qp *qp, uint32_t *events_out)

@@ -7,8 +7,8 @@
  *      |--- rq or srq <-- posted by the program, taken by the initiator
  *      `--- cqs: lanes (one an initiating process), spill (overflow, flushes)
  *
- * Lock order: core_lock, then a queue pair's `pub->busy` (its send queue), then its rq lock, then a
- * CQ's lock, then a lane's lock. A thread that holds any of these but core_lock never waits for
+ * Lock order: core_lock, then a queue pair's `pub->busy` (its send queue), then a CQ's lock, then a
+ * receive queue's lock or a lane's. A thread that holds any of these but core_lock never waits for
  * another process.
  */
 #ifndef VIADUCT_CORE_STATE_H
@@ -24,8 +24,11 @@
 #include "core/qp.h"
 #include "core/spin.h"
 
-/* A slot of a shared ring. SUSPECT: claimed, and nobody is known yet who will complete it. */
-enum slot_state { SLOT_FREE, SLOT_POSTED, SLOT_SUSPECT };
+/*
+ * A slot of a shared ring. HELD: completed, and waits in a spill to be polled. SUSPECT: claimed, and
+ * nobody is known yet who will complete it.
+ */
+enum slot_state { SLOT_FREE, SLOT_POSTED, SLOT_HELD, SLOT_SUSPECT };
 
 /* A ring of posted receives. The ring itself lies in the arena (pub), the rest is ours alone. */
 struct rq {
@@ -35,7 +38,8 @@ struct rq {
     _Atomic uint32_t *slot_ring; /* shared rings: the slot of each posted WQE */
     _Atomic uint64_t *claim;     /* shared rings: head word */
     uint32_t tail;               /* posted */
-    _Atomic uint32_t done;       /* resolved: their slots are free again */
+    _Atomic uint32_t done;       /* exclusive rings: completed or flushed, in order */
+    _Atomic uint32_t held;       /* of these, the ones that wait in a spill to be polled */
     uint32_t mask, max_wr, max_sge;
     uint64_t *wr_ids;            /* by slot */
     uint32_t *free_slots;        /* shared rings: stack of free slots */
@@ -82,9 +86,19 @@ struct lane_in {
     uint32_t id;
 };
 
-/* Completions moved out of the lanes, in order: resolved, with wr_id. Grows up to the capacity. */
+/* A completion out of a lane: resolved, but what it frees is still taken until it is polled. */
+struct spilled {
+    struct completion completion;
+    uint32_t qp;    /* pub_qp.cookie */
+    uint32_t place; /* as cqe.wqe */
+    uint8_t frees;  /* enum spill_frees */
+};
+
+enum spill_frees { FREES_NOTHING, FREES_SEND, FREES_RECV };
+
+/* In order. Grows up to the capacity. */
 struct spill {
-    struct completion *ring;
+    struct spilled *ring;
     uint32_t head, count, room;
     uint64_t total; /* ever appended */
 };
@@ -211,8 +225,12 @@ struct qp {
 int rq_init(struct rq *rq, uint32_t max_wr, uint32_t max_sge, uint32_t pd, bool shared);
 void rq_fini(struct rq *rq);
 void rq_reset(struct rq *rq);
-/* Slot taken by a completion: its wr_id; the slot may be posted again. */
-uint64_t rq_resolve(struct rq *rq, uint32_t slot, bool shared);
+/*
+ * A completion says that a slot's receive is over: its wr_id, and its place is free, or (hold) only
+ * when rq_release() follows. False: that slot can't be.
+ */
+bool rq_complete(struct rq *rq, uint32_t slot, bool hold, uint64_t *wr_id_out);
+void rq_release(struct rq *rq, uint32_t slot);
 /* Place payload into the receive's buffers; false: a local key is no longer good. */
 bool rq_place(struct rq *rq, uint32_t slot, const void *data, uint32_t length);
 /* Wr_ids of every receive that is posted and not taken, oldest first; each is released. */
@@ -237,14 +255,14 @@ static inline uint32_t rq_outstanding(const struct rq *rq)
 void *mr_local(uint32_t pd, uint32_t lkey, uint64_t addr, uint64_t length, unsigned access);
 
 /* ---- core/cq.c ---- */
-/* Append behind everything that is in the CQ, however full its lanes are. */
-void cq_push_last(struct cq *cq, const struct completion *completion);
+/* Append behind everything that is in the CQ, however full its lanes are: the queue pair's flush. */
+void cq_push_last(struct cq *cq, const struct qp *qp, const struct completion *completion);
 /* Move all lanes' completions to the spill, so that later pushes come behind them. */
 void cq_drain(struct cq *cq);
 int cq_add_lane(struct cq *cq, struct lane_in *lane);
 void cq_drop_lanes(struct cq *cq, const void *guest);
-/* Drop what waits for the queue pair (destroy, reset). */
-void cq_forget_qp(struct cq *cq, struct qp *qp);
+/* Drop what was spilled for the queue pair's life so far (destroy, reset); pollers are past it. */
+void cq_forget_qp(struct cq *cq, uint32_t cookie);
 /* Engine: write events for armed CQs that have something to announce. */
 void cq_announce_all(void);
 void cq_announce(struct cq *cq);
