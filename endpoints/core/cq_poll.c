@@ -64,7 +64,8 @@ static bool resolve_recv(struct qp *qp, const struct cqe *cqe, bool hold, struct
     return rq_complete(rq, slot, hold, &wc->wr_id);
 }
 
-/* Whose it is, or NULL: of a queue pair that is gone or was reset since, or not this lane's to say. */
+/* Whose it is, or NULL: of a queue pair that is gone or was reset since, or not this lane's to say.
+ */
 static inline struct qp *owner(const struct cq *cq, const struct lane_in *lane,
                                const struct cqe *cqe)
 {
@@ -384,8 +385,8 @@ int cq_arm(struct cq *cq, bool solicited_only)
 {
     spin_lock(&cq->lock);
     uint32_t armed = atomic_load(&cq->pub->armed);
-    uint32_t kind = solicited_only && (armed & CQ_ARMED_MASK) != CQ_ARMED ? CQ_ARMED_SOLICITED
-                                                                          : CQ_ARMED;
+    uint32_t kind =
+        solicited_only && (armed & CQ_ARMED_MASK) != CQ_ARMED ? CQ_ARMED_SOLICITED : CQ_ARMED;
     for (unsigned i = 0; i < cq->lane_count; i++)
         cq->lanes[i]->armed_from = lane_stop(cq->lanes[i]);
     cq->spill_armed_from = cq->spill.total;
@@ -437,6 +438,10 @@ static bool announce_locked(struct cq *cq)
 
     if (!kind || !cq->channel)
         return true;
+    if (atomic_load(&cq->in_session)) {
+        atomic_store(&cq->event_due, true);
+        return true;
+    }
     if (!has_news(cq, kind))
         return false;
     if (channel_write(cq->channel, cq->user_handle, &cq->comp_events))
@@ -463,4 +468,14 @@ void cq_announce(struct cq *cq)
     spin_lock(&cq->lock);
     announce_locked(cq);
     spin_unlock(&cq->lock);
+}
+
+void cq_session(struct cq *cq, bool open)
+{
+    spin_lock(&cq->lock);
+    atomic_store_explicit(&cq->in_session, open, memory_order_relaxed);
+    bool announce = !open && atomic_exchange(&cq->event_due, false);
+    spin_unlock(&cq->lock);
+    if (announce)
+        cq_announce(cq);
 }

@@ -248,8 +248,8 @@ int mw_alloc(struct pd *pd, enum ibv_mw_type type, struct mw **mw_out)
     struct entry *entry = entry_new(ENTRY_MW, &index, &key);
     if (!entry)
         return -ENOMEM;
-    entry->mw = (struct mw){
-        .handle = index, .key = key, .type = type, .context = pd->context, .pd = pd};
+    entry->mw =
+        (struct mw){.handle = index, .key = key, .type = type, .context = pd->context, .pd = pd};
     pd->users++;
     table_set(&keys, index, entry);
     *mw_out = &entry->mw;

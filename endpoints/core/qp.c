@@ -74,7 +74,8 @@ static int check_init(const struct qp_init *init)
     return 0;
 }
 
-/* Publish what initiators need; a new gen makes them look again. pub->busy held or not yet shared. */
+/* Publish what initiators need; a new gen makes them look again. pub->busy held or not yet shared.
+ */
 void qp_publish(struct qp *qp)
 {
     struct pub_qp *pub = qp->pub;
@@ -126,7 +127,8 @@ static int alloc_queues(struct qp *qp, const struct qp_init *init)
     if (!qp->cap.max_send_sge)
         qp->cap.max_send_sge = 1;
     qp->sq_entry_size = (sizeof(struct sq_entry) + qp->cap.max_send_sge * sizeof(struct ibv_sge) +
-                         qp->cap.max_inline_data + 15) & ~(size_t)15;
+                         qp->cap.max_inline_data + 15) &
+                        ~(size_t)15;
     if (init->srq)
         qp->cap.max_recv_wr = qp->cap.max_recv_sge = 0;
     else

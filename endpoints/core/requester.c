@@ -21,7 +21,7 @@
 #include "link/link.h"
 
 enum {
-    ATTACH_FLOOR_NS = 100000000,  /* a peer on a busy machine gets this long to answer */
+    ATTACH_FLOOR_NS = 100000000,   /* a peer on a busy machine gets this long to answer */
     DATAGRAM_WAIT_NS = 1000000000, /* UD, UC, while connecting: then the message counts as lost */
     RETRY_MIN_NS = 50000,
     RETRY_MAX_NS = 5000000,
@@ -121,7 +121,7 @@ static enum verdict run(struct qp *qp, const struct ibv_send_wr *wr, const struc
         return VERDICT_DONE;
     case IBV_WR_LOCAL_INV:
         *status = mw_invalidate(qp->qpn, qp->pd, wr->invalidate_rkey) ? IBV_WC_SUCCESS
-                                                                     : IBV_WC_MW_BIND_ERR;
+                                                                      : IBV_WC_MW_BIND_ERR;
         return VERDICT_DONE;
     default:
         return link_shm.execute(qp, wr, ah, status);
@@ -469,7 +469,8 @@ static const struct ah *wr_ah(const struct qp *qp, const struct ibv_send_wr *wr)
 }
 
 /* Behind others that wait, or it waits itself. */
-static int post_stored(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah, bool stalled_now)
+static int post_stored(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
+                       bool stalled_now)
 {
     if (!has_entries(qp))
         return ENOMEM;

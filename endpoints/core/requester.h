@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The requester: the send queue of a queue pair (IBTA 9.7.3, 10.8). Posting runs a WQE at once if it
- * can be finished without waiting; else it is stored, the queue pair stalls, and whoever comes first
- * (the next post or poll of the program, or the engine thread at its time) tries again.
+ * The requester: the send queue of a queue pair (IBTA 9.7.3, 10.8). Posting runs a WQE at once if
+ * it can be finished without waiting; else it is stored, the queue pair stalls, and whoever comes
+ * first (the next post or poll of the program, or the engine thread at its time) tries again.
  */
 #ifndef VIADUCT_CORE_REQUESTER_H
 #define VIADUCT_CORE_REQUESTER_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Receive rings (core/pub.h, struct pub_rq). An exclusive ring's slots are its ring places; a shared
- * one hands out slots from a stack, because its completions are polled in any order.
+ * Receive rings (core/pub.h, struct pub_rq). An exclusive ring's slots are its ring places; a
+ * shared one hands out slots from a stack, because its completions are polled in any order.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -25,8 +25,8 @@
 #include "core/spin.h"
 
 /*
- * A slot of a shared ring. HELD: completed, and waits in a spill to be polled. SUSPECT: claimed, and
- * nobody is known yet who will complete it.
+ * A slot of a shared ring. HELD: completed, and waits in a spill to be polled. SUSPECT: claimed,
+ * and nobody is known yet who will complete it.
  */
 enum slot_state { SLOT_FREE, SLOT_POSTED, SLOT_HELD, SLOT_SUSPECT };
 
@@ -41,11 +41,11 @@ struct rq {
     _Atomic uint32_t done;       /* exclusive rings: completed or flushed, in order */
     _Atomic uint32_t held;       /* of these, the ones that wait in a spill to be polled */
     uint32_t mask, max_wr, max_sge;
-    uint64_t *wr_ids;            /* by slot */
-    uint32_t *free_slots;        /* shared rings: stack of free slots */
-    struct pub_sge *slot_sges;   /* shared rings: the elements, by slot */
-    uint8_t *slot_states;        /* shared rings: enum slot_state, by slot */
-    uint32_t *posted_at;         /* shared rings: the position, by slot */
+    uint64_t *wr_ids;          /* by slot */
+    uint32_t *free_slots;      /* shared rings: stack of free slots */
+    struct pub_sge *slot_sges; /* shared rings: the elements, by slot */
+    uint8_t *slot_states;      /* shared rings: enum slot_state, by slot */
+    uint32_t *posted_at;       /* shared rings: the position, by slot */
     uint32_t free_count;
     size_t ring_size, slots_size;
     uint32_t claim_index;
@@ -73,7 +73,7 @@ struct lane_out {
     const struct pub_cq *cq;      /* the target's */
     uint32_t drain_asked;         /* tail + 1 for which room was asked for, 0: none */
     uint32_t cq_index, cq_gen;
-    struct lane_out *next;        /* of the peer */
+    struct lane_out *next; /* of the peer */
 };
 
 /* The poller's end. */
@@ -82,7 +82,7 @@ struct lane_in {
     uint32_t mask, head;
     uint32_t armed_from; /* completions from here on came after the CQ was armed */
     struct lane_head *pub;
-    void *guest;         /* NULL: our own lane */
+    void *guest; /* NULL: our own lane */
     uint32_t id;
 };
 
@@ -111,6 +111,7 @@ struct cq {
     _Atomic bool overrun;
     _Atomic bool overrun_due; /* the engine must raise IBV_EVENT_CQ_ERR */
     _Atomic bool event_due;   /* the channel was full: the engine must announce again */
+    _Atomic bool in_session;  /* extended polling: events wait for its end, in event_due */
     unsigned lane_count;
     struct lane_in **lanes; /* [0] is our own */
     struct spill spill;
@@ -139,7 +140,7 @@ struct target {
     const struct pub_rq *rq;
     const struct pub_sge *sges;
     const _Atomic uint32_t *slots;
-    uint32_t ring; /* its pub_ring_id() */
+    uint32_t ring;           /* its pub_ring_id() */
     _Atomic uint64_t *claim; /* NULL: exclusive, we keep the head */
     uint32_t rq_mask, rq_sge, rq_pd;
     uint32_t head, tail_seen;
@@ -158,10 +159,10 @@ enum stall {
     STALL_NONE,
     STALL_ATTACH,  /* the target is not there, or not ready to receive */
     STALL_CONNECT, /* its process or its lane is being connected to */
-    STALL_RNR,    /* it has no receive posted */
-    STALL_LANE,   /* its engine must make room in our lane */
-    STALL_REMOTE, /* its engine is executing a request */
-    STALL_PAGES,  /* its pages are just being shared */
+    STALL_RNR,     /* it has no receive posted */
+    STALL_LANE,    /* its engine must make room in our lane */
+    STALL_REMOTE,  /* its engine is executing a request */
+    STALL_PAGES,   /* its pages are just being shared */
 };
 
 /* A receive of a shared ring that a stalled WQE has claimed. */
@@ -182,11 +183,11 @@ struct qp {
     uint32_t sq_head;          /* finished: completed or unsignalled */
     _Atomic uint32_t sq_freed; /* places the program may use again: moves when it polls */
     uint32_t sq_mask;
-    struct target target;     /* RC, UC: the connected one */
-    struct target *ud;        /* UD: a small cache, by destination */
+    struct target target; /* RC, UC: the connected one */
+    struct target *ud;    /* UD: a small cache, by destination */
     struct cq *send_cq, *recv_cq;
     struct ibv_qp_cap cap;
-    char *sq_entries;         /* made at the first stall, kept */
+    char *sq_entries; /* made at the first stall, kept */
     size_t sq_entry_size;
     /* the WQE at the head that could not be finished yet */
     enum stall stall;
@@ -197,10 +198,10 @@ struct qp {
     uint32_t group_done;     /* UD: members that have their copy of the WQE at the head */
     uint32_t rnr_tries;
     uint32_t sq_psn;
-    uint64_t remote_op;       /* id of the request the target's engine is executing, 0: none */
-    int remote_status;        /* its result once it is there; -EINPROGRESS before */
+    uint64_t remote_op; /* id of the request the target's engine is executing, 0: none */
+    int remote_status;  /* its result once it is there; -EINPROGRESS before */
     uint64_t remote_value;
-    void *remote_buffer;      /* where a read's reply goes */
+    void *remote_buffer; /* where a read's reply goes */
     uint32_t remote_length, remote_key;
     /* ---- receive side ---- */
     struct rq rq;
@@ -213,8 +214,8 @@ struct qp {
     struct ibv_qp_attr attr; /* as set; query answers from it */
     unsigned mcast_count;
     _Atomic bool established, established_due; /* IBV_EVENT_COMM_EST: happened, to be raised */
-    _Atomic bool error_due;   /* the engine must finish the move to the error state */
-    _Atomic int error_event;  /* ibv_event_type + 1 to raise with it */
+    _Atomic bool error_due;  /* the engine must finish the move to the error state */
+    _Atomic int error_event; /* ibv_event_type + 1 to raise with it */
     bool sq_drained_due, last_wqe_sent;
     _Atomic bool on_stall_list;
     struct qp *stall_next;
@@ -255,7 +256,8 @@ static inline uint32_t rq_outstanding(const struct rq *rq)
 void *mr_local(uint32_t pd, uint32_t lkey, uint64_t addr, uint64_t length, unsigned access);
 
 /* ---- core/cq.c ---- */
-/* Append behind everything that is in the CQ, however full its lanes are: the queue pair's flush. */
+/* Append behind everything that is in the CQ, however full its lanes are: the queue pair's flush.
+ */
 void cq_push_last(struct cq *cq, const struct qp *qp, const struct completion *completion);
 /* Move all lanes' completions to the spill, so that later pushes come behind them. */
 void cq_drain(struct cq *cq);

@@ -27,8 +27,8 @@ struct datagram {
 
 static bool is_group(const struct ah *ah, uint32_t qpn)
 {
-    return qpn == 0xffffff && (ah->dgid[0] == 0xff || (gid_is_ipv4(ah->dgid) &&
-                                                       (ah->dgid[12] & 0xf0) == 0xe0));
+    return qpn == 0xffffff &&
+           (ah->dgid[0] == 0xff || (gid_is_ipv4(ah->dgid) && (ah->dgid[12] & 0xf0) == 0xe0));
 }
 
 static bool gather(struct datagram *datagram, enum ibv_wc_status *status)
@@ -178,8 +178,8 @@ static void check_reach(struct datagram *datagram, struct peer *peer, struct tar
 }
 
 /*
- * A copy for one member; those before were served before a stall. A member that could not be reached
- * in time, or whose engine would have to help, misses this one: the others are not to wait.
+ * A copy for one member; those before were served before a stall. A member that could not be
+ * reached in time, or whose engine would have to help, misses this one: the others are not to wait.
  */
 static void send_copy(struct datagram *datagram, struct peer *peer, struct target *target)
 {

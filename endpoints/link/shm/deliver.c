@@ -172,8 +172,8 @@ bool deliver(struct qp *qp, struct target *target, const struct delivery *delive
 
 void tell_error(struct target *target, int event)
 {
-    struct shm_msg msg = {.type = SHM_QP_ERROR, .index = target->qpn, .gen = target->cookie,
-                          .status = event};
+    struct shm_msg msg = {
+        .type = SHM_QP_ERROR, .index = target->qpn, .gen = target->cookie, .status = event};
 
     if (target->peer->self) {
         struct qp *qp = qp_get(target->qpn & (LIMIT_QP - 1));

@@ -65,8 +65,7 @@ static enum verdict refuse_access(struct qp *qp, struct target *target, enum ibv
     return refuse(qp, target, IBV_WC_REM_ACCESS_ERR, IBV_EVENT_QP_ACCESS_ERR + 1, status);
 }
 
-static enum verdict refuse_request(struct qp *qp, struct target *target,
-                                   enum ibv_wc_status *status)
+static enum verdict refuse_request(struct qp *qp, struct target *target, enum ibv_wc_status *status)
 {
     return refuse(qp, target, IBV_WC_REM_INV_REQ_ERR, IBV_EVENT_QP_REQ_ERR + 1, status);
 }
@@ -128,8 +127,9 @@ static enum move move_span(struct qp *qp, struct target *target, const struct ib
             if (!here)
                 return MOVE_FAULT;
             here += from - at;
-            enum move result = out ? move_out(qp, target->peer, remote + (from - base), here, to - from)
-                                   : move_in(qp, target->peer, here, remote + (from - base), to - from);
+            enum move result =
+                out ? move_out(qp, target->peer, remote + (from - base), here, to - from)
+                    : move_in(qp, target->peer, here, remote + (from - base), to - from);
             if (result != MOVE_DONE)
                 return result;
         }
@@ -268,8 +268,8 @@ static enum verdict do_send(struct qp *qp, struct target *target, const struct i
 /* ---- RDMA ---- */
 
 /*
- * What the queue pair was not given the right to is an invalid request; what a key does not allow is
- * an access error (IBTA 9.7.4.1.2, 9.7.4.1.3).
+ * What the queue pair was not given the right to is an invalid request; what a key does not allow
+ * is an access error (IBTA 9.7.4.1.2, 9.7.4.1.3).
  */
 static bool may(struct qp *qp, struct target *target, unsigned access, enum ibv_wc_status *status)
 {
@@ -300,9 +300,8 @@ static enum move move_whole(struct qp *qp, struct target *target, const struct i
                             const struct local *local, bool out, uint64_t there)
 {
     /* Not while the target's engine is at it: its answer would come on top. */
-    char *direct = local->whole && !qp->remote_op
-                       ? move_direct(target->peer, there, local->length)
-                       : NULL;
+    char *direct =
+        local->whole && !qp->remote_op ? move_direct(target->peer, there, local->length) : NULL;
 
     if (__builtin_expect(!direct, 0)) {
         qp->remote_key = wr->wr.rdma.rkey;

@@ -228,8 +228,8 @@ static int on_hello(struct guest *guest, const int fds[2])
 
 static void on_lane_open(struct guest *guest, const struct shm_msg *msg)
 {
-    struct shm_msg answer = {.type = SHM_LANE_READY, .index = msg->index, .gen = msg->gen,
-                             .id = msg->id};
+    struct shm_msg answer = {
+        .type = SHM_LANE_READY, .index = msg->index, .gen = msg->gen, .id = msg->id};
 
     answer.status = open_lane(guest, msg, &answer);
     msg_send(guest->watch.fd, &answer, NULL, 0, NULL, 0, true);
@@ -302,7 +302,8 @@ static bool serve_next(struct guest *guest)
     return error == 0;
 }
 
-/* One message an event: the loop comes back as long as there are more, and serves others between. */
+/* One message an event: the loop comes back as long as there are more, and serves others between.
+ */
 static void on_guest(struct watch *watch)
 {
     struct guest *guest = (struct guest *)watch; /* its first member */

@@ -14,9 +14,9 @@
 #include "link/shm/shm.h"
 
 enum {
-    SHARE_ASK_EVERY = 16,      /* of the small moves that went the slow way */
-    SHARE_ASK_WEIGHT = 65536,  /* as many bytes count as another one */
-    PIECE_BYTES = 1 << 20,     /* moved, and shared, at a time; aligned */
+    SHARE_ASK_EVERY = 16,     /* of the small moves that went the slow way */
+    SHARE_ASK_WEIGHT = 65536, /* as many bytes count as another one */
+    PIECE_BYTES = 1 << 20,    /* moved, and shared, at a time; aligned */
     FAULT_NS = 200000000,
 };
 
@@ -112,8 +112,8 @@ static enum move by_target(struct qp *qp, struct peer *peer, bool out, uint64_t 
 }
 
 /*
- * The kernel says that the target's memory is not there: so it looks for some microseconds while its
- * pages are being shared. If it stays so, it is true.
+ * The kernel says that the target's memory is not there: so it looks for some microseconds while
+ * its pages are being shared. If it stays so, it is true.
  */
 static enum move fault(struct qp *qp)
 {
@@ -213,7 +213,9 @@ enum move move_atomic(struct qp *qp, struct peer *peer, uint64_t at, const struc
         *before_out = qp->remote_value;
         return result;
     }
-    struct shm_msg msg = {.op = add ? SHM_OP_ADD : SHM_OP_CAS, .offset = at, .length = length,
+    struct shm_msg msg = {.op = add ? SHM_OP_ADD : SHM_OP_CAS,
+                          .offset = at,
+                          .length = length,
                           .value = {wr->wr.atomic.compare_add, wr->wr.atomic.swap}};
     ask_share(peer, qp->remote_key, at, length);
     qp->remote_length = 0;

@@ -29,8 +29,8 @@ static struct peer *connecting[LIMIT_SLOTS];
 static _Atomic uint64_t absent_ns[LIMIT_SLOTS]; /* when nobody answered last */
 static _Atomic uint64_t wanted[LIMIT_SLOTS / 64];
 static _Atomic bool some_wanted, lanes_wanted, everybody_wanted;
-static uint64_t reaching;         /* joins that the connecting under way will have covered */
-static _Atomic uint64_t reached;  /* joins that all connected peers cover */
+static uint64_t reaching;        /* joins that the connecting under way will have covered */
+static _Atomic uint64_t reached; /* joins that all connected peers cover */
 
 enum { ABSENT_NS = 10000000 };
 
@@ -113,8 +113,8 @@ static void collect_lanes(struct peer *peer);
 
 static void ask_lane(struct shm_lane *lane)
 {
-    struct shm_msg msg = {.type = SHM_LANE_OPEN, .index = lane->out.cq_index,
-                          .gen = lane->out.cq_gen};
+    struct shm_msg msg = {
+        .type = SHM_LANE_OPEN, .index = lane->out.cq_index, .gen = lane->out.cq_gen};
 
     if (prepare_lane(lane)) {
         atomic_store(&lane->state, LANE_REFUSED);

@@ -67,7 +67,7 @@ struct peer {
     char *arena;
     struct share_view view;
     _Atomic(struct shm_lane *) lanes;
-    _Atomic uint32_t asked; /* share requests so far, to space them */
+    _Atomic uint32_t asked;     /* share requests so far, to space them */
     _Atomic bool no_process_vm; /* the kernel refuses: the target must execute */
 };
 
@@ -117,9 +117,10 @@ static inline const struct pub_header *peer_header(const struct peer *peer)
 /* ---- guest.c: processes that send to us ---- */
 int guest_open(void);
 void guest_after_fork(void);
-/* Pass over the busy words of what every guest (or the one of a slot) has, until all were seen free. */
+/* Pass over the busy words of what every guest (or the one of a slot) has, until all were seen
+ * free. */
 bool guest_quiesce(uint32_t qpn); /* false: somebody was busy all the time */
-void guest_quiesce_own(void); /* only our own queue pairs as initiators */
+void guest_quiesce_own(void);     /* only our own queue pairs as initiators */
 /* Visit the queue pairs of every guest, and our own, as initiators. */
 void guest_each_initiator(void (*visit)(const struct pub_qp *qp));
 
@@ -163,7 +164,8 @@ static inline char *move_direct(struct peer *peer, uint64_t addr, uint64_t lengt
 }
 
 /* One contiguous piece between our memory and the peer's. STALL: qp->stall says for what. */
-enum move move_out(struct qp *qp, struct peer *peer, uint64_t to, const void *from, uint64_t length);
+enum move move_out(struct qp *qp, struct peer *peer, uint64_t to, const void *from,
+                   uint64_t length);
 enum move move_in(struct qp *qp, struct peer *peer, void *to, uint64_t from, uint64_t length);
 enum move move_atomic(struct qp *qp, struct peer *peer, uint64_t at, const struct ibv_send_wr *wr,
                       uint64_t *before_out);

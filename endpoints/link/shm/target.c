@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Targets: finding the queue pair at the other end and keeping what is known of it. A target is good
- * as long as its gen is the one seen; every WQE checks that with one load.
+ * Targets: finding the queue pair at the other end and keeping what is known of it. A target is
+ * good as long as its gen is the one seen; every WQE checks that with one load.
  */
 #define _GNU_SOURCE
 #include <string.h>
@@ -132,7 +132,7 @@ bool target_reach(struct qp *qp, struct target *target)
         aim(qp);
     uint32_t slot = target->qpn >> LIMIT_QP_BITS;
     target->peer = peer_get(slot);
-    enum stall stall = target->peer            ? look(qp, target)
+    enum stall stall = target->peer           ? look(qp, target)
                        : peer_is_absent(slot) ? STALL_ATTACH
                                               : STALL_CONNECT;
     if (stall == STALL_NONE)
