@@ -217,6 +217,7 @@ static void stop(struct qp *qp)
     requester_reset(qp);
     link_shm.detach(qp);
     spin_unlock_word(&qp->pub->busy);
+    requester_leave_list(qp);
     link_shm.quiesce(qp);
     cq_drain(qp->send_cq);
     cq_drain(qp->recv_cq);

@@ -11,7 +11,7 @@
 
 /* core_lock held: run what was posted before the queue pair came to a state that sends. */
 void requester_start(struct qp *qp);
-/* Engine thread: every stalled queue pair; asks to be woken for the earliest timer. */
+/* Engine thread: every stalled queue pair. Who still waits has asked to be woken at its time. */
 void requester_progress_all(void);
 /* Data path: what a poller can move on; one load if nothing stalls. */
 void requester_poll(void);
@@ -23,7 +23,8 @@ void requester_give_up(struct qp *qp);
 void requester_flush(struct qp *qp);
 /* pub->busy held: forget the send queue (reset, destroy). */
 void requester_reset(struct qp *qp);
-void requester_unstall(struct qp *qp);
+/* core_lock held, busy not, after requester_reset(): the list of the stalled lets go of it. */
+void requester_leave_list(struct qp *qp);
 /* The child of a fork. */
 void requester_after_fork(void);
 
