@@ -27,7 +27,7 @@
 static _Atomic(struct peer *) peers[LIMIT_SLOTS]; /* ready ones, and our own */
 static struct peer *connecting[LIMIT_SLOTS];
 static _Atomic uint64_t absent_ns[LIMIT_SLOTS]; /* when nobody answered last */
-static _Atomic uint64_t wanted[LIMIT_SLOTS / 64];
+static _Atomic uint64_t wanted[LIMIT_SLOTS / 64]; /* a bit stays until it is known how it ended */
 static _Atomic bool some_wanted, lanes_wanted, everybody_wanted;
 static uint64_t reaching;        /* joins that the connecting under way will have covered */
 static _Atomic uint64_t reached; /* joins that all connected peers cover */
@@ -49,9 +49,13 @@ struct peer *peer_get(uint32_t slot)
 
     if (__builtin_expect(peer != NULL, 1))
         return atomic_load_explicit(&peer->dead, memory_order_relaxed) ? NULL : peer;
-    atomic_fetch_or(&wanted[slot / 64], 1ull << slot % 64);
-    atomic_store(&some_wanted, true);
-    thread_wake();
+    if (peer_is_absent(slot))
+        return NULL;
+    uint64_t bit = 1ull << slot % 64;
+    if (!(atomic_fetch_or(&wanted[slot / 64], bit) & bit)) {
+        atomic_store(&some_wanted, true);
+        thread_wake();
+    }
     return NULL;
 }
 
@@ -221,12 +225,20 @@ static void collect_lanes(struct peer *peer)
     }
 }
 
+/* The attempt to reach a slot's process is over; who wants it from now on asks anew. */
+static void settle(uint32_t slot, bool there)
+{
+    atomic_store(&absent_ns[slot], there ? 0 : now_ns());
+    atomic_fetch_and(&wanted[slot / 64], ~(1ull << slot % 64));
+}
+
 /* Queue pairs let go of it under their busy words, so that afterwards nobody holds it. */
 static void peer_died(struct peer *peer)
 {
     peer_close(peer);
     if (connecting[peer->slot] == peer) {
         connecting[peer->slot] = NULL;
+        settle(peer->slot, false);
         free(peer);
         return;
     }
@@ -234,6 +246,7 @@ static void peer_died(struct peer *peer)
     atomic_store(&peers[peer->slot], NULL);
     shm_process_died(peer->slot, peer->arena, peer);
     share_view_close(&peer->view);
+    sys_close(peer->view.mem_fd);
     munmap(peer->arena, PUB_ARENA_SIZE);
     for (struct shm_lane *lane = atomic_load(&peer->lanes), *next; lane; lane = next) {
         next = atomic_load(&lane->next);
@@ -246,17 +259,18 @@ static int peer_adopt(struct peer *peer, const int fds[2])
 {
     struct ucred who;
     socklen_t size = sizeof(who);
-    int error = map_arena_of(fds[0], &peer->arena);
 
+    if (getsockopt(peer->watch.fd, SOL_SOCKET, SO_PEERCRED, &who, &size) || who.uid != geteuid())
+        return -EPERM;
+    peer->pid = who.pid;
+    int error = map_arena_of(fds[0], &peer->arena);
     if (error)
         return error;
-    if (getsockopt(peer->watch.fd, SOL_SOCKET, SO_PEERCRED, &who, &size) || who.uid != geteuid()) {
-        munmap(peer->arena, PUB_ARENA_SIZE);
-        return -EPERM;
-    }
-    peer->pid = who.pid;
     const void *map = peer->arena + PUB_SHARE_OFFSET;
-    return share_view_open(&peer->view, map, fds[1]);
+    error = share_view_open(&peer->view, map, fds[1]);
+    if (error)
+        munmap(peer->arena, PUB_ARENA_SIZE);
+    return error;
 }
 
 static void on_hello(struct peer *peer, int fds[2])
@@ -269,6 +283,7 @@ static void on_hello(struct peer *peer, int fds[2])
     connecting[peer->slot] = NULL;
     atomic_store(&peer->ready, true);
     atomic_store_explicit(&peers[peer->slot], peer, memory_order_release);
+    settle(peer->slot, true);
 }
 
 static void on_peer(struct watch *watch)
@@ -300,7 +315,8 @@ static void on_peer(struct watch *watch)
 static int connect_to(uint32_t slot)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    /* Not blocking: who does not accept any more must not hold up our engine. */
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     if (fd < 0)
         return -errno;
@@ -321,16 +337,18 @@ static int say_hello(struct peer *peer)
 
 static void start(uint32_t slot)
 {
-    if (connecting[slot] || atomic_load(&peers[slot]))
+    if (connecting[slot])
         return;
-    int fd = connect_to(slot);
-    if (fd < 0) {
-        atomic_store(&absent_ns[slot], now_ns()); /* whoever wants it asks again */
+    if (atomic_load(&peers[slot])) {
+        settle(slot, true);
         return;
     }
-    struct peer *peer = calloc(1, sizeof(*peer));
+    int fd = connect_to(slot);
+    struct peer *peer = fd < 0 ? NULL : calloc(1, sizeof(*peer));
     if (!peer) {
-        sys_close(fd);
+        if (fd >= 0)
+            sys_close(fd);
+        settle(slot, false);
         return;
     }
     peer->watch.fd = fd;
@@ -408,21 +426,27 @@ void peer_announce_member(void)
         atomic_fetch_add(joins, 1);
 }
 
+/* Each end of an attempt wakes the engine, so it looks here again. */
 static void reach_everybody(void)
 {
-    if (atomic_exchange(&everybody_wanted, false)) {
-        reaching = joins_now();
+    if (!atomic_load(&everybody_wanted))
+        return;
+    uint64_t joins = joins_now();
+    if (reaching != joins) {
+        reaching = joins;
         start_all();
     }
-    if (reaching != atomic_load(&reached) && !some_connecting())
-        atomic_store(&reached, reaching);
+    if (some_connecting())
+        return;
+    atomic_store(&reached, reaching);
+    atomic_store(&everybody_wanted, false);
 }
 
 bool peer_each(void (*visit)(struct peer *peer, void *argument), void *argument)
 {
     if (atomic_load(&reached) != joins_now()) {
-        atomic_store(&everybody_wanted, true);
-        thread_wake();
+        if (!atomic_exchange(&everybody_wanted, true))
+            thread_wake();
         return false;
     }
     for (uint32_t slot = 1; slot < LIMIT_SLOTS; slot++) {
@@ -438,7 +462,7 @@ void peer_progress(void)
 {
     if (atomic_exchange(&some_wanted, false)) {
         for (uint32_t word = 0; word < LIMIT_SLOTS / 64; word++) {
-            for (uint64_t bits = atomic_exchange(&wanted[word], 0); bits; bits &= bits - 1)
+            for (uint64_t bits = atomic_load(&wanted[word]); bits; bits &= bits - 1)
                 start(word * 64 + (uint32_t)__builtin_ctzll(bits));
         }
     }
@@ -480,5 +504,9 @@ void peer_after_fork(void)
         connecting[slot] = NULL;
         atomic_store(&absent_ns[slot], 0);
     }
-    atomic_store(&reached, 0); /* nobody is connected to from here */
+    /* Nobody is connected to from here. */
+    memset(wanted, 0, sizeof(wanted));
+    atomic_store(&everybody_wanted, false);
+    reaching = 0;
+    atomic_store(&reached, 0);
 }
