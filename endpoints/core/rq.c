@@ -133,11 +133,16 @@ void rq_reset(struct rq *rq)
 static bool take_slot(struct rq *rq, uint32_t *slot_out)
 {
     if (!rq->claim) {
-        /* In this order: a held one counts as held before it counts as done. */
+        /*
+         * In this order, and the other in complete_exclusive(): one that the engine thread moves
+         * to a spill meanwhile is missed, never counted twice. Twice would refuse a program that
+         * posts one for each it has polled.
+         */
+        uint32_t held = atomic_load_explicit(&rq->held, memory_order_acquire);
         uint32_t used = rq->tail - atomic_load_explicit(&rq->done, memory_order_acquire);
 
         *slot_out = rq->tail & rq->mask;
-        return used + atomic_load_explicit(&rq->held, memory_order_relaxed) < rq->max_wr;
+        return used + held < rq->max_wr;
     }
     if (rq_outstanding(rq) >= rq->max_wr)
         return false;
@@ -202,9 +207,9 @@ static bool complete_exclusive(struct rq *rq, uint32_t slot, bool hold, uint64_t
     if (slot != (done & rq->mask) || done == atomic_load(&rq->pub->tail))
         return false;
     *wr_id_out = rq->wr_ids[slot];
+    atomic_store_explicit(&rq->done, done + 1, memory_order_release);
     if (hold)
         atomic_fetch_add(&rq->held, 1);
-    atomic_store_explicit(&rq->done, done + 1, memory_order_release);
     return true;
 }
 
