@@ -21,6 +21,7 @@
 #define ARGS_MAX 24
 #define OUTPUT_MAX 8192
 #define CONNECT_TRIES 40
+#define TIME_MAX_S 60
 
 const char *const rival_names[] = {"floor", "memcpy", "ucx", "libfabric", NULL};
 
@@ -63,6 +64,8 @@ bool rival_plays(enum rival rival, const struct measure_case *which)
 struct match {
     const char *server[ARGS_MAX];
     const char *client[ARGS_MAX];
+    unsigned server_args;
+    unsigned client_args;
     const char *environment; /* NAME=VALUE, may be NULL */
     int cpu;
     int other_cpu;
@@ -88,6 +91,7 @@ static pid_t start(const struct match *match, const char *const *argv, int cpu, 
     if (match->environment != NULL)
         putenv(strdup(match->environment));
     cores_pin(cpu);
+    alarm(TIME_MAX_S);
     execvp(argv[0], (char *const *)(uintptr_t)argv);
     _exit(127);
 }
@@ -165,6 +169,13 @@ static unsigned free_port(void)
     return port;
 }
 
+static void match_begin(struct match *match, const char *program)
+{
+    snprintf(match->port, sizeof(match->port), "%u", free_port());
+    match->server[match->server_args++] = program;
+    match->client[match->client_args++] = program;
+}
+
 /* --- UCX --- */
 
 static const char *ucx_test(const struct measure_case *which, bool low_level)
@@ -208,28 +219,46 @@ static bool ucx_value(const char *output, enum measure_test test, double *value_
     return true;
 }
 
+static void add_args(struct match *match, const char *const *args, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        match->server[match->server_args++] = args[i];
+        match->client[match->client_args++] = args[i];
+    }
+}
+
 /*
- * Small messages: UCX's lower interface over POSIX shared memory, its fastest path. Large ones:
- * the upper interface, which picks the best way itself.
+ * Small messages: UCX's lower interface over POSIX shared memory, its fastest path; active
+ * messages over 64 bytes must be copied by it. Large ones: the upper interface, which picks the
+ * best way itself.
  */
-static int measure_ucx(const struct measure_case *which, struct match *match, double *value_out)
+static void ucx_args(const struct measure_case *which, struct match *match)
 {
     bool low_level = which->size <= 4096 && which->op != OP_READ;
-    char output[OUTPUT_MAX];
-    const char *test = ucx_test(which, low_level);
-    const char *const args[] = {"-p",        match->port, "-t",         test,   "-s",
-                                match->size, "-n",        match->iters, "-v",   "-f",
-                                "-d",        "memory",    "-x",         "posix"};
-    unsigned count = low_level ? 14 : 10;
+    const char *const all[] = {"-p", match->port,  "-s", match->size,
+                               "-n", match->iters, "-t", ucx_test(which, low_level),
+                               "-v", "-f"};
+    const char *const low[] = {"-d", "memory", "-x", "posix"};
+    const char *const copied[] = {"-D", "bcopy"};
 
-    snprintf(match->port, sizeof(match->port), "%u", free_port());
     snprintf(match->size, sizeof(match->size), "%zu", which->size);
     snprintf(match->iters, sizeof(match->iters), "%lu", ucx_iters(which));
-    match->server[0] = match->client[0] = "ucx_perftest";
-    match->client[1] = "127.0.0.1";
-    memcpy(&match->server[1], args, count * sizeof(args[0]));
-    memcpy(&match->client[2], args, count * sizeof(args[0]));
-    match->environment = low_level ? NULL : "UCX_TLS=posix,sysv,cma,self";
+    add_args(match, all, sizeof(all) / sizeof(all[0]));
+    if (low_level)
+        add_args(match, low, sizeof(low) / sizeof(low[0]));
+    else
+        match->environment = "UCX_TLS=posix,sysv,cma,self";
+    if (low_level && which->op == OP_SEND && which->size > 64)
+        add_args(match, copied, sizeof(copied) / sizeof(copied[0]));
+}
+
+static int measure_ucx(const struct measure_case *which, struct match *match, double *value_out)
+{
+    char output[OUTPUT_MAX];
+
+    match_begin(match, "ucx_perftest");
+    match->client[match->client_args++] = "127.0.0.1";
+    ucx_args(which, match);
     if (play(match, output) != CMD_OK)
         return CMD_FAILED;
     if (ucx_value(output, which->test, value_out))
@@ -260,15 +289,14 @@ static int measure_libfabric(const struct measure_case *which, struct match *mat
     char output[OUTPUT_MAX];
     const char *const args[] = {"-p", "shm", "-e", "rdm", "-I", "100000", "-S", match->size};
 
-    snprintf(match->port, sizeof(match->port), "%u", free_port());
+    match_begin(match, "fi_pingpong");
     snprintf(match->size, sizeof(match->size), "%zu", which->size);
-    match->server[0] = match->client[0] = "fi_pingpong";
-    memcpy(&match->server[1], args, sizeof(args));
-    memcpy(&match->client[1], args, sizeof(args));
-    match->server[9] = "-B";
-    match->client[9] = "-P";
-    match->server[10] = match->client[10] = match->port;
-    match->client[11] = "127.0.0.1";
+    add_args(match, args, sizeof(args) / sizeof(args[0]));
+    match->server[match->server_args++] = "-B";
+    match->server[match->server_args++] = match->port;
+    match->client[match->client_args++] = "-P";
+    match->client[match->client_args++] = match->port;
+    match->client[match->client_args++] = "127.0.0.1";
     if (play(match, output) != CMD_OK)
         return CMD_FAILED;
     if (libfabric_value(output, value_out))
