@@ -197,6 +197,7 @@ struct qp {
     uint64_t group_since_ns; /* UD: members of a group are being connected to since */
     uint32_t group_done;     /* UD: members that have their copy of the WQE at the head */
     uint32_t rnr_tries;
+    bool rnr_hurried; /* a short wait for a receive was in vain */
     uint32_t sq_psn;
     uint64_t remote_op; /* id of the request the target's engine is executing, 0: none */
     int remote_status;  /* its result once it is there; -EINPROGRESS before */

@@ -7,6 +7,8 @@
 #include "core/cq_impl.h"
 #include "link/shm/shm.h"
 
+enum { RECEIVE_LOOKS = 64 };
+
 /* ---- taking a receive ---- */
 
 static bool exclusive_next(struct target *target, const struct pub_sge **sges_out,
@@ -50,11 +52,33 @@ static bool shared_claim(struct qp *qp, struct target *target)
     return true;
 }
 
+/*
+ * A receiver that keeps up posts the next receive within a microsecond: a look is cheaper than a
+ * stall. One that did not is not waited for again until it has posted some.
+ */
+static bool wait_a_moment(struct qp *qp, struct target *target, const struct pub_sge **sges_out,
+                          uint32_t *slot_out)
+{
+    if (qp->rnr_hurried || qp->rnr_tries || qp->type != IBV_QPT_RC || target->peer->self)
+        return false;
+    for (unsigned i = 0; i < RECEIVE_LOOKS; i++) {
+        cpu_relax();
+        if (exclusive_next(target, sges_out, slot_out))
+            return true;
+    }
+    qp->rnr_hurried = true;
+    return false;
+}
+
 bool receive_next(struct qp *qp, struct target *target, const struct pub_sge **sges_out,
                   uint32_t *slot_out)
 {
-    if (__builtin_expect(!target->claim, 1))
-        return exclusive_next(target, sges_out, slot_out);
+    if (__builtin_expect(!target->claim, 1)) {
+        if (__builtin_expect(!exclusive_next(target, sges_out, slot_out), 0))
+            return wait_a_moment(qp, target, sges_out, slot_out);
+        qp->rnr_hurried = false;
+        return true;
+    }
     if (!qp->claimed.valid && !shared_claim(qp, target))
         return false;
     *sges_out = qp->claimed.sges;
