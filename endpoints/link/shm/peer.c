@@ -181,13 +181,6 @@ static void on_executed(const struct shm_msg *msg, const void *payload, size_t l
 
 /* ---- the engine thread: connections ---- */
 
-static void peer_close(struct peer *peer)
-{
-    thread_unwatch(&peer->watch);
-    sys_close(peer->watch.fd);
-    peer->watch.fd = -1;
-}
-
 static void free_lane(struct shm_lane *lane)
 {
     if (lane->out.ring)
@@ -235,16 +228,18 @@ static void settle(uint32_t slot, bool there)
 /* Queue pairs let go of it under their busy words, so that afterwards nobody holds it. */
 static void peer_died(struct peer *peer)
 {
-    peer_close(peer);
+    thread_unwatch(&peer->watch);
     if (connecting[peer->slot] == peer) {
         connecting[peer->slot] = NULL;
         settle(peer->slot, false);
+        sys_close(peer->watch.fd);
         free(peer);
         return;
     }
     atomic_store(&peer->dead, true);
     atomic_store(&peers[peer->slot], NULL);
     shm_process_died(peer->slot, peer->arena, peer);
+    sys_close(peer->watch.fd); /* not before: who sends to it may have read the number */
     share_view_close(&peer->view);
     sys_close(peer->view.mem_fd);
     munmap(peer->arena, PUB_ARENA_SIZE);
