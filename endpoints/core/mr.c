@@ -14,6 +14,7 @@
 #include "core/arena.h"
 #include "core/mr_bind.h"
 #include "core/state.h"
+#include "core/sys.h"
 #include "core/table.h"
 #include "core/thread.h"
 #include "link/link.h"
@@ -115,13 +116,21 @@ static int check_access(unsigned access)
     return 0;
 }
 
-/* Touch the page's mapping without changing it. Kernels before 5.14 can't say: then no error. */
+/* Kernels before 5.14 don't know the advice. */
+static bool can_probe(void *page)
+{
+    return sys_madvise(page, 0, MADV_POPULATE_READ) == 0;
+}
+
+/* Touch the page's mapping without changing it: there, and writable? */
 static int probe_page(uint64_t addr, bool write)
 {
-    uint64_t page = addr & ~(SHARE_PAGE - 1);
+    void *page = (void *)(addr & ~(SHARE_PAGE - 1));
 
-    if (madvise((void *)page, SHARE_PAGE, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0)
+    if (sys_madvise(page, SHARE_PAGE, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0)
         return 0;
+    if (errno == EINVAL) /* may not be written; or the kernel can't say: then no error */
+        return can_probe(page) ? -EFAULT : 0;
     return errno == EFAULT || errno == ENOMEM ? -EFAULT : 0;
 }
 
@@ -132,52 +141,58 @@ static int check_memory(uint64_t addr, uint64_t length, unsigned access)
 
     if (length == 0 || addr + length < addr || length > LIMIT_MR_BYTES)
         return -EINVAL;
-    if (msync((void *)first, addr + length - first, MS_ASYNC))
+    if (syscall(SYS_msync, first, addr + length - first, MS_ASYNC))
         return -EFAULT;
     int error = probe_page(addr, write);
     return error ? error : probe_page(addr + length - 1, write);
 }
 
-static int check_iova(uint64_t addr, uint64_t iova, uint64_t length)
+static int check_iova(uint64_t addr, uint64_t iova, uint64_t length, unsigned access)
 {
+    if (access & IBV_ACCESS_ZERO_BASED)
+        return 0;
     if ((addr ^ iova) & (SHARE_PAGE - 1))
         return -EINVAL;
     return iova + length < iova ? -EINVAL : 0;
 }
 
-static int check_all(uint64_t addr, uint64_t length, uint64_t iova, unsigned access)
+static int check_all(const struct mr *want)
 {
-    int error = check_access(access);
+    int error = check_access(want->access);
 
     if (!error)
-        error = check_memory(addr, length, access);
-    return error ? error : check_iova(addr, iova, length);
+        error = check_memory(want->addr, want->length, want->access);
+    return error ? error : check_iova(want->addr, want->iova, want->length, want->access);
+}
+
+/* The first address of the region in its users' eyes; zero based ones count from 0 (ibv_reg_mr(3)). */
+static uint64_t base_of(uint64_t iova, unsigned access)
+{
+    return access & IBV_ACCESS_ZERO_BASED ? 0 : iova;
 }
 
 int mr_reg(struct pd *pd, uint64_t addr, uint64_t length, uint64_t iova, unsigned access,
            struct mr **mr_out)
 {
-    uint32_t index, key;
-    int error = check_all(addr, length, iova, access);
-
-    if (error)
-        return error;
-    struct entry *entry = entry_new(ENTRY_MR, &index, &key);
-    if (!entry)
-        return -ENOMEM;
-    entry->mr = (struct mr){
-        .handle = index,
-        .key = key,
+    struct mr want = {
         .context = pd->context,
         .pd = pd,
         .addr = addr,
-        .iova = iova,
+        .iova = base_of(iova, access),
         .length = length,
         .access = access,
     };
+    int error = check_all(&want);
+
+    if (error)
+        return error;
+    struct entry *entry = entry_new(ENTRY_MR, &want.handle, &want.key);
+    if (!entry)
+        return -ENOMEM;
+    entry->mr = want;
     pd->users++;
     publish(&entry->mr);
-    table_set(&keys, index, entry);
+    table_set(&keys, want.handle, entry);
     *mr_out = &entry->mr;
     return 0;
 }
@@ -189,11 +204,7 @@ static int rereg_check(const struct mr *mr, unsigned flags, const struct mr *wan
         return -EINVAL;
     if (mr->windows)
         return -EBUSY;
-    int error = check_access(want->access);
-    if (error)
-        return error;
-    error = check_memory(want->addr, want->length, want->access);
-    return error ? error : check_iova(want->addr, want->iova, want->length);
+    return check_all(want);
 }
 
 /*
@@ -214,6 +225,7 @@ int mr_rereg(struct mr *mr, unsigned flags, struct pd *pd, uint64_t addr, uint64
         want.pd = pd;
     if (flags & IBV_REREG_MR_CHANGE_ACCESS)
         want.access = access;
+    want.iova = base_of(want.iova, want.access);
     int error = rereg_check(mr, flags, &want);
     if (error)
         return error;

@@ -102,7 +102,7 @@ struct mr {
 /*
  * -EINVAL: remote write or atomic access without local write, length 0, range wraps, unknown flag;
  * -EFAULT: not mapped, or not writable though local write is asked; -EOPNOTSUPP: on-demand paging.
- * iova and addr must be equal modulo the page size.
+ * iova and addr must be equal modulo the page size; a zero based region has no iova of its own.
  */
 int mr_reg(struct pd *pd, uint64_t addr, uint64_t length, uint64_t iova, unsigned access,
            struct mr **mr_out);
