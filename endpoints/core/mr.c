@@ -94,13 +94,24 @@ static void publish(const struct mr *mr)
     atomic_store_explicit(&pub->key, mr->key, memory_order_release);
 }
 
-/* On return no initiator uses the region any more, nor its pages as shared ones. */
-static void retract(const struct mr *mr)
+/*
+ * On return no initiator uses the region any more, nor its pages as shared ones, and no poller puts
+ * data there. -EBUSY, and the region as it was: a window was being bound to it.
+ */
+static int retract(const struct mr *mr)
 {
+    if (mr->windows)
+        return -EBUSY;
     atomic_store_explicit(&arena_mr(mr->handle)->key, 0, memory_order_seq_cst);
     share_forget(mr->addr, mr->length);
     link_shm.quiesce(NULL);
+    cq_quiesce();
+    if (mr->windows) {
+        publish(mr);
+        return -EBUSY;
+    }
     share_settle(mr->addr, mr->length);
+    return 0;
 }
 
 static int check_access(unsigned access)
@@ -197,13 +208,11 @@ int mr_reg(struct pd *pd, uint64_t addr, uint64_t length, uint64_t iova, unsigne
     return 0;
 }
 
-static int rereg_check(const struct mr *mr, unsigned flags, const struct mr *want)
+static int rereg_check(unsigned flags, const struct mr *want)
 {
     if (!flags || flags & ~(unsigned)(IBV_REREG_MR_CHANGE_TRANSLATION | IBV_REREG_MR_CHANGE_PD |
                                       IBV_REREG_MR_CHANGE_ACCESS))
         return -EINVAL;
-    if (mr->windows)
-        return -EBUSY;
     return check_all(want);
 }
 
@@ -226,10 +235,11 @@ int mr_rereg(struct mr *mr, unsigned flags, struct pd *pd, uint64_t addr, uint64
     if (flags & IBV_REREG_MR_CHANGE_ACCESS)
         want.access = access;
     want.iova = base_of(want.iova, want.access);
-    int error = rereg_check(mr, flags, &want);
+    int error = rereg_check(flags, &want);
+    if (!error)
+        error = retract(mr);
     if (error)
         return error;
-    retract(mr);
     mr->pd->users--;
     want.pd->users++;
     if (flags & IBV_REREG_MR_CHANGE_TRANSLATION)
@@ -241,9 +251,10 @@ int mr_rereg(struct mr *mr, unsigned flags, struct pd *pd, uint64_t addr, uint64
 
 int mr_dereg(struct mr *mr)
 {
-    if (mr->windows)
-        return -EBUSY;
-    retract(mr);
+    int error = retract(mr);
+
+    if (error)
+        return error;
     thread_collect_later();
     mr->pd->users--;
     table_release(&keys, mr->handle);
@@ -280,6 +291,9 @@ static bool mw_unbind(struct mw *mw)
 
 int mw_dealloc(struct mw *mw)
 {
+    /* First no new bind, then nobody who uses the last one. */
+    table_set(&keys, mw->handle, NULL);
+    link_shm.quiesce(NULL);
     mw_unbind(mw);
     link_shm.quiesce(NULL);
     mw->pd->users--;
@@ -327,6 +341,12 @@ void *mr_local(uint32_t pd, uint32_t lkey, uint64_t addr, uint64_t length, unsig
 
 /* ---- binding, from the send queue ---- */
 
+/* Not on its way out: who sees this under a busy word is waited for in retract(). */
+static bool is_live(const struct mr *mr)
+{
+    return atomic_load(&arena_mr(mr->handle)->key) == mr->key;
+}
+
 static bool bind_allowed(const struct mw *mw, const struct mr *mr,
                          const struct ibv_mw_bind_info *info)
 {
@@ -346,6 +366,8 @@ static void window_publish(const struct mw *mw, const struct ibv_mw_bind_info *i
     struct pub_mr *pub = arena_mr(mw->handle);
     bool zero_based = info->mw_access_flags & IBV_ACCESS_ZERO_BASED;
 
+    /* Pairs with target_mr(): who reads any of these sees that the old key is gone. */
+    atomic_thread_fence(memory_order_release);
     pub->pd = mw->pd->handle;
     pub->iova = zero_based ? 0 : info->addr;
     pub->length = info->length;
@@ -367,7 +389,7 @@ enum ibv_wc_status mw_bind(uint32_t qpn, uint32_t pd, uint32_t handle, uint32_t 
     /* a bound type 2 window must be invalidated first; a type 1 one may be bound again */
     if (mw->type == IBV_MW_TYPE_2 && mw->mr)
         return IBV_WC_MW_BIND_ERR;
-    if (info->length && (!mr || !bind_allowed(mw, mr, info)))
+    if (info->length && (!mr || !is_live(mr) || !bind_allowed(mw, mr, info)))
         return IBV_WC_MW_BIND_ERR;
     mw_unbind(mw);
     mw->key = new_key;

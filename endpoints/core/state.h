@@ -260,6 +260,8 @@ void *mr_local(uint32_t pd, uint32_t lkey, uint64_t addr, uint64_t length, unsig
 /* Append behind everything that is in the CQ, however full its lanes are: the queue pair's flush.
  */
 void cq_push_last(struct cq *cq, const struct qp *qp, const struct completion *completion);
+/* core_lock held: wait until no poller is at anything that it looked up before now. */
+void cq_quiesce(void);
 /* Move all lanes' completions to the spill, so that later pushes come behind them. */
 void cq_drain(struct cq *cq);
 int cq_add_lane(struct cq *cq, struct lane_in *lane);

@@ -171,5 +171,8 @@ uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint6
     uint64_t offset = addr - mr->iova;
     if (addr < mr->iova || length > mr->length || offset > mr->length - length)
         return 0;
-    return mr->addr + offset;
+    uint64_t there = mr->addr + offset;
+    /* A window may have been bound anew meanwhile, and what we read be of both. */
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&mr->key, memory_order_relaxed) == key ? there : 0;
 }
