@@ -74,9 +74,18 @@ static void fail(struct qp *qp)
         qp_fail(qp, 0);
 }
 
+void requester_drop_remote(struct qp *qp)
+{
+    free(qp->remote_reply);
+    qp->remote_reply = NULL;
+    qp->remote_op = 0;
+}
+
 /* What was done of the WQE at the head does not concern the next one. */
 static void forget_progress(struct qp *qp)
 {
+    if (__builtin_expect(qp->remote_op != 0, 0))
+        requester_drop_remote(qp);
     qp->wqe_done_bytes = 0;
     qp->rnr_tries = 0;
     if (__builtin_expect(qp->claimed.valid, 0))
@@ -84,12 +93,6 @@ static void forget_progress(struct qp *qp)
     qp->fault_since_ns = 0;
     qp->group_since_ns = 0;
     qp->group_done = 0;
-}
-
-static void unstall(struct qp *qp)
-{
-    qp->stall = STALL_NONE;
-    qp->remote_op = 0;
 }
 
 /* The WQE at the head is over. */
@@ -104,7 +107,7 @@ static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_st
             push_completion(qp, wr, position, status);
         return;
     }
-    unstall(qp);
+    qp->stall = STALL_NONE;
     push_completion(qp, wr, position, status);
     fail(qp);
 }
@@ -394,7 +397,7 @@ void requester_after_fork(void)
 
 void requester_flush(struct qp *qp)
 {
-    unstall(qp);
+    qp->stall = STALL_NONE;
     while (qp->sq_head != qp->sq_tail) {
         struct sq_entry *entry = entry_at(qp, qp->sq_head);
 
@@ -405,7 +408,7 @@ void requester_flush(struct qp *qp)
 
 void requester_reset(struct qp *qp)
 {
-    unstall(qp);
+    qp->stall = STALL_NONE;
     qp->sq_head = qp->sq_tail;
     forget_progress(qp);
     qp->sq_drained_due = false;
@@ -425,7 +428,7 @@ void requester_give_up(struct qp *qp)
         struct sq_entry *entry = entry_at(qp, qp->sq_head);
         bool rc = qp->type == IBV_QPT_RC;
 
-        unstall(qp);
+        qp->stall = STALL_NONE;
         complete(qp, &entry->wr, rc ? IBV_WC_RETRY_EXC_ERR : IBV_WC_SUCCESS);
     }
     spin_unlock_word(&qp->pub->busy);
@@ -466,7 +469,7 @@ static int post_stored(struct qp *qp, const struct ibv_send_wr *wr, const struct
 {
     if (!has_entries(qp)) {
         if (stalled_now) {
-            unstall(qp);
+            qp->stall = STALL_NONE;
             forget_progress(qp);
         }
         return ENOMEM;

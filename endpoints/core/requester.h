@@ -25,6 +25,8 @@ void requester_flush(struct qp *qp);
 void requester_reset(struct qp *qp);
 /* core_lock held, busy not, after requester_reset(): the list of the stalled lets go of it. */
 void requester_leave_list(struct qp *qp);
+/* pub->busy held: take no notice of what the target's engine may answer. */
+void requester_drop_remote(struct qp *qp);
 /* The child of a fork. */
 void requester_after_fork(void);
 

@@ -200,10 +200,12 @@ struct qp {
     bool rnr_hurried; /* a short wait for a receive was in vain */
     uint32_t sq_psn;
     uint64_t remote_op; /* id of the request the target's engine is executing, 0: none */
-    int remote_status;  /* its result once it is there; -EINPROGRESS before */
+    const struct peer *remote_peer; /* who executes it */
+    int remote_status;              /* its result once it is there; -EINPROGRESS before */
     uint64_t remote_value;
-    void *remote_buffer; /* where a read's reply goes */
-    uint32_t remote_length, remote_key;
+    void *remote_reply;     /* what was read, on the heap, until it is put in its place */
+    uint32_t remote_length; /* that it must have */
+    uint32_t remote_key;
     /* ---- receive side ---- */
     struct rq rq;
     struct srq *srq;

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <string.h>
 
+#include "core/requester.h"
 #include "link/shm/grh.h"
 #include "link/shm/shm.h"
 
@@ -45,9 +46,10 @@ static bool gather(struct datagram *datagram, enum ibv_wc_status *status)
     }
     for (int i = 0; i < datagram->wr->num_sge; i++) {
         const struct ibv_sge *sge = &datagram->wr->sg_list[i];
+        const void *from = sge->length ? local_memory(qp, datagram->wr, sge, 0) : NULL;
 
-        if (sge->length)
-            memcpy(to, local_memory(qp, datagram->wr, sge, 0), sge->length);
+        if (from)
+            memcpy(to, from, sge->length);
         to += sge->length;
     }
     const struct nic *nic = qp->context->nic;
@@ -194,6 +196,7 @@ static void send_copy(struct datagram *datagram, struct peer *peer, struct targe
         return;
     }
     qp->group_done++;
+    requester_drop_remote(qp);
     receive_abandon(qp);
     qp->wqe_done_bytes = 0;
 }

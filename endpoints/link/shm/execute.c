@@ -96,16 +96,19 @@ static enum verdict refuse_receive(struct qp *qp, struct target *target, struct 
 
 /* ---- gathering ours, scattering theirs ---- */
 
-static void gather(const struct qp *qp, const struct ibv_send_wr *wr, char *to)
+/* False: a key has gone since local_check() looked. */
+static bool gather(const struct qp *qp, const struct ibv_send_wr *wr, char *to)
 {
     for (int i = 0; i < wr->num_sge; i++) {
         const struct ibv_sge *sge = &wr->sg_list[i];
+        const char *from = sge->length ? local_memory(qp, wr, sge, 0) : NULL;
 
-        if (!sge->length)
-            continue;
-        memcpy(to, local_memory(qp, wr, sge, 0), sge->length);
+        if (!from && sge->length)
+            return false;
+        copy_any(to, from, sge->length);
         to += sge->length;
     }
+    return true;
 }
 
 /*
@@ -225,11 +228,10 @@ static enum move transfer(struct qp *qp, struct target *target, const struct ibv
         return scatter(qp, target, wr, sges, local->length);
     delivery->inline_data = local->whole;
     delivery->inline_length = (uint32_t)local->length;
-    if (!local->whole) {
-        gather(qp, wr, small);
-        delivery->inline_data = small;
-    }
-    return MOVE_DONE;
+    if (local->whole)
+        return MOVE_DONE;
+    delivery->inline_data = small;
+    return gather(qp, wr, small) ? MOVE_DONE : MOVE_FAULT;
 }
 
 static enum verdict do_send(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
@@ -389,9 +391,9 @@ static void scatter_value(const struct qp *qp, const struct ibv_send_wr *wr, uin
         const struct ibv_sge *sge = &wr->sg_list[i];
         uint32_t part = sge->length < left ? sge->length : left;
 
-        if (!part)
-            continue;
-        memcpy(local_memory(qp, wr, sge, IBV_ACCESS_LOCAL_WRITE), from, part);
+        char *to = part ? local_memory(qp, wr, sge, IBV_ACCESS_LOCAL_WRITE) : NULL;
+        if (to)
+            copy_small(to, from, part);
         from += part;
         left -= part;
     }

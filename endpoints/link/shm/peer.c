@@ -162,18 +162,33 @@ static void on_lane_ready(struct peer *peer, const struct shm_msg *msg)
 
 /* ---- the engine thread: executed requests ---- */
 
-static void on_executed(const struct shm_msg *msg, const void *payload, size_t length)
+/* What was read; NULL with a failure in *status. */
+static void *copy_reply(const struct qp *qp, const void *payload, size_t length, int *status)
+{
+    if (*status || !qp->remote_length)
+        return NULL;
+    void *reply = length == qp->remote_length ? malloc(length) : NULL;
+    if (!reply) {
+        *status = -ENOMEM;
+        return NULL;
+    }
+    return memcpy(reply, payload, length);
+}
+
+static void on_executed(const struct peer *peer, const struct shm_msg *msg, const void *payload,
+                        size_t length)
 {
     struct qp *qp = qp_at(msg->index & (LIMIT_QP - 1));
+    int status = msg->status == -EINPROGRESS ? -EPROTO : msg->status;
 
     if (!qp)
         return;
     spin_lock_word(&qp->pub->busy);
-    if (qp->remote_op && qp->remote_op == msg->id && qp->remote_status == -EINPROGRESS) {
-        if (length && length == qp->remote_length)
-            memcpy(qp->remote_buffer, payload, length);
+    if (qp->remote_op && qp->remote_op == msg->id && qp->remote_peer == peer &&
+        qp->remote_status == -EINPROGRESS) {
+        qp->remote_reply = copy_reply(qp, payload, length, &status);
         qp->remote_value = msg->value[0];
-        qp->remote_status = msg->status;
+        qp->remote_status = status;
         qp->retry_at_ns = 0;
     }
     spin_unlock_word(&qp->pub->busy);
@@ -295,7 +310,7 @@ static void on_peer(struct watch *watch)
         else if (msg.type == SHM_LANE_READY)
             on_lane_ready(peer, &msg);
         else if (msg.type == SHM_EXECUTED)
-            on_executed(&msg, payload, (size_t)length);
+            on_executed(peer, &msg, payload, (size_t)length);
         if (msg.type == SHM_HELLO) {
             fds[1] = -1; /* the view has it */
             close_fds(fds);
