@@ -208,6 +208,13 @@ int channel_sync(int fd)
     return error != 0 ? error : channel_get_number(fd, &number);
 }
 
+void channel_patience(int fd, unsigned seconds)
+{
+    struct timeval limit = {.tv_sec = (time_t)seconds};
+
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+}
+
 bool channel_alive(int fd)
 {
     char byte;

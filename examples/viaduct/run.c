@@ -46,6 +46,7 @@ static const struct option_set set = {
     .intro = "Run a program with via0 under its libibverbs: libviaduct.so is preloaded, and the\n"
              "options become the VIADUCT_* variables of its environment.",
     .defs = defs,
+    .program_follows = true,
     .more = "The result is the program's own. 'viaduct doctor PROGRAM' says why one doesn't see\n"
             "via0. Examples:\n"
             "  viaduct run -- ibv_devinfo\n"
