@@ -154,8 +154,8 @@ static json_t *missing_json(const json_t *devices)
     json_t *missing = json_array();
     char why[512];
 
-    if (!in_list(devices, DEVICE_DEFAULT))
-        add_missing(missing, DEVICE_DEFAULT, provider_why_no_via(why, sizeof(why)));
+    if (!in_list(devices, device_default()))
+        add_missing(missing, device_default(), provider_why_no_via(why, sizeof(why)));
     add_kernel_devices(missing, devices);
     if (!provider_kernel_has_rdma()) {
         add_missing(missing, "hardware",

@@ -260,8 +260,8 @@ static void probe_via0(struct finding *finding)
 {
     struct device device;
 
-    if (device_open(NULL, -1, &device) != 0) {
-        find(finding, PROBE_FAIL, "no device can be opened");
+    if (device_open(device_default(), -1, &device) != 0) {
+        find(finding, PROBE_FAIL, "%s can't be opened", device_default());
         mend(finding, "see the line on stderr above, and what failed here before");
         return;
     }
