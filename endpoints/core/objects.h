@@ -61,7 +61,6 @@ struct event_counts {
 };
 
 struct channel {
-    uint32_t handle; /* unused by commands: they name the fd */
     int fd, wr, peek;
     unsigned users; /* CQs */
     struct context *context;

@@ -146,7 +146,6 @@ enum cqe_flags {
     CQE_INV = 2,
     CQE_SOLICITED = 4,
     CQE_GRH = 8,
-    CQE_SHARED_RQ = 16,
 };
 
 #define CQE_INLINE_MAX 32u

@@ -190,7 +190,6 @@ static void begin_wait(struct qp *qp, enum stall before)
         return;
     uint64_t now = now_ns(), patience = patience_ns(qp);
 
-    qp->stall_since_ns = now;
     qp->retry_at_ns = now;
     qp->rnr_tries = 0;
     qp->deadline_ns = patience ? now + patience : UINT64_MAX;

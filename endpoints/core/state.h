@@ -83,7 +83,6 @@ struct lane_in {
     uint32_t armed_from; /* completions from here on came after the CQ was armed */
     struct lane_head *pub;
     void *guest; /* NULL: our own lane */
-    uint32_t id;
 };
 
 /* A completion out of a lane: resolved, but what it frees is still taken until it is polled. */
@@ -145,7 +144,6 @@ struct target {
     uint32_t rq_mask, rq_sge, rq_pd;
     uint32_t head, tail_seen;
     struct lane_out *lane;
-    uint8_t nic;
 };
 
 /* A posted send, copied: only WQEs that can't be finished at once are stored. */
@@ -191,7 +189,7 @@ struct qp {
     size_t sq_entry_size;
     /* the WQE at the head that could not be finished yet */
     enum stall stall;
-    uint64_t stall_since_ns, retry_at_ns, deadline_ns;
+    uint64_t retry_at_ns, deadline_ns;
     uint64_t wqe_done_bytes;
     uint64_t fault_since_ns; /* the target's memory seems gone since, 0: it does not */
     uint64_t group_since_ns; /* UD: members of a group are being connected to since */

@@ -28,7 +28,7 @@ static _Atomic(struct peer *) peers[LIMIT_SLOTS]; /* ready ones, and our own */
 static struct peer *connecting[LIMIT_SLOTS];
 static _Atomic uint64_t absent_ns[LIMIT_SLOTS]; /* when nobody answered last */
 static _Atomic uint64_t wanted[LIMIT_SLOTS / 64]; /* a bit stays until it is known how it ended */
-static _Atomic bool some_wanted, lanes_wanted, everybody_wanted;
+static _Atomic bool some_wanted, everybody_wanted;
 static uint64_t reaching;        /* joins that the connecting under way will have covered */
 static _Atomic uint64_t reached; /* joins that all connected peers cover */
 
@@ -59,105 +59,9 @@ struct peer *peer_get(uint32_t slot)
     return NULL;
 }
 
-static struct shm_lane *find_lane(struct peer *peer, uint32_t cq, uint32_t gen)
-{
-    struct shm_lane *lane = atomic_load_explicit(&peer->lanes, memory_order_acquire);
-
-    while (lane && (lane->out.cq_index != cq || lane->out.cq_gen != gen))
-        lane = atomic_load_explicit(&lane->next, memory_order_acquire);
-    return lane;
-}
-
-static struct shm_lane *want_lane(struct peer *peer, uint32_t cq, uint32_t gen)
-{
-    struct shm_lane *lane = calloc(1, sizeof(*lane));
-
-    if (!lane)
-        return NULL;
-    lane->peer = peer;
-    lane->out.cq_index = cq;
-    lane->out.cq_gen = gen;
-    struct shm_lane *first = atomic_load(&peer->lanes);
-    do {
-        atomic_store(&lane->next, first);
-    } while (!atomic_compare_exchange_weak(&peer->lanes, &first, lane));
-    atomic_store(&lanes_wanted, true);
-    thread_wake();
-    return lane;
-}
-
-struct shm_lane *peer_lane(struct peer *peer, uint32_t cq, uint32_t gen)
-{
-    struct shm_lane *lane = find_lane(peer, cq, gen);
-
-    if (!lane)
-        lane = want_lane(peer, cq, gen);
-    if (lane && atomic_load_explicit(&lane->state, memory_order_acquire) == LANE_READY)
-        return lane;
-    return NULL;
-}
-
 bool peer_send(struct peer *peer, const struct shm_msg *msg, const void *payload, size_t length)
 {
-    return msg_send(peer->watch.fd, msg, payload, length, NULL, 0, !thread_is_current()) == 0;
-}
-
-/* ---- the engine thread: lanes ---- */
-
-static int prepare_lane(struct shm_lane *lane)
-{
-    const struct pub_cq *cq = peer_ptr(lane->peer, PUB_CQS_OFFSET, sizeof(*cq) * LIMIT_CQ);
-    struct lane_out *out = &lane->out;
-
-    out->cq = &cq[out->cq_index];
-    return lane_out_init(out, atomic_load(&out->cq->cqe));
-}
-
-static void collect_lanes(struct peer *peer);
-
-static void ask_lane(struct shm_lane *lane)
-{
-    struct shm_msg msg = {
-        .type = SHM_LANE_OPEN, .index = lane->out.cq_index, .gen = lane->out.cq_gen};
-
-    if (prepare_lane(lane)) {
-        atomic_store(&lane->state, LANE_REFUSED);
-        return;
-    }
-    msg.offset = arena_offset(lane->out.ring);
-    msg.length = lane->out.mask + 1;
-    msg.id = (uintptr_t)lane;
-    atomic_store(&lane->state, LANE_ASKED);
-    if (!peer_send(lane->peer, &msg, NULL, 0)) {
-        lane_out_fini(&lane->out);
-        atomic_store(&lane->state, LANE_WANTED);
-    }
-}
-
-static void ask_lanes(struct peer *peer)
-{
-    if (!peer || atomic_load(&peer->dead))
-        return;
-    collect_lanes(peer);
-    for (struct shm_lane *lane = atomic_load(&peer->lanes); lane; lane = atomic_load(&lane->next)) {
-        if (atomic_load(&lane->state) == LANE_WANTED)
-            ask_lane(lane);
-    }
-}
-
-static void on_lane_ready(struct peer *peer, const struct shm_msg *msg)
-{
-    struct shm_lane *lane = find_lane(peer, msg->index, msg->gen);
-
-    if (!lane || atomic_load(&lane->state) != LANE_ASKED)
-        return;
-    lane->out.head = peer_ptr(peer, msg->offset, sizeof(struct lane_head));
-    if (msg->status || !lane->out.head) {
-        lane_out_fini(&lane->out);
-        atomic_store(&lane->state, LANE_REFUSED);
-        return;
-    }
-    atomic_store_explicit(&lane->state, LANE_READY, memory_order_release);
+    return msg_send(peer->watch.fd, msg, payload, length, NULL, 0, false) == 0;
 }
 
 /* ---- the engine thread: executed requests ---- */
@@ -196,43 +100,6 @@ static void on_executed(const struct peer *peer, const struct shm_msg *msg, cons
 
 /* ---- the engine thread: connections ---- */
 
-static void free_lane(struct shm_lane *lane)
-{
-    if (lane->out.ring)
-        lane_out_fini(&lane->out);
-    free(lane);
-}
-
-/* Lanes to CQs that are gone: no target leads to them any more, see target_reach(). */
-static void collect_lanes(struct peer *peer)
-{
-    struct shm_lane *gone = NULL;
-
-    for (_Atomic(struct shm_lane *) *at = &peer->lanes; atomic_load(at);) {
-        struct shm_lane *lane = atomic_load(at);
-        int state = atomic_load(&lane->state);
-
-        if (state == LANE_WANTED || state == LANE_ASKED ||
-            atomic_load(&lane->out.cq->gen) == lane->out.cq_gen) {
-            at = &lane->next;
-            continue;
-        }
-        struct shm_lane *expected = lane;
-        if (!atomic_compare_exchange_strong(at, &expected, atomic_load(&lane->next)))
-            return; /* a new one was pushed: next time */
-        atomic_store(&lane->gone_next, gone);
-        gone = lane;
-    }
-    if (gone)
-        guest_quiesce_own();
-    while (gone) {
-        struct shm_lane *next = atomic_load(&gone->gone_next);
-
-        free_lane(gone);
-        gone = next;
-    }
-}
-
 /* The attempt to reach a slot's process is over; who wants it from now on asks anew. */
 static void settle(uint32_t slot, bool there)
 {
@@ -258,10 +125,8 @@ static void peer_died(struct peer *peer)
     share_view_close(&peer->view);
     sys_close(peer->view.mem_fd);
     munmap(peer->arena, PUB_ARENA_SIZE);
-    for (struct shm_lane *lane = atomic_load(&peer->lanes), *next; lane; lane = next) {
-        next = atomic_load(&lane->next);
-        free_lane(lane);
-    }
+    lanes_free(peer);
+    outbox_free(&peer->outbox);
     free(peer);
 }
 
@@ -308,7 +173,7 @@ static void on_peer(struct watch *watch)
         if (msg.type == SHM_HELLO)
             on_hello(peer, fds);
         else if (msg.type == SHM_LANE_READY)
-            on_lane_ready(peer, &msg);
+            lane_on_ready(peer, &msg);
         else if (msg.type == SHM_EXECUTED)
             on_executed(peer, &msg, payload, (size_t)length);
         if (msg.type == SHM_HELLO) {
@@ -468,6 +333,16 @@ bool peer_each(void (*visit)(struct peer *peer, void *argument), void *argument)
     return true;
 }
 
+static void each_peer(void (*act)(struct peer *peer))
+{
+    for (uint32_t slot = 1; slot < LIMIT_SLOTS; slot++) {
+        struct peer *peer = atomic_load(&peers[slot]);
+
+        if (peer && !atomic_load(&peer->dead))
+            act(peer);
+    }
+}
+
 void peer_progress(void)
 {
     if (atomic_exchange(&some_wanted, false)) {
@@ -477,10 +352,10 @@ void peer_progress(void)
         }
     }
     reach_everybody();
-    if (atomic_exchange(&lanes_wanted, false)) {
-        for (uint32_t slot = 1; slot < LIMIT_SLOTS; slot++)
-            ask_lanes(atomic_load(&peers[slot]));
-    }
+    if (lanes_due())
+        each_peer(lanes_ask);
+    if (outbox_due())
+        each_peer(outbox_flush);
 }
 
 /* ---- opening, and the child of a fork ---- */

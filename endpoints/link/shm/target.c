@@ -88,7 +88,6 @@ static void take_values(struct target *target, const struct pub_qp *pub, bool fi
     target->qkey = pub->qkey;
     target->rd_atomic = pub->rd_atomic;
     target->rnr_timer = pub->min_rnr_timer;
-    target->nic = pub->nic;
     if (first)
         target->head = target->tail_seen = 0;
 }
