@@ -13,7 +13,8 @@ says "^LD_PRELOAD=(.*:)?$(realpath "$VIADUCT_LIBRARY")\$"
 if grep -q '^VIADUCT_NICS=' <<<"$out"; then wrong 'VIADUCT_NICS is set without --nic'; fi
 quiet
 
-expect 0 run --nic via0=127.0.0.1 --nic v-1.a_b=::1+127.0.0.3 --link shm --runtime-dir "$scratch/dir" env
+expect 0 run --nic via0=127.0.0.1 --nic v-1.a_b=::1+127.0.0.3 --link=shm \
+    --runtime-dir "$scratch/dir" env
 says '^VIADUCT_NICS=via0=127.0.0.1,v-1.a_b=::1\+127.0.0.3$'
 says '^VIADUCT_LINK=shm$'
 says "^VIADUCT_RUNTIME_DIR=$scratch/dir\$"
