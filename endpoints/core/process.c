@@ -125,6 +125,13 @@ static void publish(const struct config *config)
     header->magic = PUB_MAGIC;
 }
 
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        sys_close(*fd);
+    *fd = -1;
+}
+
 static void fork_prepare(void)
 {
     core_lock();
@@ -150,9 +157,8 @@ static void fork_child(void)
     link_shm.after_fork();
     thread_after_fork();
     core_after_fork();
-    sys_close(lock_fd);
-    sys_close(runtime_fd);
-    lock_fd = runtime_fd = -1;
+    close_fd(&lock_fd);
+    close_fd(&runtime_fd);
     opened = false;
     slot = 0;
 }
@@ -164,9 +170,23 @@ __attribute__((constructor)) static void watch_forks(void)
     pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
 
+/* What open_parts() has got so far, the last first. */
+static void close_parts(void)
+{
+    link_shm.after_fork();
+    thread_after_fork();
+    share_close();
+    arena_close();
+    close_fd(&lock_fd);
+    close_fd(&runtime_fd);
+    slot = 0;
+}
+
+/* The engine's thread comes last: it can't be stopped any more. */
 static int open_parts(const struct config *config)
 {
-    int error = take_slot();
+    runtime_fd = sys_open(config->runtime_dir, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    int error = runtime_fd < 0 ? -errno : take_slot();
 
     if (!error)
         error = arena_open();
@@ -175,8 +195,22 @@ static int open_parts(const struct config *config)
     publish(config);
     error = share_init(arena_share());
     if (!error)
-        error = thread_start();
-    return error ? error : link_shm.open();
+        error = thread_prepare();
+    if (!error)
+        error = link_shm.open();
+    return error ? error : thread_start();
+}
+
+static void complain(int error)
+{
+    static bool said;
+
+    if (!said)
+        fprintf(stderr, "viaduct: the NIC can't start: %s%s\n", strerror(-error),
+                error == -ENOMEM  ? " (is there a limit on address space? ulimit -v)"
+                : error == -EFBIG ? " (is there a limit on file sizes? ulimit -f)"
+                                  : "");
+    said = true;
 }
 
 int process_open(void)
@@ -188,12 +222,10 @@ int process_open(void)
         return 0;
     if (!config)
         return -EINVAL;
-    runtime_fd = open(config->runtime_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (runtime_fd < 0)
-        return -errno;
     error = open_parts(config);
     if (error) {
-        sys_close(runtime_fd);
+        close_parts();
+        complain(error);
         return error;
     }
     /* Completions are published without a fence: cq_arm() has the kernel fence us instead. */

@@ -197,6 +197,8 @@ struct pub_mcast {
 #define PUB_MRS_OFFSET (PUB_MCAST_OFFSET + sizeof(struct pub_mcast) * PUB_MCAST_COUNT)
 #define PUB_SHARE_OFFSET (PUB_MRS_OFFSET + sizeof(struct pub_mr) * LIMIT_MR)
 #define PUB_HEAP_OFFSET (PUB_SHARE_OFFSET + (64ull << 20))
-#define PUB_ARENA_SIZE (16ull << 30)
+/* An arena is a power of two between these; how much the file says. */
+#define PUB_ARENA_MIN (256ull << 20)
+#define PUB_ARENA_MAX (16ull << 30)
 
 #endif

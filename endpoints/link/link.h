@@ -53,7 +53,7 @@ struct link_ops {
     /* Engine thread, core_lock held: what fell due (handshakes, deferred messages). */
     void (*progress)(void);
 
-    /* The child of a fork: close what must not keep the parent's peers waiting. */
+    /* The child of a fork, or when opening failed: close everything. */
     void (*after_fork)(void);
 };
 
