@@ -28,6 +28,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool opened;
+bool process_must_fence;
 static uint32_t slot;
 static int lock_fd = -1, runtime_fd = -1;
 
@@ -229,7 +230,8 @@ int process_open(void)
         return error;
     }
     /* Completions are published without a fence: cq_arm() has the kernel fence us instead. */
-    syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
+    process_must_fence =
+        syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) != 0;
     /* Debian's default lets same-user processes reach our memory; where Yama does not, allow it. */
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
     opened = true;

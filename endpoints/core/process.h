@@ -3,8 +3,12 @@
 #ifndef VIADUCT_CORE_PROCESS_H
 #define VIADUCT_CORE_PROCESS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* The kernel can't fence our threads for other processes (membarrier): they do it themselves. */
+extern bool process_must_fence;
 
 /* This process's slot; 0 before process_open(). */
 uint32_t process_slot(void);

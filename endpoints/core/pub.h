@@ -135,7 +135,8 @@ struct pub_cq {
     _Atomic uint32_t gen;   /* 0: no such CQ */
     _Atomic uint32_t cqe;
     uint32_t stamp; /* completions carry the wall clock in data[24..31] */
-    uint32_t pad[12];
+    _Atomic uint32_t fence; /* initiators must fence: the kernel does not do it for us */
+    uint32_t pad[11];
 };
 _Static_assert(sizeof(struct pub_cq) == 64, "one cache line");
 
