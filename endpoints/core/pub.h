@@ -22,6 +22,9 @@
 #define PUB_MAGIC 0x7669616475637431ull /* "viaduct1" */
 #define PUB_VERSION 1u
 
+/* One load of what its owner may change meanwhile: what was checked is what is used. */
+#define PUB_READ(field) (*(const volatile __typeof__(field) *)&(field))
+
 struct pub_gid {
     uint8_t raw[16];
 };
