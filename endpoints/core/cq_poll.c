@@ -300,13 +300,21 @@ static int poll_spill(struct cq *cq, int n, struct ibv_wc *wc)
     return got;
 }
 
+/* Each lane has its turn: one that is never empty must not keep the others from being polled. */
+static inline struct lane_in *next_lane(struct cq *cq)
+{
+    if (cq->turn >= cq->lane_count)
+        cq->turn = 0;
+    return cq->lanes[cq->turn++];
+}
+
 int cq_poll(struct cq *cq, int n, struct ibv_wc *wc)
 {
     requester_poll();
     spin_lock(&cq->lock);
     int got = cq->spill.count ? poll_spill(cq, n, wc) : 0;
     for (unsigned i = 0; i < cq->lane_count && got < n; i++)
-        got += poll_lane(cq, cq->lanes[i], n - got, wc + got);
+        got += poll_lane(cq, next_lane(cq), n - got, wc + got);
     spin_unlock(&cq->lock);
     return got;
 }
@@ -329,7 +337,7 @@ int cq_poll_one(struct cq *cq, struct completion *completion_out)
         return 1;
     }
     for (unsigned i = 0; i < cq->lane_count; i++) {
-        struct lane_in *lane = cq->lanes[i];
+        struct lane_in *lane = next_lane(cq);
 
         for (const struct cqe *cqe; (cqe = lane_next(lane));) {
             completion_out->timestamp_ns = timestamp(cq, cqe);
