@@ -176,7 +176,7 @@ static int check_all(const struct mr *want)
     return error ? error : check_iova(want->addr, want->iova, want->length, want->access);
 }
 
-/* The first address of the region in its users' eyes; zero based ones count from 0 (ibv_reg_mr(3)). */
+/* The region's first address for its users; zero based ones count from 0 (ibv_reg_mr(3)). */
 static uint64_t base_of(uint64_t iova, unsigned access)
 {
     return access & IBV_ACCESS_ZERO_BASED ? 0 : iova;

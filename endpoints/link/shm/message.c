@@ -86,7 +86,7 @@ ssize_t msg_receive(int fd, struct shm_msg *msg, void *payload, size_t room, int
     return got - (ssize_t)sizeof(*msg);
 }
 
-/* Of a size that we can read at fixed places, and that stays: else it would fault under our feet. */
+/* Of a size that we can read at fixed places, and that stays: else it faults under our feet. */
 static bool is_arena(int fd, uint64_t *size_out)
 {
     struct stat status;

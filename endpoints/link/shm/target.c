@@ -22,10 +22,10 @@ static bool knows_gid(const struct peer *peer, uint32_t nic, const uint8_t dgid[
     return false;
 }
 
-/* IBTA 9.7.1: a responder takes only the packet it expects; the first one decides. */
+/* IBTA 9.7.1: a responder takes only the packet it expects; the first one of a life decides. */
 static bool psn_fits(const struct qp *qp, const struct pub_qp *pub)
 {
-    return qp->type != IBV_QPT_RC || qp->pub->tx_messages || pub->rq_psn == qp->attr.sq_psn;
+    return qp->type != IBV_QPT_RC || qp->sq_head || pub->rq_psn == qp->attr.sq_psn;
 }
 
 static bool is_for_us(const struct qp *qp, const struct target *target, const struct pub_qp *pub)
