@@ -85,9 +85,9 @@ static inline void lane_end(struct lane_out *lane, struct cqe *slot)
      * What the caller looks up next (whether the CQ is armed) is looked up after the completion is
      * stored; that the processor may still swap the two is cq_arm()'s concern, if it can.
      */
-    if (__builtin_expect(atomic_load_explicit(&lane->cq->fence, memory_order_relaxed) ||
-                             process_must_fence, 0))
-        atomic_thread_fence(memory_order_seq_cst);
+    if (__builtin_expect(
+            atomic_load_explicit(&lane->cq->fence, memory_order_relaxed) || process_must_fence, 0))
+        fence(memory_order_seq_cst);
     else
         atomic_signal_fence(memory_order_seq_cst);
 }

@@ -386,7 +386,7 @@ bool cq_can_fence(void)
  */
 static void fence_everyone(struct cq *cq)
 {
-    atomic_thread_fence(memory_order_seq_cst);
+    fence(memory_order_seq_cst);
     if (atomic_load(&cq->pub->fence) ||
         syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0)
         return;

@@ -367,7 +367,7 @@ static void window_publish(const struct mw *mw, const struct ibv_mw_bind_info *i
     bool zero_based = info->mw_access_flags & IBV_ACCESS_ZERO_BASED;
 
     /* Pairs with target_mr(): who reads any of these sees that the old key is gone. */
-    atomic_thread_fence(memory_order_release);
+    fence(memory_order_release);
     pub->pd = mw->pd->handle;
     pub->iova = zero_based ? 0 : info->addr;
     pub->length = info->length;

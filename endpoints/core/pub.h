@@ -137,7 +137,7 @@ struct pub_cq {
     _Atomic uint32_t armed; /* enum cq_armed | count of armings * CQ_ARMED_STEP */
     _Atomic uint32_t gen;   /* 0: no such CQ */
     _Atomic uint32_t cqe;
-    uint32_t stamp; /* completions carry the wall clock in data[24..31] */
+    uint32_t stamp;         /* completions carry the wall clock in data[24..31] */
     _Atomic uint32_t fence; /* initiators must fence: the kernel does not do it for us */
     uint32_t pad[11];
 };

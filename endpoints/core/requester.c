@@ -23,7 +23,7 @@
 enum {
     ATTACH_FLOOR_NS = 100000000,   /* a peer on a busy machine gets this long to answer */
     DATAGRAM_WAIT_NS = 1000000000, /* UD, UC, while connecting: then the message counts as lost */
-    RETRY_MIN_NS = 200000, /* the program polls before that, or sleeps */
+    RETRY_MIN_NS = 200000,         /* the program polls before that, or sleeps */
     RETRY_MAX_NS = 5000000,
 };
 

@@ -98,7 +98,7 @@ bool guest_quiesce(uint32_t qpn)
     bool all = true;
 
     /* Pairs with the exchange that takes busy: who takes it from now on sees what we changed. */
-    atomic_thread_fence(memory_order_seq_cst);
+    fence(memory_order_seq_cst);
     for (const struct guest *guest = guests; guest; guest = guest->next) {
         if (guest->arena)
             all = wait_guest(guest, qpn) && all;
@@ -178,8 +178,8 @@ static void on_qp_error(const struct guest *guest, const struct shm_msg *msg)
     struct qp *qp = qp_at(msg->index & (LIMIT_QP - 1));
 
     if (qp && qp->pub->cookie == msg->gen && qp_is_connected_type(qp) && is_event(msg->status) &&
-        qp->attr.dest_qp_num >> LIMIT_QP_BITS == guest->slot &&
-        qp_state(qp) != IBV_QPS_RESET && qp_state(qp) != IBV_QPS_ERR)
+        qp->attr.dest_qp_num >> LIMIT_QP_BITS == guest->slot && qp_state(qp) != IBV_QPS_RESET &&
+        qp_state(qp) != IBV_QPS_ERR)
         qp_fail(qp, msg->status);
 }
 

@@ -26,7 +26,7 @@
 
 static _Atomic(struct peer *) peers[LIMIT_SLOTS]; /* ready ones, and our own */
 static struct peer *connecting[LIMIT_SLOTS];
-static _Atomic uint64_t absent_ns[LIMIT_SLOTS]; /* when nobody answered last */
+static _Atomic uint64_t absent_ns[LIMIT_SLOTS];   /* when nobody answered last */
 static _Atomic uint64_t wanted[LIMIT_SLOTS / 64]; /* a bit stays until it is known how it ended */
 static _Atomic bool some_wanted, everybody_wanted;
 static uint64_t reaching;        /* joins that the connecting under way will have covered */

@@ -174,6 +174,6 @@ uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint6
         return 0;
     uint64_t there = mr->addr + offset;
     /* A window may have been bound anew meanwhile, and what we read be of both. */
-    atomic_thread_fence(memory_order_acquire);
+    fence(memory_order_acquire);
     return atomic_load_explicit(&mr->key, memory_order_relaxed) == key ? there : 0;
 }
