@@ -215,6 +215,26 @@ void cq_drain(struct cq *cq)
     spin_unlock(&cq->lock);
 }
 
+/*
+ * The same up to what the CQ may hold, and no more however fast the lanes fill. True: something is
+ * left that it has no place for.
+ */
+static bool drain_within(struct cq *cq)
+{
+    for (unsigned i = 0; i < cq->lane_count; i++) {
+        struct lane_in *lane = cq->lanes[i];
+
+        for (const struct cqe *cqe; (cqe = lane_next(lane)); lane_advance(lane)) {
+            if (cq->spill.count >= cq->cqe && owner(cq, lane, cqe))
+                return true;
+            if (!spill_has_room(&cq->spill))
+                return false;
+            spill_cqe(cq, lane, cqe);
+        }
+    }
+    return false;
+}
+
 void cq_set_overrun(struct cq *cq)
 {
     if (atomic_exchange(&cq->overrun, true))
@@ -226,8 +246,7 @@ void cq_set_overrun(struct cq *cq)
 void cq_make_room(struct cq *cq)
 {
     spin_lock(&cq->lock);
-    cq_drain_locked(cq);
-    bool full = cq->spill.count >= cq->cqe;
+    bool full = drain_within(cq) || cq->spill.count >= cq->cqe;
     spin_unlock(&cq->lock);
     if (full)
         cq_set_overrun(cq);
@@ -245,8 +264,7 @@ static bool still_waits(const struct cq *cq, const void *guest, uint32_t tail)
 void cq_make_room_for(struct cq *cq, const void *guest, uint32_t tail)
 {
     spin_lock(&cq->lock);
-    cq_drain_locked(cq);
-    bool full = cq->spill.count >= cq->cqe && still_waits(cq, guest, tail);
+    bool full = drain_within(cq) || (cq->spill.count >= cq->cqe && still_waits(cq, guest, tail));
     spin_unlock(&cq->lock);
     if (full)
         cq_set_overrun(cq);
