@@ -12,7 +12,7 @@
 
 #include "kill.h"
 
-enum { SENDS = 16, RECEIVES = 16, PATTERN = 0x5a, LIMIT_S = 1, STUCK_S = 20 };
+enum { SENDS = 16, RECEIVES = 16, PATTERN = 0x5a, LIMIT_NS = 1000000000, STUCK_S = 20 };
 
 /* wr_id = round << 32 | kind << 16 | conn << 8 | place */
 enum kind { KIND_SEND, KIND_RECEIVE, KIND_SRQ, KIND_UD, KIND_PROOF, KIND_NEIGHBOUR };
@@ -38,6 +38,7 @@ struct survivor {
     unsigned srq_count, ud_count; /* posted */
     unsigned proofs, greetings;   /* under way */
     uint64_t connected_ns;        /* to the victim; 0: not */
+    uint64_t cpu_at_kill_ns;      /* 0: it still lives */
     bool hold_srq, hold_ud;       /* keep what arrives instead of posting it again */
 };
 
@@ -205,6 +206,9 @@ static unsigned poll(struct survivor *s)
 {
     struct ibv_wc wc[16];
     int got = ibv_poll_cq(s->cq, 16, wc);
+
+    if (!s->cpu_at_kill_ns && rig_now_ns() >= atomic_load(&s->board->kill_ns))
+        s->cpu_at_kill_ns = rig_cpu_ns();
 
     CHECK(got >= 0);
     for (int i = 0; i < got; i++)
@@ -392,15 +396,20 @@ static void settle(struct survivor *s, struct conn *conn)
     atomic_fetch_add(&s->board->failed, live);
 }
 
+/*
+ * Within a second. On a machine that is busy otherwise we may not have been running: then what
+ * counts is the time that we were. We never sleep.
+ */
 static void note_slowest(struct survivor *s)
 {
     uint64_t now = rig_now_ns(), killed = atomic_load(&s->board->kill_ns);
     uint64_t took = now > killed ? now - killed : 0, seen = atomic_load(&s->board->slowest_ns);
+    uint64_t ran = s->cpu_at_kill_ns ? rig_cpu_ns() - s->cpu_at_kill_ns : 0;
 
     while (took > seen && !atomic_compare_exchange_weak(&s->board->slowest_ns, &seen, took))
         ;
-    CHECK(took < LIMIT_S * rig_slow() * 1000000000ull,
-          "%llu ns from the kill until all was settled", (unsigned long long)took);
+    CHECK(took < LIMIT_NS || ran < LIMIT_NS, "settled %llu ns after the kill, of which we ran %llu",
+          (unsigned long long)took, (unsigned long long)ran);
 }
 
 static void end_round(struct survivor *s, bool connected)
@@ -528,6 +537,7 @@ static void check_holdings(struct survivor *s, struct holdings *first)
 static void one_round(struct survivor *s)
 {
     rig_seed(s->board->seed + 1 + s->self);
+    s->cpu_at_kill_ns = 0;
     begin_round(s);
     bool connected = connect_to_victim(s);
     greet(s);

@@ -68,6 +68,7 @@ void rig_seed(uint64_t seed);
 uint64_t rig_random(uint64_t below);
 
 uint64_t rig_now_ns(void);
+uint64_t rig_cpu_ns(void); /* that this process has used */
 /* VIADUCT_TEST_SLOW: the factor by which limits are stretched on slow machines. */
 uint64_t rig_slow(void);
 unsigned rig_open_files(void);
