@@ -74,7 +74,8 @@ static int lock_slot(uint32_t number)
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
     snprintf(name, sizeof(name), "slot-%04u.lock", number);
-    int fd = openat(runtime_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = own_fd(
+        sys_openat(runtime_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (fd < 0)
         return -errno;
     if (fcntl(fd, F_SETLK, &whole) == 0)
@@ -186,7 +187,7 @@ static void close_parts(void)
 /* The engine's thread comes last: it can't be stopped any more. */
 static int open_parts(const struct config *config)
 {
-    runtime_fd = sys_open(config->runtime_dir, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    runtime_fd = own_fd(sys_open(config->runtime_dir, O_PATH | O_DIRECTORY | O_CLOEXEC, 0));
     int error = runtime_fd < 0 ? -errno : take_slot();
 
     if (!error)

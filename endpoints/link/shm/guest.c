@@ -325,7 +325,7 @@ static bool same_user(int fd)
 
 static void on_call(struct watch *watch)
 {
-    int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = own_fd(accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 
     if (fd < 0)
         return;
@@ -347,7 +347,7 @@ int guest_open(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-    listener.fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    listener.fd = own_fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (listener.fd < 0)
         return -errno;
     process_socket_path(process_slot(), address.sun_path, sizeof(address.sun_path));
