@@ -10,8 +10,9 @@
  */
 #include "rc.h"
 
-#define WORKERS 4
-#define TICKETS 10000
+#define WORKERS 4u
+#define TICKETS 10000u
+#define ALL_TICKETS ((uint64_t)WORKERS * TICKETS)
 
 /* Draw one ticket: add 1 to the word far away, and get what it held before. */
 static uint64_t draw(struct rc *rc, int peer, struct ibv_mr *mr, const struct rc_memory *word)
@@ -36,7 +37,7 @@ static void work(struct rc *rc, int peer, struct ibv_mr *mr, const struct rc_mem
 {
     static uint64_t tickets[TICKETS];
 
-    for (int i = 0; i < TICKETS; i++)
+    for (unsigned i = 0; i < TICKETS; i++)
         tickets[i] = draw(rc, peer, mr, word);
     rc_need(send(peer, tickets, sizeof(tickets), 0) == (ssize_t)sizeof(tickets), "showing tickets");
 }
@@ -48,11 +49,11 @@ static void collect(int peer, unsigned worker, bool *seen)
     rc_need(recv(peer, tickets, sizeof(tickets), MSG_WAITALL) == (ssize_t)sizeof(tickets),
             "seeing a worker's tickets");
     errno = EBADMSG;
-    for (int i = 0; i < TICKETS; i++) {
-        rc_need(tickets[i] < WORKERS * TICKETS && !seen[tickets[i]], "finding each ticket once");
+    for (unsigned i = 0; i < TICKETS; i++) {
+        rc_need(tickets[i] < ALL_TICKETS && !seen[tickets[i]], "finding each ticket once");
         seen[tickets[i]] = true;
     }
-    printf("worker %u drew %d tickets, first %lu, last %lu\n", worker, TICKETS,
+    printf("worker %u drew %u tickets, first %lu, last %lu\n", worker, TICKETS,
            (unsigned long)tickets[0], (unsigned long)tickets[TICKETS - 1]);
 }
 
@@ -88,7 +89,7 @@ static int worker_main(int peer)
 
 static int server_main(const int *peers)
 {
-    static bool seen[WORKERS * TICKETS];
+    static bool seen[ALL_TICKETS];
     struct rc rc[WORKERS];
     struct ibv_mr *mrs[WORKERS];
     struct rc_memory unused;
@@ -104,10 +105,10 @@ static int server_main(const int *peers)
         collect(peers[i], i, seen);
     for (unsigned i = 0; i < WORKERS; i++)
         rc_meet(peers[i]);
-    printf("the word holds %lu; %d tickets were drawn, each once\n", (unsigned long)word,
-           WORKERS * TICKETS);
+    printf("the word holds %lu; %lu tickets were drawn, each once\n", (unsigned long)word,
+           (unsigned long)ALL_TICKETS);
     errno = EBADMSG;
-    rc_need(word == WORKERS * TICKETS, "counting");
+    rc_need(word == ALL_TICKETS, "counting");
     for (unsigned i = 0; i < WORKERS; i++) {
         ibv_dereg_mr(mrs[i]);
         status |= rc_close(&rc[i]);

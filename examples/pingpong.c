@@ -81,7 +81,7 @@ static void report(uint64_t *times)
     printf("%d round trips of %zu bytes, every one checked\n", ROUNDS, sizeof(struct message));
     printf("%8s %8s %8s %8s\n%8lu %8lu %8lu %8lu\n", "min_ns", "p50_ns", "p99_ns", "max_ns",
            (unsigned long)times[0], (unsigned long)times[ROUNDS / 2],
-           (unsigned long)times[ROUNDS / 100 * 99], (unsigned long)times[ROUNDS - 1]);
+           (unsigned long)times[(size_t)ROUNDS * 99 / 100], (unsigned long)times[ROUNDS - 1]);
 }
 
 /* The client: a round is over when its message has left and the answer is there. */

@@ -14,7 +14,7 @@
  */
 #include "rc.h"
 
-#define LINES 4
+#define LINES 4u
 #define LINE_SIZE 64
 
 static const char poem[LINES][LINE_SIZE] = {
@@ -30,7 +30,7 @@ static void post_empty_receives(struct rc *rc)
 {
     struct ibv_recv_wr wr = {.num_sge = 0}, *bad;
 
-    for (int i = 0; i < LINES; i++) {
+    for (unsigned i = 0; i < LINES; i++) {
         errno = ibv_post_recv(rc->qp, &wr, &bad);
         rc_need(errno == 0, "ibv_post_recv");
     }
@@ -38,7 +38,7 @@ static void post_empty_receives(struct rc *rc)
 
 static void serve(struct rc *rc, int peer, const char (*page)[LINE_SIZE])
 {
-    for (int i = 0; i < LINES; i++) {
+    for (unsigned i = 0; i < LINES; i++) {
         struct ibv_wc wc = rc_wait(rc, peer);
         unsigned line = ntohl(wc.imm_data); /* on the wire it is big-endian */
 
@@ -54,15 +54,15 @@ static void serve(struct rc *rc, int peer, const char (*page)[LINE_SIZE])
 static void write_line(struct rc *rc, int peer, struct ibv_mr *mr, unsigned line,
                        const struct rc_memory *page)
 {
+    uint64_t offset = (uint64_t)line * LINE_SIZE;
     struct ibv_sge piece = {
-        .addr = (uintptr_t)mr->addr + line * LINE_SIZE, .length = LINE_SIZE, .lkey = mr->lkey};
-    struct ibv_send_wr wr = {
-        .sg_list = &piece,
-        .num_sge = 1,
-        .opcode = IBV_WR_RDMA_WRITE_WITH_IMM,
-        .send_flags = IBV_SEND_SIGNALED,
-        .imm_data = htonl(line),
-        .wr.rdma = {.remote_addr = page->addr + line * LINE_SIZE, .rkey = page->rkey}};
+        .addr = (uintptr_t)mr->addr + offset, .length = LINE_SIZE, .lkey = mr->lkey};
+    struct ibv_send_wr wr = {.sg_list = &piece,
+                             .num_sge = 1,
+                             .opcode = IBV_WR_RDMA_WRITE_WITH_IMM,
+                             .send_flags = IBV_SEND_SIGNALED,
+                             .imm_data = htonl(line),
+                             .wr.rdma = {.remote_addr = page->addr + offset, .rkey = page->rkey}};
     struct ibv_send_wr *bad;
 
     errno = ibv_post_send(rc->qp, &wr, &bad);
@@ -83,10 +83,9 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     rc_open(&rc, LINES);
     /* The right to write is given twice: by the memory here, by the queue pair in rc.h. */
-    mr = ibv_reg_mr(rc.pd, page, LINES * LINE_SIZE,
-                    IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+    mr = ibv_reg_mr(rc.pd, page, sizeof(poem), IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
     rc_need(mr != NULL, "ibv_reg_mr");
-    struct rc_memory mine = {(uintptr_t)page, mr->rkey, LINES * LINE_SIZE}, theirs;
+    struct rc_memory mine = {(uintptr_t)page, mr->rkey, sizeof(poem)}, theirs;
     rc_connect(&rc, peer);
     if (server)
         post_empty_receives(&rc);
@@ -95,7 +94,7 @@ int main(int argc, char **argv)
     rc_swap(peer, &mine, &theirs, sizeof(mine));
     if (server)
         serve(&rc, peer, (const char(*)[LINE_SIZE])page);
-    for (int i = 0; !server && i < LINES; i++)
+    for (unsigned i = 0; !server && i < LINES; i++)
         write_line(&rc, peer, mr, order[i], &theirs);
     rc_meet(peer);
     ibv_dereg_mr(mr);

@@ -21,9 +21,9 @@ _Static_assert(sizeof(struct share_map) <= (64ull << 20), "the share map's place
 #endif
 
 enum {
-    ORDER_MIN = 6,      /* a cache line */
-    ORDER_PAGE = 12,    /* smaller pieces are cut from pages */
-    ORDER_PUNCH = 16,   /* from here on freed memory is given back to the kernel at once */
+    ORDER_MIN = 6,    /* a cache line */
+    ORDER_PAGE = 12,  /* smaller pieces are cut from pages */
+    ORDER_PUNCH = 16, /* from here on freed memory is given back to the kernel at once */
     ORDER_MAX = 33,
 };
 
@@ -47,7 +47,8 @@ static int map_arena(int fd)
 {
     if (ftruncate(fd, (off_t)PUB_ARENA_SIZE))
         return -errno;
-    void *base = mmap(NULL, PUB_ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    void *base =
+        mmap(NULL, PUB_ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (base == MAP_FAILED)
         return -errno;
     madvise(base, PUB_ARENA_SIZE, MADV_DONTDUMP);
@@ -152,9 +153,8 @@ void arena_free(void *memory, size_t size)
     unsigned order = order_of(size);
     uint64_t offset = arena_offset(memory);
 
-    if (order < ORDER_PUNCH ||
-        fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-                  (off_t)(1ull << order)))
+    if (order < ORDER_PUNCH || fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                         (off_t)offset, (off_t)(1ull << order)))
         memset(memory, 0, (size_t)1 << order);
     free_list_push(&free_lists[order], offset);
 }

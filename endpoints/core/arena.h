@@ -19,8 +19,9 @@ extern char *arena_base; /* NULL before arena_open() */
 int arena_open(void);
 int arena_fd(void);
 /*
- * The child of a fork: the arena is its parent's, and not mapped here. Zeroes take its place, so that
- * a stray look by the program finds nothing instead of faulting; the next arena_open() starts anew.
+ * The child of a fork: the arena is its parent's, and not mapped here. Zeroes take its place, so
+ * that a stray look by the program finds nothing instead of faulting; the next arena_open() starts
+ * anew.
  */
 void arena_after_fork(void);
 

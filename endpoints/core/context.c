@@ -181,7 +181,7 @@ int port_query(const struct nic *nic, unsigned port, struct ibv_port_attr *attr_
     attr_out->port_cap_flags = IBV_PORT_CM_SUP | IBV_PORT_IP_BASED_GIDS;
     attr_out->max_msg_sz = LIMIT_MSG_BYTES;
     attr_out->pkey_tbl_len = LIMIT_PKEYS;
-    attr_out->active_width = 2; /* 4X */
+    attr_out->active_width = 2;  /* 4X */
     attr_out->active_speed = 32; /* EDR, 25 Gb/s a lane */
     attr_out->phys_state = 5;    /* LinkUp */
     attr_out->link_layer = IBV_LINK_LAYER_ETHERNET;

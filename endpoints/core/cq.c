@@ -296,6 +296,14 @@ void cq_drop_guest(const void *guest)
         cq_drop_lanes(cq, guest);
 }
 
+void cq_quiesce(void)
+{
+    for (struct cq *cq = all_cqs; cq; cq = cq->next) {
+        spin_lock(&cq->lock);
+        spin_unlock(&cq->lock);
+    }
+}
+
 void cq_due(void)
 {
     atomic_store(&due, true);

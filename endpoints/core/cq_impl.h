@@ -84,8 +84,8 @@ static inline void lane_end(struct lane_out *lane, struct cqe *slot)
 }
 
 /*
- * A place in our own lane of the CQ, however full it was; NULL: the CQ is overrun and the completion
- * lost. Fill it, then cq_push_end().
+ * A place in our own lane of the CQ, however full it was; NULL: the CQ is overrun and the
+ * completion lost. Fill it, then cq_push_end().
  */
 static inline struct cqe *cq_push_begin(struct cq *cq)
 {
@@ -102,8 +102,8 @@ static inline struct cqe *cq_push_begin(struct cq *cq)
 static inline void cq_push_end(struct cq *cq, struct cqe *slot)
 {
     lane_end(&cq->own, slot);
-    if (__builtin_expect(atomic_load_explicit(&cq->pub->armed, memory_order_relaxed) &
-                             CQ_ARMED_MASK, 0))
+    if (__builtin_expect(
+            atomic_load_explicit(&cq->pub->armed, memory_order_relaxed) & CQ_ARMED_MASK, 0))
         cq_announce(cq);
 }
 

@@ -45,10 +45,10 @@ static unsigned wc_flags(const struct cqe *cqe)
 }
 
 /* An initiator may be hostile: every number is checked before it is used. */
-static bool resolve_recv(struct qp *qp, const struct cqe *cqe, struct ibv_wc *wc)
+static bool resolve_recv(struct qp *qp, const struct cqe *cqe, bool hold, struct ibv_wc *wc)
 {
     struct rq *rq = qp_rq(qp);
-    bool shared = rq->claim;
+    uint32_t slot = cqe->wqe, inline_len = cqe->inline_len;
 
     if (!rq->wr_ids)
         return false;
@@ -56,29 +56,34 @@ static bool resolve_recv(struct qp *qp, const struct cqe *cqe, struct ibv_wc *wc
         qp_established(qp);
     if (cqe->flags & CQE_INV)
         mw_invalidate(qp->qpn, qp->pd, cqe->imm);
-    if (cqe->inline_len && cqe->inline_len <= CQE_INLINE_MAX && cqe->status == IBV_WC_SUCCESS &&
-        !rq_place(rq, cqe->wqe, cqe->data, cqe->inline_len)) {
+    if (inline_len && inline_len <= CQE_INLINE_MAX && wc->status == IBV_WC_SUCCESS &&
+        !rq_place(rq, slot, cqe->data, inline_len)) {
         wc->status = IBV_WC_LOC_PROT_ERR;
         qp_fail(qp, 0);
     }
-    wc->wr_id = rq_resolve(rq, cqe->wqe, shared);
-    return true;
+    return rq_complete(rq, slot, hold, &wc->wr_id);
 }
 
-static void resolve_send(struct qp *qp, const struct cqe *cqe, struct ibv_wc *wc)
-{
-    wc->wr_id = cqe->wr_id;
-    /* Its place in the send queue, and those of unsignalled ones before it, are free now. */
-    atomic_store_explicit(&qp->sq_freed, cqe->wqe, memory_order_release);
-}
-
-/* False: it belongs to a queue pair that is gone or was reset since. */
-static inline bool resolve(const struct cqe *cqe, struct ibv_wc *wc)
+/* Whose it is, or NULL: of a queue pair that is gone or was reset since, or not this lane's to say.
+ */
+static inline struct qp *owner(const struct cq *cq, const struct lane_in *lane,
+                               const struct cqe *cqe)
 {
     struct qp *qp = qp_get(cqe->qp & (LIMIT_QP - 1));
 
     if (!qp || qp->pub->cookie != cqe->qp)
-        return false;
+        return NULL;
+    if (cqe->kind == CQE_RECV)
+        return qp->recv_cq == cq ? qp : NULL;
+    return qp->send_cq == cq && !lane->guest ? qp : NULL;
+}
+
+/*
+ * What the program gets. Its place in the receive queue, or in the send queue with those of the
+ * unsignalled ones before it, is free with that; or (hold) it is freed with release_place().
+ */
+static inline bool resolve(struct qp *qp, const struct cqe *cqe, bool hold, struct ibv_wc *wc)
+{
     wc->status = cqe->status;
     wc->opcode = cqe->opcode;
     wc->vendor_err = 0;
@@ -92,8 +97,10 @@ static inline bool resolve(const struct cqe *cqe, struct ibv_wc *wc)
     wc->sl = cqe->sl;
     wc->dlid_path_bits = 0;
     if (cqe->kind == CQE_RECV)
-        return resolve_recv(qp, cqe, wc);
-    resolve_send(qp, cqe, wc);
+        return resolve_recv(qp, cqe, hold, wc);
+    wc->wr_id = cqe->wr_id;
+    if (!hold)
+        atomic_store_explicit(&qp->sq_freed, cqe->wqe, memory_order_release);
     return true;
 }
 
@@ -114,7 +121,7 @@ static inline void lane_advance(struct lane_in *lane)
 static bool spill_grow(struct spill *spill)
 {
     uint32_t room = spill->room ? 2 * spill->room : 256;
-    struct completion *ring = malloc(room * sizeof(*ring));
+    struct spilled *ring = malloc(room * sizeof(*ring));
 
     if (!ring)
         return false;
@@ -127,40 +134,76 @@ static bool spill_grow(struct spill *spill)
     return true;
 }
 
-static bool spill_put(struct spill *spill, const struct completion *completion)
+static bool spill_has_room(struct spill *spill)
 {
-    if (spill->count == spill->room && !spill_grow(spill))
-        return false;
-    spill->ring[(spill->head + spill->count++) % spill->room] = *completion;
+    return spill->count < spill->room || spill_grow(spill);
+}
+
+static struct spilled *spill_at(struct spill *spill, uint32_t i)
+{
+    return &spill->ring[(spill->head + i) % spill->room];
+}
+
+static void spill_add(struct spill *spill)
+{
+    spill->count++;
     spill->total++;
-    return true;
+}
+
+static void release_place(const struct spilled *spilled)
+{
+    struct qp *qp = qp_get(spilled->qp & (LIMIT_QP - 1));
+
+    if (qp && spilled->frees == FREES_RECV)
+        rq_release(qp_rq(qp), spilled->place);
+    else if (qp && spilled->frees == FREES_SEND)
+        atomic_store_explicit(&qp->sq_freed, spilled->place, memory_order_release);
 }
 
 static void spill_get(struct spill *spill, struct completion *completion_out)
 {
-    *completion_out = spill->ring[spill->head];
+    struct spilled *spilled = spill_at(spill, 0);
+
+    *completion_out = spilled->completion;
+    release_place(spilled);
     spill->head = (spill->head + 1) % spill->room;
     spill->count--;
 }
 
-static void cqe_to_completion(struct cq *cq, const struct cqe *cqe, struct completion *completion)
+static uint64_t timestamp(const struct cq *cq, const struct cqe *cqe)
 {
-    completion->timestamp_ns = 0;
+    uint64_t stamp = 0;
+
     if (cq->stamp)
-        memcpy(&completion->timestamp_ns, cqe->data + CQE_STAMP_AT, sizeof(uint64_t));
+        memcpy(&stamp, cqe->data + CQE_STAMP_AT, sizeof(stamp));
+    return stamp;
+}
+
+/* Where there is room in the spill. */
+static void spill_cqe(struct cq *cq, const struct lane_in *lane, const struct cqe *cqe)
+{
+    struct spilled *spilled = spill_at(&cq->spill, cq->spill.count);
+    struct qp *qp = owner(cq, lane, cqe);
+
+    if (!qp)
+        return;
+    spilled->qp = qp->pub->cookie;
+    spilled->place = cqe->wqe;
+    spilled->frees = cqe->kind == CQE_RECV ? FREES_RECV : FREES_SEND;
+    spilled->completion.timestamp_ns = timestamp(cq, cqe);
+    if (resolve(qp, cqe, true, &spilled->completion.wc))
+        spill_add(&cq->spill);
 }
 
 void cq_drain_locked(struct cq *cq)
 {
-    struct completion completion;
-
     for (unsigned i = 0; i < cq->lane_count; i++) {
         struct lane_in *lane = cq->lanes[i];
 
         for (const struct cqe *cqe; (cqe = lane_next(lane)); lane_advance(lane)) {
-            cqe_to_completion(cq, cqe, &completion);
-            if (resolve(cqe, &completion.wc) && !spill_put(&cq->spill, &completion))
+            if (!spill_has_room(&cq->spill))
                 return;
+            spill_cqe(cq, lane, cqe);
         }
     }
 }
@@ -211,12 +254,16 @@ void cq_make_room_for(struct cq *cq, const void *guest, uint32_t tail)
 
 /* ---- pushing ---- */
 
-void cq_push_last(struct cq *cq, const struct completion *completion)
+void cq_push_last(struct cq *cq, const struct qp *qp, const struct completion *completion)
 {
     spin_lock(&cq->lock);
     cq_drain_locked(cq);
-    bool fits = cq->spill.count < cq->cqe && !cq->overrun &&
-                spill_put(&cq->spill, completion);
+    bool fits = cq->spill.count < cq->cqe && !cq->overrun && spill_has_room(&cq->spill);
+    if (fits) {
+        *spill_at(&cq->spill, cq->spill.count) =
+            (struct spilled){.completion = *completion, .qp = qp->pub->cookie};
+        spill_add(&cq->spill);
+    }
     spin_unlock(&cq->lock);
     if (!fits)
         cq_set_overrun(cq);
@@ -226,13 +273,15 @@ void cq_push_last(struct cq *cq, const struct completion *completion)
 
 /* ---- polling ---- */
 
-static inline int poll_lane(struct lane_in *lane, int n, struct ibv_wc *wc)
+static inline int poll_lane(struct cq *cq, struct lane_in *lane, int n, struct ibv_wc *wc)
 {
     const struct cqe *cqe;
     int got = 0;
 
     while (got < n && (cqe = lane_next(lane))) {
-        if (resolve(cqe, &wc[got]))
+        struct qp *qp = owner(cq, lane, cqe);
+
+        if (qp && resolve(qp, cqe, false, &wc[got]))
             got++;
         lane_advance(lane);
     }
@@ -246,8 +295,7 @@ static int poll_spill(struct cq *cq, int n, struct ibv_wc *wc)
 
     while (got < n && cq->spill.count) {
         spill_get(&cq->spill, &completion);
-        if (completion.wc.status != IBV_WC_GENERAL_ERR)
-            wc[got++] = completion.wc;
+        wc[got++] = completion.wc;
     }
     return got;
 }
@@ -258,7 +306,7 @@ int cq_poll(struct cq *cq, int n, struct ibv_wc *wc)
     spin_lock(&cq->lock);
     int got = cq->spill.count ? poll_spill(cq, n, wc) : 0;
     for (unsigned i = 0; i < cq->lane_count && got < n; i++)
-        got += poll_lane(cq->lanes[i], n - got, wc + got);
+        got += poll_lane(cq, cq->lanes[i], n - got, wc + got);
     spin_unlock(&cq->lock);
     return got;
 }
@@ -276,17 +324,17 @@ void cq_poll_unlock(struct cq *cq)
 
 int cq_poll_one(struct cq *cq, struct completion *completion_out)
 {
-    while (cq->spill.count) {
+    if (cq->spill.count) {
         spill_get(&cq->spill, completion_out);
-        if (completion_out->wc.status != IBV_WC_GENERAL_ERR)
-            return 1;
+        return 1;
     }
     for (unsigned i = 0; i < cq->lane_count; i++) {
         struct lane_in *lane = cq->lanes[i];
 
         for (const struct cqe *cqe; (cqe = lane_next(lane));) {
-            cqe_to_completion(cq, cqe, completion_out);
-            bool good = resolve(cqe, &completion_out->wc);
+            completion_out->timestamp_ns = timestamp(cq, cqe);
+            struct qp *qp = owner(cq, lane, cqe);
+            bool good = qp && resolve(qp, cqe, false, &completion_out->wc);
             lane_advance(lane);
             if (good)
                 return 1;
@@ -296,16 +344,21 @@ int cq_poll_one(struct cq *cq, struct completion *completion_out)
 }
 
 /* Completions of a queue pair that goes: lanes drop theirs by the cookie, the spill here. */
-void cq_forget_qp(struct cq *cq, struct qp *qp)
+void cq_forget_qp(struct cq *cq, uint32_t cookie)
 {
-    spin_lock(&cq->lock);
-    for (uint32_t i = 0; i < cq->spill.count; i++) {
-        struct completion *at = &cq->spill.ring[(cq->spill.head + i) % cq->spill.room];
+    struct spill *spill = &cq->spill;
+    uint32_t kept = 0;
 
-        /* GENERAL_ERR never happens otherwise: it marks what polls must skip. */
-        if (at->wc.qp_num == qp->qpn)
-            at->wc.status = IBV_WC_GENERAL_ERR;
+    spin_lock(&cq->lock);
+    for (uint32_t i = 0; i < spill->count; i++) {
+        struct spilled *spilled = spill_at(spill, i);
+
+        if (spilled->qp == cookie)
+            release_place(spilled);
+        else
+            *spill_at(spill, kept++) = *spilled;
     }
+    spill->count = kept;
     spin_unlock(&cq->lock);
 }
 
@@ -332,8 +385,8 @@ int cq_arm(struct cq *cq, bool solicited_only)
 {
     spin_lock(&cq->lock);
     uint32_t armed = atomic_load(&cq->pub->armed);
-    uint32_t kind = solicited_only && (armed & CQ_ARMED_MASK) != CQ_ARMED ? CQ_ARMED_SOLICITED
-                                                                          : CQ_ARMED;
+    uint32_t kind =
+        solicited_only && (armed & CQ_ARMED_MASK) != CQ_ARMED ? CQ_ARMED_SOLICITED : CQ_ARMED;
     for (unsigned i = 0; i < cq->lane_count; i++)
         cq->lanes[i]->armed_from = lane_stop(cq->lanes[i]);
     cq->spill_armed_from = cq->spill.total;
@@ -385,6 +438,10 @@ static bool announce_locked(struct cq *cq)
 
     if (!kind || !cq->channel)
         return true;
+    if (atomic_load(&cq->in_session)) {
+        atomic_store(&cq->event_due, true);
+        return true;
+    }
     if (!has_news(cq, kind))
         return false;
     if (channel_write(cq->channel, cq->user_handle, &cq->comp_events))
@@ -411,4 +468,14 @@ void cq_announce(struct cq *cq)
     spin_lock(&cq->lock);
     announce_locked(cq);
     spin_unlock(&cq->lock);
+}
+
+void cq_session(struct cq *cq, bool open)
+{
+    spin_lock(&cq->lock);
+    atomic_store_explicit(&cq->in_session, open, memory_order_relaxed);
+    bool announce = !open && atomic_exchange(&cq->event_due, false);
+    spin_unlock(&cq->lock);
+    if (announce)
+        cq_announce(cq);
 }

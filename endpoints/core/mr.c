@@ -14,6 +14,7 @@
 #include "core/arena.h"
 #include "core/mr_bind.h"
 #include "core/state.h"
+#include "core/sys.h"
 #include "core/table.h"
 #include "core/thread.h"
 #include "link/link.h"
@@ -93,13 +94,24 @@ static void publish(const struct mr *mr)
     atomic_store_explicit(&pub->key, mr->key, memory_order_release);
 }
 
-/* On return no initiator uses the region any more, nor its pages as shared ones. */
-static void retract(const struct mr *mr)
+/*
+ * On return no initiator uses the region any more, nor its pages as shared ones, and no poller puts
+ * data there. -EBUSY, and the region as it was: a window was being bound to it.
+ */
+static int retract(const struct mr *mr)
 {
+    if (mr->windows)
+        return -EBUSY;
     atomic_store_explicit(&arena_mr(mr->handle)->key, 0, memory_order_seq_cst);
     share_forget(mr->addr, mr->length);
     link_shm.quiesce(NULL);
+    cq_quiesce();
+    if (mr->windows) {
+        publish(mr);
+        return -EBUSY;
+    }
     share_settle(mr->addr, mr->length);
+    return 0;
 }
 
 static int check_access(unsigned access)
@@ -115,13 +127,21 @@ static int check_access(unsigned access)
     return 0;
 }
 
-/* Touch the page's mapping without changing it. Kernels before 5.14 can't say: then no error. */
+/* Kernels before 5.14 don't know the advice. */
+static bool can_probe(void *page)
+{
+    return sys_madvise(page, 0, MADV_POPULATE_READ) == 0;
+}
+
+/* Touch the page's mapping without changing it: there, and writable? */
 static int probe_page(uint64_t addr, bool write)
 {
-    uint64_t page = addr & ~(SHARE_PAGE - 1);
+    void *page = (void *)(addr & ~(SHARE_PAGE - 1));
 
-    if (madvise((void *)page, SHARE_PAGE, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0)
+    if (sys_madvise(page, SHARE_PAGE, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0)
         return 0;
+    if (errno == EINVAL) /* may not be written; or the kernel can't say: then no error */
+        return can_probe(page) ? -EFAULT : 0;
     return errno == EFAULT || errno == ENOMEM ? -EFAULT : 0;
 }
 
@@ -132,68 +152,68 @@ static int check_memory(uint64_t addr, uint64_t length, unsigned access)
 
     if (length == 0 || addr + length < addr || length > LIMIT_MR_BYTES)
         return -EINVAL;
-    if (msync((void *)first, addr + length - first, MS_ASYNC))
+    if (syscall(SYS_msync, first, addr + length - first, MS_ASYNC))
         return -EFAULT;
     int error = probe_page(addr, write);
     return error ? error : probe_page(addr + length - 1, write);
 }
 
-static int check_iova(uint64_t addr, uint64_t iova, uint64_t length)
+static int check_iova(uint64_t addr, uint64_t iova, uint64_t length, unsigned access)
 {
+    if (access & IBV_ACCESS_ZERO_BASED)
+        return 0;
     if ((addr ^ iova) & (SHARE_PAGE - 1))
         return -EINVAL;
     return iova + length < iova ? -EINVAL : 0;
 }
 
-static int check_all(uint64_t addr, uint64_t length, uint64_t iova, unsigned access)
+static int check_all(const struct mr *want)
 {
-    int error = check_access(access);
+    int error = check_access(want->access);
 
     if (!error)
-        error = check_memory(addr, length, access);
-    return error ? error : check_iova(addr, iova, length);
+        error = check_memory(want->addr, want->length, want->access);
+    return error ? error : check_iova(want->addr, want->iova, want->length, want->access);
+}
+
+/* The first address of the region in its users' eyes; zero based ones count from 0 (ibv_reg_mr(3)). */
+static uint64_t base_of(uint64_t iova, unsigned access)
+{
+    return access & IBV_ACCESS_ZERO_BASED ? 0 : iova;
 }
 
 int mr_reg(struct pd *pd, uint64_t addr, uint64_t length, uint64_t iova, unsigned access,
            struct mr **mr_out)
 {
-    uint32_t index, key;
-    int error = check_all(addr, length, iova, access);
-
-    if (error)
-        return error;
-    struct entry *entry = entry_new(ENTRY_MR, &index, &key);
-    if (!entry)
-        return -ENOMEM;
-    entry->mr = (struct mr){
-        .handle = index,
-        .key = key,
+    struct mr want = {
         .context = pd->context,
         .pd = pd,
         .addr = addr,
-        .iova = iova,
+        .iova = base_of(iova, access),
         .length = length,
         .access = access,
     };
+    int error = check_all(&want);
+
+    if (error)
+        return error;
+    struct entry *entry = entry_new(ENTRY_MR, &want.handle, &want.key);
+    if (!entry)
+        return -ENOMEM;
+    entry->mr = want;
     pd->users++;
     publish(&entry->mr);
-    table_set(&keys, index, entry);
+    table_set(&keys, want.handle, entry);
     *mr_out = &entry->mr;
     return 0;
 }
 
-static int rereg_check(const struct mr *mr, unsigned flags, const struct mr *want)
+static int rereg_check(unsigned flags, const struct mr *want)
 {
     if (!flags || flags & ~(unsigned)(IBV_REREG_MR_CHANGE_TRANSLATION | IBV_REREG_MR_CHANGE_PD |
                                       IBV_REREG_MR_CHANGE_ACCESS))
         return -EINVAL;
-    if (mr->windows)
-        return -EBUSY;
-    int error = check_access(want->access);
-    if (error)
-        return error;
-    error = check_memory(want->addr, want->length, want->access);
-    return error ? error : check_iova(want->addr, want->iova, want->length);
+    return check_all(want);
 }
 
 /*
@@ -214,10 +234,12 @@ int mr_rereg(struct mr *mr, unsigned flags, struct pd *pd, uint64_t addr, uint64
         want.pd = pd;
     if (flags & IBV_REREG_MR_CHANGE_ACCESS)
         want.access = access;
-    int error = rereg_check(mr, flags, &want);
+    want.iova = base_of(want.iova, want.access);
+    int error = rereg_check(flags, &want);
+    if (!error)
+        error = retract(mr);
     if (error)
         return error;
-    retract(mr);
     mr->pd->users--;
     want.pd->users++;
     if (flags & IBV_REREG_MR_CHANGE_TRANSLATION)
@@ -229,9 +251,10 @@ int mr_rereg(struct mr *mr, unsigned flags, struct pd *pd, uint64_t addr, uint64
 
 int mr_dereg(struct mr *mr)
 {
-    if (mr->windows)
-        return -EBUSY;
-    retract(mr);
+    int error = retract(mr);
+
+    if (error)
+        return error;
     thread_collect_later();
     mr->pd->users--;
     table_release(&keys, mr->handle);
@@ -248,8 +271,8 @@ int mw_alloc(struct pd *pd, enum ibv_mw_type type, struct mw **mw_out)
     struct entry *entry = entry_new(ENTRY_MW, &index, &key);
     if (!entry)
         return -ENOMEM;
-    entry->mw = (struct mw){
-        .handle = index, .key = key, .type = type, .context = pd->context, .pd = pd};
+    entry->mw =
+        (struct mw){.handle = index, .key = key, .type = type, .context = pd->context, .pd = pd};
     pd->users++;
     table_set(&keys, index, entry);
     *mw_out = &entry->mw;
@@ -268,6 +291,9 @@ static bool mw_unbind(struct mw *mw)
 
 int mw_dealloc(struct mw *mw)
 {
+    /* First no new bind, then nobody who uses the last one. */
+    table_set(&keys, mw->handle, NULL);
+    link_shm.quiesce(NULL);
     mw_unbind(mw);
     link_shm.quiesce(NULL);
     mw->pd->users--;
@@ -315,6 +341,12 @@ void *mr_local(uint32_t pd, uint32_t lkey, uint64_t addr, uint64_t length, unsig
 
 /* ---- binding, from the send queue ---- */
 
+/* Not on its way out: who sees this under a busy word is waited for in retract(). */
+static bool is_live(const struct mr *mr)
+{
+    return atomic_load(&arena_mr(mr->handle)->key) == mr->key;
+}
+
 static bool bind_allowed(const struct mw *mw, const struct mr *mr,
                          const struct ibv_mw_bind_info *info)
 {
@@ -334,6 +366,8 @@ static void window_publish(const struct mw *mw, const struct ibv_mw_bind_info *i
     struct pub_mr *pub = arena_mr(mw->handle);
     bool zero_based = info->mw_access_flags & IBV_ACCESS_ZERO_BASED;
 
+    /* Pairs with target_mr(): who reads any of these sees that the old key is gone. */
+    atomic_thread_fence(memory_order_release);
     pub->pd = mw->pd->handle;
     pub->iova = zero_based ? 0 : info->addr;
     pub->length = info->length;
@@ -355,7 +389,7 @@ enum ibv_wc_status mw_bind(uint32_t qpn, uint32_t pd, uint32_t handle, uint32_t 
     /* a bound type 2 window must be invalidated first; a type 1 one may be bound again */
     if (mw->type == IBV_MW_TYPE_2 && mw->mr)
         return IBV_WC_MW_BIND_ERR;
-    if (info->length && (!mr || !bind_allowed(mw, mr, info)))
+    if (info->length && (!mr || !is_live(mr) || !bind_allowed(mw, mr, info)))
         return IBV_WC_MW_BIND_ERR;
     mw_unbind(mw);
     mw->key = new_key;

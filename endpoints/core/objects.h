@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The verbs objects of this process and what the control path does with them: contexts, protection
- * domains, regions, windows, completion queues and channels, shared receive queues, address handles,
- * multicast, events. Queue pairs have their own header (core/qp.h).
+ * domains, regions, windows, completion queues and channels, shared receive queues, address
+ * handles, multicast, events. Queue pairs have their own header (core/qp.h).
  *
  *   context --owns--> pd, channel, cq, ah ...   every object counts its users: destroying one that
  *                                               is in use answers -EBUSY
  *
  * Locks: every function here is called with core_lock() held, unless it says "data path". A handle
- * is the object's index in its table; indices are shared by all contexts of the process, so a caller
- * that takes a handle from a command must check object->context.
- * Errors: negative errno. Output arguments are written on success only.
+ * is the object's index in its table; indices are shared by all contexts of the process, so a
+ * caller that takes a handle from a command must check object->context. Errors: negative errno.
+ * Output arguments are written on success only.
  */
 #ifndef VIADUCT_CORE_OBJECTS_H
 #define VIADUCT_CORE_OBJECTS_H
@@ -61,7 +61,6 @@ struct event_counts {
 };
 
 struct channel {
-    uint32_t handle; /* unused by commands: they name the fd */
     int fd, wr, peek;
     unsigned users; /* CQs */
     struct context *context;
@@ -102,7 +101,7 @@ struct mr {
 /*
  * -EINVAL: remote write or atomic access without local write, length 0, range wraps, unknown flag;
  * -EFAULT: not mapped, or not writable though local write is asked; -EOPNOTSUPP: on-demand paging.
- * iova and addr must be equal modulo the page size.
+ * iova and addr must be equal modulo the page size; a zero based region has no iova of its own.
  */
 int mr_reg(struct pd *pd, uint64_t addr, uint64_t length, uint64_t iova, unsigned access,
            struct mr **mr_out);
@@ -118,7 +117,7 @@ struct mw {
     struct context *context;
     struct pd *pd;
     _Atomic(struct mr *) mr; /* bound to, or NULL */
-    uint32_t qpn;  /* bound by */
+    uint32_t qpn;            /* bound by */
 };
 
 int mw_alloc(struct pd *pd, enum ibv_mw_type type, struct mw **mw_out);
@@ -156,6 +155,12 @@ int cq_poll(struct cq *cq, int n, struct ibv_wc *wc);
 void cq_poll_lock(struct cq *cq);
 int cq_poll_one(struct cq *cq, struct completion *completion_out);
 void cq_poll_unlock(struct cq *cq);
+/*
+ * While a session is open, and has not found the CQ empty, no event is written: the session is
+ * about to poll what came, and programs take an event without a completion for an error. Its end
+ * announces what it has left.
+ */
+void cq_session(struct cq *cq, bool open);
 
 /* ---- shared receive queues ---- */
 struct srq;
@@ -190,7 +195,8 @@ int ah_destroy(struct ah *ah);
 struct ah *ah_get(uint32_t handle);
 
 /* ---- multicast ---- */
-int mcast_attach(struct qp *qp, const uint8_t mgid[16]); /* again: 0. -EINVAL: not UD or not a group */
+int mcast_attach(struct qp *qp,
+                 const uint8_t mgid[16]); /* again: 0. -EINVAL: not UD or not a group */
 int mcast_detach(struct qp *qp, const uint8_t mgid[16]); /* -EINVAL: not attached */
 void mcast_detach_all(struct qp *qp);
 

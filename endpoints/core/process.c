@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Slots: runtime_dir/slot-NNNN.lock is locked as long as its process lives (the kernel lets go of it
- * on death), slot-NNNN.sock is where peers call. Whoever gets the lock cleans up what is left.
+ * Slots: runtime_dir/slot-NNNN.lock is locked as long as its process lives (the kernel lets go of
+ * it on death), slot-NNNN.sock is where peers call. Whoever gets the lock cleans up what is left.
  */
 #define _GNU_SOURCE
 #include "core/process.h"
@@ -159,7 +159,8 @@ static void fork_child(void)
     slot = 0;
 }
 
-/* Early: children's handlers run in the order of registration, and others may touch shared pages. */
+/* Early: children's handlers run in the order of registration, and others may touch shared pages.
+ */
 __attribute__((constructor)) static void watch_forks(void)
 {
     pthread_atfork(fork_prepare, fork_parent, fork_child);

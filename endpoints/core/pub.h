@@ -39,7 +39,7 @@ struct pub_header {
         uint32_t pad;
         struct pub_gid gids[CONFIG_GIDS_MAX];
     } nics[CONFIG_NICS_MAX];
-    _Atomic uint32_t qp_high; /* queue pairs ever used: indices below this */
+    _Atomic uint32_t qp_high;    /* queue pairs ever used: indices below this */
     _Atomic uint32_t mcast_high; /* multicast entries ever used */
     char comm[16];
 };
@@ -58,18 +58,19 @@ struct pub_qp {
     uint32_t dest_qpn;
     uint32_t qkey;
     uint32_t pd;
-    uint32_t access;   /* IBV_ACCESS_REMOTE_* bits */
-    uint32_t recv_cq;  /* index of the CQ pub */
-    uint32_t srq;      /* 1 + index if receives come from a shared receive queue */
-    uint32_t rq_psn;   /* expected first, IBTA 9.7.1 */
-    uint32_t path_mtu; /* bytes */
+    uint32_t access;    /* IBV_ACCESS_REMOTE_* bits */
+    uint32_t recv_cq;   /* index of the CQ pub */
+    uint32_t srq;       /* 1 + index if receives come from a shared receive queue */
+    uint32_t rq_psn;    /* expected first, IBTA 9.7.1 */
+    uint32_t path_mtu;  /* bytes */
     uint32_t rd_atomic; /* max_dest_rd_atomic: 0 refuses reads and atomics */
-    uint64_t rq_ring;  /* offset of struct pub_rq */
-    uint32_t cookie;   /* what completions for it carry: index | life << LIMIT_QP_BITS */
+    uint64_t rq_ring;   /* offset of struct pub_rq */
+    uint32_t cookie;    /* what completions for it carry: index | life << LIMIT_QP_BITS */
     uint32_t pad0;
     /* line 1: the initiator's side */
-    _Alignas(64) _Atomic uint32_t busy; /* lock of the send queue: 1 while a peer's memory is touched */
-    uint32_t rq_head;                   /* receives of the target taken by this queue pair */
+    _Alignas(
+        64) _Atomic uint32_t busy; /* lock of the send queue: 1 while a peer's memory is touched */
+    uint32_t rq_head;              /* receives of the target taken by this queue pair */
     /* the receive of a shared ring that is claimed and not completed yet; 0: none */
     _Atomic uint32_t claim_ring, claim_slot;
     uint64_t tx_messages, tx_bytes, rnr_waits, retries; /* counters, for viaduct top */
@@ -92,14 +93,15 @@ struct pub_rq {
     _Alignas(64) _Atomic uint32_t tail; /* posted so far */
     uint32_t mask;
     uint32_t max_sge;
-    uint32_t claim;      /* 0: exclusive; else 1 + index of the head word (uint64_t) */
+    uint32_t claim;         /* 0: exclusive; else 1 + index of the head word (uint64_t) */
     _Atomic uint32_t limit; /* SRQ limit armed, 0: not */
     uint32_t pd;
-    uint64_t sges;       /* offset */
-    uint64_t slots;      /* offset, shared rings only */
+    uint64_t sges;  /* offset */
+    uint64_t slots; /* offset, shared rings only */
 };
 
-/* A shared ring among all processes: what pub_qp.claim_ring holds. `claim` is that of the pub_rq. */
+/* A shared ring among all processes: what pub_qp.claim_ring holds. `claim` is that of the pub_rq.
+ */
 static inline uint32_t pub_ring_id(uint32_t slot, uint32_t claim)
 {
     return slot << 18 | claim;
@@ -110,7 +112,8 @@ static inline uint32_t pub_ring_slot(uint32_t id)
     return id >> 18;
 }
 
-/* One memory region or window, by key index. `key` 0: invalid. Fields are stable while key is set. */
+/* One memory region or window, by key index. `key` 0: invalid. Fields are stable while key is set.
+ */
 struct pub_mr {
     _Atomic uint32_t key; /* index << 8 | variant: lkey and rkey are the same */
     uint32_t pd;
@@ -118,7 +121,7 @@ struct pub_mr {
     uint64_t length;
     uint64_t addr; /* owner's virtual address that iova stands for */
     uint32_t access;
-    uint32_t qpn; /* type 2 window: the only queue pair that may use it; 0: any of the PD */
+    uint32_t qpn;    /* type 2 window: the only queue pair that may use it; 0: any of the PD */
     uint32_t window; /* 1: a window, good as rkey only */
     uint32_t pad[5];
 };
@@ -143,7 +146,6 @@ enum cqe_flags {
     CQE_INV = 2,
     CQE_SOLICITED = 4,
     CQE_GRH = 8,
-    CQE_SHARED_RQ = 16,
 };
 
 #define CQE_INLINE_MAX 32u
@@ -155,14 +157,14 @@ enum cqe_flags {
  */
 struct cqe {
     _Atomic uint32_t seq;
-    uint8_t kind;    /* enum cqe_kind */
-    uint8_t opcode;  /* enum ibv_wc_opcode */
-    uint8_t status;  /* enum ibv_wc_status */
-    uint8_t flags;   /* enum cqe_flags */
-    uint32_t qp;     /* poller's queue pair: pub_qp.cookie */
-    uint32_t wqe;    /* CQE_SEND: send queue position after this WQE; CQE_RECV: slot */
+    uint8_t kind;   /* enum cqe_kind */
+    uint8_t opcode; /* enum ibv_wc_opcode */
+    uint8_t status; /* enum ibv_wc_status */
+    uint8_t flags;  /* enum cqe_flags */
+    uint32_t qp;    /* poller's queue pair: pub_qp.cookie */
+    uint32_t wqe;   /* CQE_SEND: send queue position after this WQE; CQE_RECV: slot */
     uint32_t byte_len;
-    uint32_t imm;    /* network order, or the invalidated rkey */
+    uint32_t imm; /* network order, or the invalidated rkey */
     uint32_t src_qp;
     uint8_t inline_len; /* payload bytes in data[], to be placed by the poller */
     uint8_t sl;
@@ -174,7 +176,8 @@ struct cqe {
 };
 _Static_assert(sizeof(struct cqe) == 64, "one cache line");
 
-/* The poller's position in a lane, in the poller's arena; the initiator reads it when it seems full. */
+/* The poller's position in a lane, in the poller's arena; the initiator reads it when it seems
+ * full. */
 struct lane_head {
     _Alignas(64) _Atomic uint32_t head;
 };

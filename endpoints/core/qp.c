@@ -74,7 +74,8 @@ static int check_init(const struct qp_init *init)
     return 0;
 }
 
-/* Publish what initiators need; a new gen makes them look again. pub->busy held or not yet shared. */
+/* Publish what initiators need; a new gen makes them look again. pub->busy held or not yet shared.
+ */
 void qp_publish(struct qp *qp)
 {
     struct pub_qp *pub = qp->pub;
@@ -126,7 +127,8 @@ static int alloc_queues(struct qp *qp, const struct qp_init *init)
     if (!qp->cap.max_send_sge)
         qp->cap.max_send_sge = 1;
     qp->sq_entry_size = (sizeof(struct sq_entry) + qp->cap.max_send_sge * sizeof(struct ibv_sge) +
-                         qp->cap.max_inline_data + 15) & ~(size_t)15;
+                         qp->cap.max_inline_data + 15) &
+                        ~(size_t)15;
     if (init->srq)
         qp->cap.max_recv_wr = qp->cap.max_recv_sge = 0;
     else
@@ -215,12 +217,14 @@ static void stop(struct qp *qp)
     requester_reset(qp);
     link_shm.detach(qp);
     spin_unlock_word(&qp->pub->busy);
+    requester_leave_list(qp);
     link_shm.quiesce(qp);
     cq_drain(qp->send_cq);
     cq_drain(qp->recv_cq);
+    uint32_t cookie = qp->pub->cookie;
     renew_cookie(qp);
-    cq_forget_qp(qp->send_cq, qp);
-    cq_forget_qp(qp->recv_cq, qp);
+    cq_forget_qp(qp->send_cq, cookie);
+    cq_forget_qp(qp->recv_cq, cookie);
 }
 
 int qp_destroy(struct qp *qp, uint32_t *events_out)

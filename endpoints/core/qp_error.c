@@ -48,7 +48,7 @@ static void flush_receives(struct qp *qp)
         completion.wc.status = IBV_WC_WR_FLUSH_ERR;
         completion.wc.opcode = IBV_WC_RECV;
         completion.wc.qp_num = qp->qpn;
-        cq_push_last(qp->recv_cq, &completion);
+        cq_push_last(qp->recv_cq, qp, &completion);
     }
 }
 

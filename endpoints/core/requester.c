@@ -21,9 +21,9 @@
 #include "link/link.h"
 
 enum {
-    ATTACH_FLOOR_NS = 100000000,  /* a peer on a busy machine gets this long to answer */
+    ATTACH_FLOOR_NS = 100000000,   /* a peer on a busy machine gets this long to answer */
     DATAGRAM_WAIT_NS = 1000000000, /* UD, UC, while connecting: then the message counts as lost */
-    RETRY_MIN_NS = 50000,
+    RETRY_MIN_NS = 200000, /* the program polls before that, or sleeps */
     RETRY_MAX_NS = 5000000,
 };
 
@@ -74,13 +74,23 @@ static void fail(struct qp *qp)
         qp_fail(qp, 0);
 }
 
+void requester_drop_remote(struct qp *qp)
+{
+    free(qp->remote_reply);
+    qp->remote_reply = NULL;
+    qp->remote_op = 0;
+}
+
 /* What was done of the WQE at the head does not concern the next one. */
 static void forget_progress(struct qp *qp)
 {
+    if (__builtin_expect(qp->remote_op != 0, 0))
+        requester_drop_remote(qp);
     qp->wqe_done_bytes = 0;
     qp->rnr_tries = 0;
     if (__builtin_expect(qp->claimed.valid, 0))
         link_shm.detach(qp);
+    qp->fault_since_ns = 0;
     qp->group_since_ns = 0;
     qp->group_done = 0;
 }
@@ -97,7 +107,7 @@ static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_st
             push_completion(qp, wr, position, status);
         return;
     }
-    requester_unstall(qp);
+    qp->stall = STALL_NONE;
     push_completion(qp, wr, position, status);
     fail(qp);
 }
@@ -121,7 +131,7 @@ static enum verdict run(struct qp *qp, const struct ibv_send_wr *wr, const struc
         return VERDICT_DONE;
     case IBV_WR_LOCAL_INV:
         *status = mw_invalidate(qp->qpn, qp->pd, wr->invalidate_rkey) ? IBV_WC_SUCCESS
-                                                                     : IBV_WC_MW_BIND_ERR;
+                                                                      : IBV_WC_MW_BIND_ERR;
         return VERDICT_DONE;
     default:
         return link_shm.execute(qp, wr, ah, status);
@@ -180,7 +190,6 @@ static void begin_wait(struct qp *qp, enum stall before)
         return;
     uint64_t now = now_ns(), patience = patience_ns(qp);
 
-    qp->stall_since_ns = now;
     qp->retry_at_ns = now;
     qp->rnr_tries = 0;
     qp->deadline_ns = patience ? now + patience : UINT64_MAX;
@@ -234,12 +243,6 @@ static bool run_head(struct qp *qp, const struct ibv_send_wr *wr, const struct a
     }
     complete(qp, wr, status);
     return true;
-}
-
-void requester_unstall(struct qp *qp)
-{
-    qp->stall = STALL_NONE;
-    qp->remote_op = 0;
 }
 
 /* ---- the stored queue ---- */
@@ -316,6 +319,7 @@ static void run_queue(struct qp *qp)
 
         if (!run_head(qp, &entry->wr, qp->type == IBV_QPT_UD ? &entry->ah : NULL)) {
             list_push(qp);
+            thread_wake_at(qp->retry_at_ns);
             return;
         }
     }
@@ -330,14 +334,14 @@ void requester_start(struct qp *qp)
 }
 
 /* A listed one: true if it still waits. It leaves the list under busy, as it came. */
-static bool progress_listed(struct qp *qp, uint64_t *next)
+static bool progress_listed(struct qp *qp)
 {
-    if (!spin_try_word(&qp->pub->busy))
+    if (!spin_try_word(&qp->pub->busy)) {
+        thread_wake_at(now_ns() + RETRY_MIN_NS); /* its holder only stores what it posts */
         return true;
+    }
     run_queue(qp);
     bool waits = qp->stall != STALL_NONE;
-    if (waits && qp->retry_at_ns < *next)
-        *next = qp->retry_at_ns;
     if (!waits)
         atomic_store(&qp->on_stall_list, false);
     spin_unlock_word(&qp->pub->busy);
@@ -346,10 +350,8 @@ static bool progress_listed(struct qp *qp, uint64_t *next)
 }
 
 /* core_lock held. Bring the newly stalled into the list, try all, keep those that still wait. */
-static uint64_t progress_list(void)
+static void progress_list(void)
 {
-    uint64_t next = UINT64_MAX;
-
     for (struct qp *qp = atomic_exchange(&newly_stalled, NULL), *after; qp; qp = after) {
         after = qp->stall_next;
         qp->stall_next = stalled;
@@ -358,23 +360,19 @@ static uint64_t progress_list(void)
     for (struct qp **at = &stalled, *qp; (qp = *at);) {
         struct qp *after = qp->stall_next;
 
-        if (progress_listed(qp, &next)) {
+        if (progress_listed(qp)) {
             at = &qp->stall_next;
         } else {
             *at = after; /* it may be on newly_stalled again by now */
             atomic_fetch_sub(&stalled_count, 1);
         }
     }
-    return next;
 }
 
 void requester_progress_all(void)
 {
-    if (!atomic_load(&stalled_count))
-        return;
-    uint64_t next = progress_list();
-    if (next != UINT64_MAX)
-        thread_wake_at(next);
+    if (atomic_load(&stalled_count))
+        progress_list();
 }
 
 void requester_poll(void)
@@ -385,14 +383,6 @@ void requester_poll(void)
         return;
     progress_list();
     core_unlock();
-}
-
-/* core_lock held: the queue pair goes, the list must not know it any more. */
-static void list_remove(struct qp *qp)
-{
-    if (!atomic_load(&qp->on_stall_list))
-        return;
-    progress_list(); /* moves it off newly_stalled; it does not stall: the queue is empty */
 }
 
 void requester_after_fork(void)
@@ -406,7 +396,7 @@ void requester_after_fork(void)
 
 void requester_flush(struct qp *qp)
 {
-    requester_unstall(qp);
+    qp->stall = STALL_NONE;
     while (qp->sq_head != qp->sq_tail) {
         struct sq_entry *entry = entry_at(qp, qp->sq_head);
 
@@ -417,13 +407,17 @@ void requester_flush(struct qp *qp)
 
 void requester_reset(struct qp *qp)
 {
-    requester_unstall(qp);
+    qp->stall = STALL_NONE;
     qp->sq_head = qp->sq_tail;
     forget_progress(qp);
     qp->sq_drained_due = false;
-    spin_unlock_word(&qp->pub->busy);
-    list_remove(qp);
-    spin_lock_word(&qp->pub->busy);
+}
+
+void requester_leave_list(struct qp *qp)
+{
+    /* Its queue is empty, so it leaves; but not while somebody posts to it even now. */
+    while (atomic_load(&qp->on_stall_list))
+        progress_list();
 }
 
 void requester_give_up(struct qp *qp)
@@ -433,7 +427,7 @@ void requester_give_up(struct qp *qp)
         struct sq_entry *entry = entry_at(qp, qp->sq_head);
         bool rc = qp->type == IBV_QPT_RC;
 
-        requester_unstall(qp);
+        qp->stall = STALL_NONE;
         complete(qp, &entry->wr, rc ? IBV_WC_RETRY_EXC_ERR : IBV_WC_SUCCESS);
     }
     spin_unlock_word(&qp->pub->busy);
@@ -469,10 +463,16 @@ static const struct ah *wr_ah(const struct qp *qp, const struct ibv_send_wr *wr)
 }
 
 /* Behind others that wait, or it waits itself. */
-static int post_stored(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah, bool stalled_now)
+static int post_stored(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
+                       bool stalled_now)
 {
-    if (!has_entries(qp))
+    if (!has_entries(qp)) {
+        if (stalled_now) {
+            qp->stall = STALL_NONE;
+            forget_progress(qp);
+        }
         return ENOMEM;
+    }
     store(qp, wr, ah, qp->sq_tail++);
     if (stalled_now) {
         list_push(qp);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The requester: the send queue of a queue pair (IBTA 9.7.3, 10.8). Posting runs a WQE at once if it
- * can be finished without waiting; else it is stored, the queue pair stalls, and whoever comes first
- * (the next post or poll of the program, or the engine thread at its time) tries again.
+ * The requester: the send queue of a queue pair (IBTA 9.7.3, 10.8). Posting runs a WQE at once if
+ * it can be finished without waiting; else it is stored, the queue pair stalls, and whoever comes
+ * first (the next post or poll of the program, or the engine thread at its time) tries again.
  */
 #ifndef VIADUCT_CORE_REQUESTER_H
 #define VIADUCT_CORE_REQUESTER_H
@@ -11,7 +11,7 @@
 
 /* core_lock held: run what was posted before the queue pair came to a state that sends. */
 void requester_start(struct qp *qp);
-/* Engine thread: every stalled queue pair; asks to be woken for the earliest timer. */
+/* Engine thread: every stalled queue pair. Who still waits has asked to be woken at its time. */
 void requester_progress_all(void);
 /* Data path: what a poller can move on; one load if nothing stalls. */
 void requester_poll(void);
@@ -23,7 +23,10 @@ void requester_give_up(struct qp *qp);
 void requester_flush(struct qp *qp);
 /* pub->busy held: forget the send queue (reset, destroy). */
 void requester_reset(struct qp *qp);
-void requester_unstall(struct qp *qp);
+/* core_lock held, busy not, after requester_reset(): the list of the stalled lets go of it. */
+void requester_leave_list(struct qp *qp);
+/* pub->busy held: take no notice of what the target's engine may answer. */
+void requester_drop_remote(struct qp *qp);
 /* The child of a fork. */
 void requester_after_fork(void);
 

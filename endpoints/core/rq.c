@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Receive rings (core/pub.h, struct pub_rq). An exclusive ring's slots are its ring places; a shared
- * one hands out slots from a stack, because its completions are polled in any order.
+ * Receive rings (core/pub.h, struct pub_rq). An exclusive ring's slots are its ring places; a
+ * shared one hands out slots from a stack, because its completions are polled in any order.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -118,6 +118,7 @@ void rq_reset(struct rq *rq)
 {
     rq->tail = 0;
     atomic_store(&rq->done, 0);
+    atomic_store(&rq->held, 0);
     atomic_store(&rq->pub->tail, 0);
     if (!rq->claim)
         return;
@@ -132,8 +133,16 @@ void rq_reset(struct rq *rq)
 static bool take_slot(struct rq *rq, uint32_t *slot_out)
 {
     if (!rq->claim) {
+        /*
+         * In this order, and the other in complete_exclusive(): one that the engine thread moves
+         * to a spill meanwhile is missed, never counted twice. Twice would refuse a program that
+         * posts one for each it has polled.
+         */
+        uint32_t held = atomic_load_explicit(&rq->held, memory_order_acquire);
+        uint32_t used = rq->tail - atomic_load_explicit(&rq->done, memory_order_acquire);
+
         *slot_out = rq->tail & rq->mask;
-        return rq->tail - atomic_load_explicit(&rq->done, memory_order_acquire) < rq->max_wr;
+        return used + held < rq->max_wr;
     }
     if (rq_outstanding(rq) >= rq->max_wr)
         return false;
@@ -191,24 +200,58 @@ int rq_post(struct rq *rq, const struct ibv_recv_wr *wr)
     return 0;
 }
 
-uint64_t rq_resolve(struct rq *rq, uint32_t slot, bool shared)
+static bool complete_exclusive(struct rq *rq, uint32_t slot, bool hold, uint64_t *wr_id_out)
 {
-    uint64_t wr_id = rq->wr_ids[slot & rq->mask];
+    uint32_t done = atomic_load_explicit(&rq->done, memory_order_relaxed);
 
-    if (!shared) {
-        atomic_store_explicit(&rq->done, atomic_load_explicit(&rq->done, memory_order_relaxed) + 1,
-                              memory_order_release);
-        return wr_id;
-    }
+    if (slot != (done & rq->mask) || done == atomic_load(&rq->pub->tail))
+        return false;
+    *wr_id_out = rq->wr_ids[slot];
+    atomic_store_explicit(&rq->done, done + 1, memory_order_release);
+    if (hold)
+        atomic_fetch_add(&rq->held, 1);
+    return true;
+}
+
+/* rq->lock held. Once only, whatever an initiator says. */
+static bool free_slot(struct rq *rq, uint32_t slot)
+{
+    if (rq->slot_states[slot] == SLOT_FREE)
+        return false;
+    rq->slot_states[slot] = SLOT_FREE;
+    rq->free_slots[rq->free_count++] = slot;
+    return true;
+}
+
+static bool hold_slot(struct rq *rq, uint32_t slot)
+{
+    if (rq->slot_states[slot] == SLOT_FREE || rq->slot_states[slot] == SLOT_HELD)
+        return false;
+    rq->slot_states[slot] = SLOT_HELD;
+    return true;
+}
+
+bool rq_complete(struct rq *rq, uint32_t slot, bool hold, uint64_t *wr_id_out)
+{
+    if (!rq->claim)
+        return complete_exclusive(rq, slot, hold, wr_id_out);
     slot &= rq->mask;
     spin_lock(&rq->lock);
-    /* Once only, whatever an initiator says. */
-    if (rq->slot_states[slot] != SLOT_FREE) {
-        rq->slot_states[slot] = SLOT_FREE;
-        rq->free_slots[rq->free_count++] = slot;
-    }
+    *wr_id_out = rq->wr_ids[slot];
+    bool good = hold ? hold_slot(rq, slot) : free_slot(rq, slot);
     spin_unlock(&rq->lock);
-    return wr_id;
+    return good;
+}
+
+void rq_release(struct rq *rq, uint32_t slot)
+{
+    if (!rq->claim) {
+        atomic_fetch_sub(&rq->held, 1);
+        return;
+    }
+    spin_lock(&rq->lock);
+    free_slot(rq, slot & rq->mask);
+    spin_unlock(&rq->lock);
 }
 
 /* A shared ring's place is posted anew as soon as it is claimed: there the slot has a copy. */
@@ -231,23 +274,27 @@ bool rq_place(struct rq *rq, uint32_t slot, const void *data, uint32_t length)
     return length == 0;
 }
 
+/* False: nothing is posted; also if a peer has spoilt the head word. */
+static bool take_shared(struct rq *rq, uint64_t *wr_id_out)
+{
+    uint64_t head = atomic_load(rq->claim);
+    uint32_t slot;
+
+    do {
+        uint32_t left = atomic_load(&rq->pub->tail) - (uint32_t)head;
+
+        if (left == 0 || left > rq->mask + 1)
+            return false;
+        slot = atomic_load(&rq->slot_ring[(uint32_t)head & rq->mask]);
+    } while (!atomic_compare_exchange_strong(rq->claim, &head, head + 1));
+    return rq_complete(rq, slot, false, wr_id_out);
+}
+
 bool rq_take_next(struct rq *rq, uint64_t *wr_id_out)
 {
-    if (rq->claim) {
-        uint64_t head = atomic_load(rq->claim);
-
-        if ((uint32_t)head == atomic_load(&rq->pub->tail))
-            return false;
-        if (!atomic_compare_exchange_strong(rq->claim, &head, head + 1))
-            return rq_take_next(rq, wr_id_out);
-        *wr_id_out = rq_resolve(rq, atomic_load(&rq->slot_ring[(uint32_t)head & rq->mask]), true);
-        return true;
-    }
-    uint32_t done = atomic_load(&rq->done);
-    if (done == atomic_load(&rq->pub->tail))
-        return false;
-    *wr_id_out = rq_resolve(rq, done, false);
-    return true;
+    if (rq->claim)
+        return take_shared(rq, wr_id_out);
+    return rq_complete(rq, atomic_load(&rq->done) & rq->mask, false, wr_id_out);
 }
 
 /* ---- receives that a dead initiator had claimed ---- */
@@ -259,7 +306,7 @@ bool rq_suspect(struct rq *rq)
     spin_lock(&rq->lock);
     uint32_t head = (uint32_t)atomic_load(rq->claim);
     for (uint32_t slot = 0; slot <= rq->mask; slot++) {
-        if (rq->slot_states[slot] == SLOT_FREE || (int32_t)(head - rq->posted_at[slot]) <= 0)
+        if (rq->slot_states[slot] != SLOT_POSTED || (int32_t)(head - rq->posted_at[slot]) <= 0)
             continue;
         rq->slot_states[slot] = SLOT_SUSPECT;
         any = true;

@@ -69,7 +69,8 @@ int srq_create(struct pd *pd, const struct srq_attr *attr, uint64_t user_handle,
     return 0;
 }
 
-/* Resizing keeps what is posted; growing beyond the room the ring was made with is refused (-ENOMEM). */
+/* Resizing keeps what is posted; growing beyond the room the ring was made with is refused
+ * (-ENOMEM). */
 static int resize(struct srq *srq, uint32_t max_wr)
 {
     struct rq *rq = &srq->rq;

@@ -7,8 +7,8 @@
  *      |--- rq or srq <-- posted by the program, taken by the initiator
  *      `--- cqs: lanes (one an initiating process), spill (overflow, flushes)
  *
- * Lock order: core_lock, then a queue pair's `pub->busy` (its send queue), then its rq lock, then a
- * CQ's lock, then a lane's lock. A thread that holds any of these but core_lock never waits for
+ * Lock order: core_lock, then a queue pair's `pub->busy` (its send queue), then a CQ's lock, then a
+ * receive queue's lock or a lane's. A thread that holds any of these but core_lock never waits for
  * another process.
  */
 #ifndef VIADUCT_CORE_STATE_H
@@ -24,8 +24,11 @@
 #include "core/qp.h"
 #include "core/spin.h"
 
-/* A slot of a shared ring. SUSPECT: claimed, and nobody is known yet who will complete it. */
-enum slot_state { SLOT_FREE, SLOT_POSTED, SLOT_SUSPECT };
+/*
+ * A slot of a shared ring. HELD: completed, and waits in a spill to be polled. SUSPECT: claimed,
+ * and nobody is known yet who will complete it.
+ */
+enum slot_state { SLOT_FREE, SLOT_POSTED, SLOT_HELD, SLOT_SUSPECT };
 
 /* A ring of posted receives. The ring itself lies in the arena (pub), the rest is ours alone. */
 struct rq {
@@ -35,13 +38,14 @@ struct rq {
     _Atomic uint32_t *slot_ring; /* shared rings: the slot of each posted WQE */
     _Atomic uint64_t *claim;     /* shared rings: head word */
     uint32_t tail;               /* posted */
-    _Atomic uint32_t done;       /* resolved: their slots are free again */
+    _Atomic uint32_t done;       /* exclusive rings: completed or flushed, in order */
+    _Atomic uint32_t held;       /* of these, the ones that wait in a spill to be polled */
     uint32_t mask, max_wr, max_sge;
-    uint64_t *wr_ids;            /* by slot */
-    uint32_t *free_slots;        /* shared rings: stack of free slots */
-    struct pub_sge *slot_sges;   /* shared rings: the elements, by slot */
-    uint8_t *slot_states;        /* shared rings: enum slot_state, by slot */
-    uint32_t *posted_at;         /* shared rings: the position, by slot */
+    uint64_t *wr_ids;          /* by slot */
+    uint32_t *free_slots;      /* shared rings: stack of free slots */
+    struct pub_sge *slot_sges; /* shared rings: the elements, by slot */
+    uint8_t *slot_states;      /* shared rings: enum slot_state, by slot */
+    uint32_t *posted_at;       /* shared rings: the position, by slot */
     uint32_t free_count;
     size_t ring_size, slots_size;
     uint32_t claim_index;
@@ -69,7 +73,7 @@ struct lane_out {
     const struct pub_cq *cq;      /* the target's */
     uint32_t drain_asked;         /* tail + 1 for which room was asked for, 0: none */
     uint32_t cq_index, cq_gen;
-    struct lane_out *next;        /* of the peer */
+    struct lane_out *next; /* of the peer */
 };
 
 /* The poller's end. */
@@ -78,13 +82,22 @@ struct lane_in {
     uint32_t mask, head;
     uint32_t armed_from; /* completions from here on came after the CQ was armed */
     struct lane_head *pub;
-    void *guest;         /* NULL: our own lane */
-    uint32_t id;
+    void *guest; /* NULL: our own lane */
 };
 
-/* Completions moved out of the lanes, in order: resolved, with wr_id. Grows up to the capacity. */
+/* A completion out of a lane: resolved, but what it frees is still taken until it is polled. */
+struct spilled {
+    struct completion completion;
+    uint32_t qp;    /* pub_qp.cookie */
+    uint32_t place; /* as cqe.wqe */
+    uint8_t frees;  /* enum spill_frees */
+};
+
+enum spill_frees { FREES_NOTHING, FREES_SEND, FREES_RECV };
+
+/* In order. Grows up to the capacity. */
 struct spill {
-    struct completion *ring;
+    struct spilled *ring;
     uint32_t head, count, room;
     uint64_t total; /* ever appended */
 };
@@ -97,6 +110,7 @@ struct cq {
     _Atomic bool overrun;
     _Atomic bool overrun_due; /* the engine must raise IBV_EVENT_CQ_ERR */
     _Atomic bool event_due;   /* the channel was full: the engine must announce again */
+    _Atomic bool in_session;  /* extended polling: events wait for its end, in event_due */
     unsigned lane_count;
     struct lane_in **lanes; /* [0] is our own */
     struct spill spill;
@@ -125,12 +139,11 @@ struct target {
     const struct pub_rq *rq;
     const struct pub_sge *sges;
     const _Atomic uint32_t *slots;
-    uint32_t ring; /* its pub_ring_id() */
+    uint32_t ring;           /* its pub_ring_id() */
     _Atomic uint64_t *claim; /* NULL: exclusive, we keep the head */
     uint32_t rq_mask, rq_sge, rq_pd;
     uint32_t head, tail_seen;
     struct lane_out *lane;
-    uint8_t nic;
 };
 
 /* A posted send, copied: only WQEs that can't be finished at once are stored. */
@@ -144,10 +157,10 @@ enum stall {
     STALL_NONE,
     STALL_ATTACH,  /* the target is not there, or not ready to receive */
     STALL_CONNECT, /* its process or its lane is being connected to */
-    STALL_RNR,    /* it has no receive posted */
-    STALL_LANE,   /* its engine must make room in our lane */
-    STALL_REMOTE, /* its engine is executing a request */
-    STALL_PAGES,  /* its pages are just being shared */
+    STALL_RNR,     /* it has no receive posted */
+    STALL_LANE,    /* its engine must make room in our lane */
+    STALL_REMOTE,  /* its engine is executing a request */
+    STALL_PAGES,   /* its pages are just being shared */
 };
 
 /* A receive of a shared ring that a stalled WQE has claimed. */
@@ -168,26 +181,29 @@ struct qp {
     uint32_t sq_head;          /* finished: completed or unsignalled */
     _Atomic uint32_t sq_freed; /* places the program may use again: moves when it polls */
     uint32_t sq_mask;
-    struct target target;     /* RC, UC: the connected one */
-    struct target *ud;        /* UD: a small cache, by destination */
+    struct target target; /* RC, UC: the connected one */
+    struct target *ud;    /* UD: a small cache, by destination */
     struct cq *send_cq, *recv_cq;
     struct ibv_qp_cap cap;
-    char *sq_entries;         /* made at the first stall, kept */
+    char *sq_entries; /* made at the first stall, kept */
     size_t sq_entry_size;
     /* the WQE at the head that could not be finished yet */
     enum stall stall;
-    uint64_t stall_since_ns, retry_at_ns, deadline_ns;
+    uint64_t retry_at_ns, deadline_ns;
     uint64_t wqe_done_bytes;
     uint64_t fault_since_ns; /* the target's memory seems gone since, 0: it does not */
     uint64_t group_since_ns; /* UD: members of a group are being connected to since */
     uint32_t group_done;     /* UD: members that have their copy of the WQE at the head */
     uint32_t rnr_tries;
+    bool rnr_hurried; /* a short wait for a receive was in vain */
     uint32_t sq_psn;
-    uint64_t remote_op;       /* id of the request the target's engine is executing, 0: none */
-    int remote_status;        /* its result once it is there; -EINPROGRESS before */
+    uint64_t remote_op; /* id of the request the target's engine is executing, 0: none */
+    const struct peer *remote_peer; /* who executes it */
+    int remote_status;              /* its result once it is there; -EINPROGRESS before */
     uint64_t remote_value;
-    void *remote_buffer;      /* where a read's reply goes */
-    uint32_t remote_length, remote_key;
+    void *remote_reply;     /* what was read, on the heap, until it is put in its place */
+    uint32_t remote_length; /* that it must have */
+    uint32_t remote_key;
     /* ---- receive side ---- */
     struct rq rq;
     struct srq *srq;
@@ -199,8 +215,8 @@ struct qp {
     struct ibv_qp_attr attr; /* as set; query answers from it */
     unsigned mcast_count;
     _Atomic bool established, established_due; /* IBV_EVENT_COMM_EST: happened, to be raised */
-    _Atomic bool error_due;   /* the engine must finish the move to the error state */
-    _Atomic int error_event;  /* ibv_event_type + 1 to raise with it */
+    _Atomic bool error_due;  /* the engine must finish the move to the error state */
+    _Atomic int error_event; /* ibv_event_type + 1 to raise with it */
     bool sq_drained_due, last_wqe_sent;
     _Atomic bool on_stall_list;
     struct qp *stall_next;
@@ -211,8 +227,12 @@ struct qp {
 int rq_init(struct rq *rq, uint32_t max_wr, uint32_t max_sge, uint32_t pd, bool shared);
 void rq_fini(struct rq *rq);
 void rq_reset(struct rq *rq);
-/* Slot taken by a completion: its wr_id; the slot may be posted again. */
-uint64_t rq_resolve(struct rq *rq, uint32_t slot, bool shared);
+/*
+ * A completion says that a slot's receive is over: its wr_id, and its place is free, or (hold) only
+ * when rq_release() follows. False: that slot can't be.
+ */
+bool rq_complete(struct rq *rq, uint32_t slot, bool hold, uint64_t *wr_id_out);
+void rq_release(struct rq *rq, uint32_t slot);
 /* Place payload into the receive's buffers; false: a local key is no longer good. */
 bool rq_place(struct rq *rq, uint32_t slot, const void *data, uint32_t length);
 /* Wr_ids of every receive that is posted and not taken, oldest first; each is released. */
@@ -237,14 +257,17 @@ static inline uint32_t rq_outstanding(const struct rq *rq)
 void *mr_local(uint32_t pd, uint32_t lkey, uint64_t addr, uint64_t length, unsigned access);
 
 /* ---- core/cq.c ---- */
-/* Append behind everything that is in the CQ, however full its lanes are. */
-void cq_push_last(struct cq *cq, const struct completion *completion);
+/* Append behind everything that is in the CQ, however full its lanes are: the queue pair's flush.
+ */
+void cq_push_last(struct cq *cq, const struct qp *qp, const struct completion *completion);
+/* core_lock held: wait until no poller is at anything that it looked up before now. */
+void cq_quiesce(void);
 /* Move all lanes' completions to the spill, so that later pushes come behind them. */
 void cq_drain(struct cq *cq);
 int cq_add_lane(struct cq *cq, struct lane_in *lane);
 void cq_drop_lanes(struct cq *cq, const void *guest);
-/* Drop what waits for the queue pair (destroy, reset). */
-void cq_forget_qp(struct cq *cq, struct qp *qp);
+/* Drop what was spilled for the queue pair's life so far (destroy, reset); pollers are past it. */
+void cq_forget_qp(struct cq *cq, uint32_t cookie);
 /* Engine: write events for armed CQs that have something to announce. */
 void cq_announce_all(void);
 void cq_announce(struct cq *cq);

@@ -13,14 +13,14 @@
 
 struct table {
     _Atomic(void *) *slots;
-    uint32_t size; /* indices 1 .. size - 1 */
-    uint32_t high; /* first index never used */
+    uint32_t size;   /* indices 1 .. size - 1 */
+    uint32_t high;   /* first index never used */
     uint32_t *freed; /* ring of freed indices */
     uint32_t freed_head, freed_count, freed_room;
 };
 
-#define TABLE(name, count)                 \
-    static _Atomic(void *) name##_slots[count]; \
+#define TABLE(name, count)                                                                         \
+    static _Atomic(void *) name##_slots[count];                                                    \
     static struct table name = {.slots = name##_slots, .size = (count), .high = 1}
 
 /* The new index, or 0 if the table is full (or memory is out). The slot stays empty. */

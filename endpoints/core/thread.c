@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The engine thread's loop: wait for descriptors, a wake-up or the next time, then do what is due. */
+/* The engine thread's loop: wait for descriptors, a wake-up or the next time, then do what is due.
+ */
 #define _GNU_SOURCE
 #include "core/thread.h"
 
@@ -26,7 +27,7 @@ static int epoll_fd = -1;
 static struct watch wake = {.fd = -1};
 static _Atomic bool woken;
 static _Atomic uint64_t next_ns = UINT64_MAX; /* when to look again without being woken */
-static _Atomic uint64_t collect_at_ns; /* 0: nothing to collect */
+static _Atomic uint64_t collect_at_ns;        /* 0: nothing to collect */
 static _Thread_local bool is_engine;
 
 uint64_t now_ns(void)

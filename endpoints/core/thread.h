@@ -20,7 +20,8 @@ int thread_start(void);
 int thread_watch(struct watch *watch); /* readable or hung up: ready() */
 void thread_unwatch(struct watch *watch);
 
-/* Make the engine thread look at everything that is due, soon. One system call at most; any thread. */
+/* Make the engine thread look at everything that is due, soon. One system call at most; any thread.
+ */
 void thread_wake(void);
 /* Also at this time (CLOCK_MONOTONIC ns), if it would sleep longer. Engine thread or any other. */
 void thread_wake_at(uint64_t when_ns);

@@ -66,5 +66,4 @@ struct link_ops {
 
 extern const struct link_ops link_shm;
 
-
 #endif

@@ -45,8 +45,10 @@ static int take(struct ibv_cq_ex *ex, struct cqex *state)
     cq_poll_lock(cq);
     int count = cq_poll_one(cq, &state->now);
     cq_poll_unlock(cq);
-    if (count <= 0)
+    if (count <= 0) {
+        cq_session(cq, false);
         return count ? -count : ENOENT;
+    }
     ex->status = state->now.wc.status;
     ex->wr_id = state->now.wc.wr_id;
     return 0;
@@ -60,7 +62,10 @@ static int next_poll(struct ibv_cq_ex *ex)
 static void end_poll(struct ibv_cq_ex *ex)
 {
     struct cqex *state = cqex_of(ex);
+    struct cq *cq = cq_get(ex->handle);
 
+    if (cq)
+        cq_session(cq, false);
     if (!state->single_threaded)
         spin_unlock(&state->session);
 }
@@ -68,11 +73,15 @@ static void end_poll(struct ibv_cq_ex *ex)
 static int start_poll(struct ibv_cq_ex *ex, struct ibv_poll_cq_attr *attr)
 {
     struct cqex *state = cqex_of(ex);
+    struct cq *cq = cq_get(ex->handle);
 
     if (attr && attr->comp_mask)
         return EINVAL;
+
     if (!state->single_threaded)
         spin_lock(&state->session);
+    if (cq)
+        cq_session(cq, true);
     int error = take(ex, state);
     if (error)
         end_poll(ex);

@@ -326,10 +326,12 @@ static void swap_slots(struct ibv_qp_ex *ex)
     FASTPATH_SWAP(ex, wr_set_inline_data_list, wr_set_inline_data_list);
     FASTPATH_SWAP(ex, wr_set_sge, wr_set_sge);
     FASTPATH_SWAP(ex, wr_set_sge_list, wr_set_sge_list);
-    FASTPATH_SWAP(ex, wr_atomic_write, wr_atomic_write);
     FASTPATH_SWAP(ex, wr_complete, wr_complete);
     FASTPATH_SWAP(ex, wr_abort, wr_abort);
     FASTPATH_SWAP(ex, wr_start, wr_start);
+    /* Libraries before version 44 end the structure here and keep something else in this place. */
+    if (fastpath_is_table((uintptr_t)&ex->wr_atomic_write, 1, 0, 1))
+        FASTPATH_SWAP(ex, wr_atomic_write, wr_atomic_write);
 }
 
 static struct qpex *state_at(uint32_t qpn)
@@ -374,7 +376,8 @@ void qpex_probe(struct qp *qp)
     uint64_t ex = qp_user_handle(qp);
     size_t first = offsetof(struct ibv_qp_ex, wr_atomic_cmp_swp);
     size_t start = offsetof(struct ibv_qp_ex, wr_start);
-    size_t count = (sizeof(struct ibv_qp_ex) - first) / sizeof(void *);
+    size_t end = offsetof(struct ibv_qp_ex, wr_atomic_write); /* younger than the others */
+    size_t count = (end - first) / sizeof(void *);
 
     if (batch->settled)
         return;

@@ -253,6 +253,8 @@ static int by_value(const void *a, const void *b)
 
 static double median(double *values, unsigned count)
 {
+    if (count == 0)
+        return 0;
     qsort(values, count, sizeof(*values), by_value);
     return values[count / 2];
 }
@@ -267,7 +269,21 @@ static int by_bench_value(const void *a, const void *b)
 struct turns {
     struct measure_result own[BENCH_ROUNDS_MAX];
     double rivals[RIVAL_COUNT][BENCH_ROUNDS_MAX];
+    unsigned rival_count[RIVAL_COUNT]; /* rounds in which it came to its end */
 };
+
+/* A rival that fails leaves its place empty; that is no failure of ours. */
+static void rival_round(const struct session *session, enum rival rival,
+                        const struct measure_case *which, struct turns *turns)
+{
+    double value;
+
+    if (rival_measure(rival, which, session->client_cpu, session->server_cpu, &value) == CMD_OK)
+        turns->rivals[rival][turns->rival_count[rival]++] = value;
+    else
+        complain("--against: %s is left out of this round of %s %s, %zu bytes", rival_names[rival],
+                 measure_test_names[which->test], measure_op_names[which->op], which->size);
+}
 
 static int one_round(struct session *session, const struct bench_options *opts,
                      struct bench_results *plan, unsigned index, unsigned round,
@@ -282,8 +298,7 @@ static int one_round(struct session *session, const struct bench_options *opts,
         if (!(opts->against & 1u << r) || !rival_plays((enum rival)r, which))
             continue;
         progress_show(progress, plan, index, round, rival_names[r]);
-        code = rival_measure((enum rival)r, which, session->client_cpu, session->server_cpu,
-                             &turns->rivals[r][round]);
+        rival_round(session, (enum rival)r, which, turns);
     }
     return code;
 }
@@ -306,7 +321,7 @@ static int measure_entry(struct session *session, const struct bench_options *op
         entry->result = turns->own[rounds / 2];
         entry->value = bench_value(&entry->result);
         for (unsigned r = 0; r < RIVAL_COUNT; r++)
-            entry->rivals[r] = median(turns->rivals[r], rounds);
+            entry->rivals[r] = median(turns->rivals[r], turns->rival_count[r]);
     }
     free(turns);
     return code;
@@ -324,7 +339,8 @@ static int check_entry(struct session *session, const struct bench_options *opts
         if (before->op == which->op && before->size == which->size)
             return CMD_OK;
     }
-    return session_check(session, which->op, which->size, (unsigned)opts->check);
+    return session_check(session, which->op, which->size,
+                         session_check_rounds(opts->check, which->size));
 }
 
 static int measure_all(struct session *session, const struct bench_options *opts,

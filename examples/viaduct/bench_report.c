@@ -154,25 +154,60 @@ static int print_json(const struct bench_options *opts, const struct option_set 
 
 /* --- the plot --- */
 
-static void plot_entry(struct plot_panel *panel, const struct bench_entry *entry)
+/* Colours are operations, dashes are rivals. The machine's own limits know no operation. */
+static void plot_rival(struct plot_panel *panel, const struct bench_entry *entry, enum rival rival,
+                       bool first)
 {
     const struct measure_case *which = &entry->result.which;
+    double value = in_unit(which, entry->rivals[rival]);
+    struct plot_style style = {.colour = which->op, .dash = rival + 1u};
     char name[40];
 
-    plot_add(panel, measure_op_names[which->op], (double)which->size, in_unit(which, entry->value));
+    if (rival == RIVAL_FLOOR || rival == RIVAL_MEMCPY) {
+        style.colour = OP_COUNT;
+        snprintf(name, sizeof(name), "%s", rival_names[rival]);
+        if (!first)
+            return;
+    } else {
+        snprintf(name, sizeof(name), "%s %s", rival_names[rival], measure_op_names[which->op]);
+    }
+    plot_add(panel, name, style, (double)which->size, value);
+}
+
+static void plot_entry(struct plot_panel *panel, const struct bench_entry *entry, bool first)
+{
+    const struct measure_case *which = &entry->result.which;
+    struct plot_style style = {.colour = which->op};
+
+    plot_add(panel, measure_op_names[which->op], style, (double)which->size,
+             in_unit(which, entry->value));
     for (unsigned r = 0; r < RIVAL_COUNT; r++) {
-        if (!(entry->rivals[r] > 0))
+        if (entry->rivals[r] > 0)
+            plot_rival(panel, entry, (enum rival)r, first);
+    }
+}
+
+static void plot_test(struct plot_panel *panel, const struct bench_results *results,
+                      enum measure_test test)
+{
+    const struct bench_entry *first = NULL;
+
+    for (unsigned i = 0; i < results->count; i++) {
+        const struct bench_entry *entry = &results->entries[i];
+
+        if (entry->result.which.test != test)
             continue;
-        snprintf(name, sizeof(name), "%s (%s)", rival_names[r], measure_op_names[which->op]);
-        plot_add(panel, name, (double)which->size, in_unit(which, entry->rivals[r]));
+        if (first == NULL)
+            first = entry;
+        plot_entry(panel, entry, entry->result.which.op == first->result.which.op);
     }
 }
 
 static int draw(const struct bench_options *opts, const struct session *session,
                 const struct bench_results *results)
 {
-    static const char *const titles[] = {"latency, median", "bandwidth", "message rate"};
-    static const char *const labels[] = {"nanoseconds one way (reads, atomics: whole)",
+    static const char *const titles[] = {"latency", "bandwidth", "message rate"};
+    static const char *const labels[] = {"nanoseconds, one way (reads, atomics: whole)",
                                          "megabytes per second", "million messages per second"};
     struct plot *plot = calloc(1, sizeof(*plot));
     char title[100];
@@ -190,10 +225,7 @@ static int draw(const struct bench_options *opts, const struct session *session,
             continue;
         panel->title = titles[test];
         panel->y_label = labels[test];
-        for (unsigned i = 0; i < results->count; i++) {
-            if (results->entries[i].result.which.test == test)
-                plot_entry(panel, &results->entries[i]);
-        }
+        plot_test(panel, results, (enum measure_test)test);
         plot->count += panel->count > 0;
     }
     error = plot_write(plot, opts->plot);

@@ -47,7 +47,7 @@ int channel_listen(uint16_t port, int *fd_out, uint16_t *port_out)
         struct sockaddr any;
         struct sockaddr_in6 in6;
         struct sockaddr_in in4;
-    } address;
+    } address = {.in6 = {.sin6_family = AF_UNSPEC}};
     socklen_t length = sizeof(address);
     int fd = listen_socket(port);
 
@@ -206,6 +206,13 @@ int channel_sync(int fd)
     int error = channel_put_number(fd, 0);
 
     return error != 0 ? error : channel_get_number(fd, &number);
+}
+
+void channel_patience(int fd, unsigned seconds)
+{
+    struct timeval limit = {.tv_sec = (time_t)seconds};
+
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 }
 
 bool channel_alive(int fd)

@@ -31,6 +31,9 @@ int channel_get_number(int fd, uint64_t *number_out);
 /* Both sides have arrived here. */
 int channel_sync(int fd);
 
+/* How long a read may wait, in seconds; 0: for ever. Then it fails with -EAGAIN. */
+void channel_patience(int fd, unsigned seconds);
+
 /* Whether the other side still holds its end. Never blocks. */
 bool channel_alive(int fd);
 

@@ -73,6 +73,11 @@ int cores_pick(unsigned n)
     return last;
 }
 
+void cores_unpin(void)
+{
+    sched_setaffinity(0, sizeof(cpu_set_t), allowed());
+}
+
 int cores_pin(int cpu)
 {
     cpu_set_t set;

@@ -20,4 +20,7 @@ int cores_pick(unsigned n);
 /* Bind the calling thread. Negative errno if the CPU may not be used. */
 int cores_pin(int cpu);
 
+/* Let the calling thread run on every CPU again that the process was started with. */
+void cores_unpin(void);
+
 #endif

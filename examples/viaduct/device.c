@@ -8,7 +8,20 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+const char *device_default(void)
+{
+    static char name[64];
+    const char *nics = getenv("VIADUCT_NICS");
+    size_t length = nics != NULL ? strcspn(nics, "=,") : 0;
+
+    if (length == 0 || length >= sizeof(name))
+        return "via0";
+    memcpy(name, nics, length);
+    return name;
+}
 
 const char *device_gid_text(const union ibv_gid *gid)
 {
@@ -61,7 +74,7 @@ static bool is_active(struct ibv_device *dev)
 
 static struct ibv_device *find(struct ibv_device **list, int count, const char *name)
 {
-    const char *wanted = name != NULL ? name : DEVICE_DEFAULT;
+    const char *wanted = name != NULL ? name : device_default();
 
     for (int i = 0; i < count; i++) {
         if (strcmp(ibv_get_device_name(list[i]), wanted) == 0)

@@ -17,10 +17,12 @@ struct device {
 };
 
 #define DEVICE_PORT 1
-#define DEVICE_DEFAULT "via0"
+
+/* The first NIC that VIADUCT_NICS names, or via0. Static buffer. */
+const char *device_default(void);
 
 /*
- * Open the device called name; NULL: via0, or else the first with an active port.
+ * Open the device called name; NULL: device_default(), or else the first with an active port.
  * gid_index < 0: the first RoCE v2 GID made of an IPv4 address, or else GID 0.
  * On failure one line says why, with complain(), and the result is CMD_UNAVAILABLE or
  * CMD_USAGE; CMD_OK otherwise.

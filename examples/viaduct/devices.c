@@ -79,7 +79,7 @@ static const char *link_layer_name(uint8_t layer)
 static json_t *open_json(struct ibv_context *context)
 {
     struct ibv_device_attr attr;
-    struct ibv_port_attr port;
+    struct ibv_port_attr port = {.state = IBV_PORT_NOP};
     json_t *object;
 
     errno = ibv_query_device(context, &attr);
@@ -154,13 +154,14 @@ static json_t *missing_json(const json_t *devices)
     json_t *missing = json_array();
     char why[512];
 
-    if (!in_list(devices, DEVICE_DEFAULT))
-        add_missing(missing, DEVICE_DEFAULT, provider_why_no_via(why, sizeof(why)));
+    if (!in_list(devices, device_default()))
+        add_missing(missing, device_default(), provider_why_no_via(why, sizeof(why)));
     add_kernel_devices(missing, devices);
-    if (!provider_kernel_has_rdma())
+    if (!provider_kernel_has_rdma()) {
         add_missing(missing, "hardware",
                     "/dev/infiniband is missing: this machine has no RDMA adapter, or its kernel "
                     "modules are not loaded; via0 does not need them");
+    }
     return missing;
 }
 

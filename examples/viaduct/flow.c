@@ -8,6 +8,8 @@
 #include "pass.h"
 #include "wait.h"
 
+#include <string.h>
+
 #define POLL_MAX 16
 #define RECV_CHAIN 16u
 #define WR_ID_QUEUE_BITS 16
@@ -25,6 +27,7 @@ static void flow_init(struct flow *flow, struct pass *pass)
 {
     const struct rig_config *config = &pass->rig->config;
 
+    memset(flow, 0, sizeof(*flow));
     flow->pass = pass;
     flow->depth = config->depth;
     flow->batch = pass->which.batch;

@@ -259,8 +259,10 @@ static void parser_init(struct parser *parser, const struct option_set *set)
 
     memset(parser, 0, sizeof(*parser));
     parser->set = set;
-    memcpy(parser->shorts, "+:h", 3); /* stop at the first operand; ':' for a missing value */
-    used = 3;
+    if (set->program_follows)
+        parser->shorts[used++] = '+'; /* stop at the first operand */
+    parser->shorts[used++] = ':';     /* tell a missing value from an unknown option */
+    parser->shorts[used++] = 'h';
     for (row = 0; set->defs[row].name != NULL && row < OPTIONS_MAX; row++) {
         const struct option_def *def = &set->defs[row];
         int has_value = def->type == OPTION_FLAG ? no_argument : required_argument;

@@ -58,6 +58,7 @@ struct option_set {
     const char *intro;
     const struct option_def *defs; /* name NULL at the end */
     const char *more;              /* printed last by help, may be NULL */
+    bool program_follows;          /* what stands behind the first operand is not ours */
 };
 
 /* What options_parse found. */
@@ -68,7 +69,7 @@ enum options_result {
 };
 
 /*
- * Parse until "--" or the first word that is no option; first_out is its index. Prints help or
+ * Parse the options. argv is put in order: operands stand last, from first_out on. Prints help or
  * the one line that names the bad argument. values is partly written when it fails.
  */
 enum options_result options_parse(const struct option_set *set, int argc, char **argv, void *values,

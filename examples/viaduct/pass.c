@@ -77,11 +77,12 @@ int pass_post_recvs(const struct pass *pass, unsigned index, unsigned count)
     while (count > 0 && error == 0) {
         unsigned n = count < RECV_CHAIN_MAX ? count : RECV_CHAIN_MAX;
 
-        for (unsigned i = 0; i < n; i++)
+        for (unsigned i = 0; i < n; i++) {
             chain[i] = (struct ibv_recv_wr){.wr_id = index,
                                             .sg_list = &sge,
                                             .num_sge = 1,
                                             .next = i + 1 < n ? &chain[i + 1] : NULL};
+        }
         error = ibv_post_recv(rig->qps[index], chain, &bad);
         count -= n;
     }

@@ -72,28 +72,20 @@ struct results {
     uint64_t compared;
 };
 
-/* Large messages are compared less often: 32 MiB of each size at most. */
-static unsigned rounds_for(const struct pingpong *opts, size_t size)
-{
-    uint64_t most = (32u << 20) / size + 1;
-
-    return (unsigned)(opts->check < most ? opts->check : most);
-}
-
 static int one_line(const struct pingpong *opts, struct session *session, enum measure_op op,
                     size_t size, struct results *results)
 {
     struct measure_case which = {
         .test = TEST_LAT, .op = op, .size = size, .batch = 1, .iters = opts->iters};
     struct measure_result result;
-    unsigned rounds = rounds_for(opts, size);
+    unsigned rounds = session_check_rounds(opts->check, size);
     int code = session_check(session, op, size, rounds);
 
     if (code == CMD_OK)
         code = session_measure(session, &which, &result);
     if (code != CMD_OK)
         return code;
-    results->compared += rounds * (op == OP_SEND || op == OP_WRITE ? 2u : 1u);
+    results->compared += (uint64_t)rounds * (op == OP_SEND || op == OP_WRITE ? 2 : 1);
     report_lat_row(&results->table, &result, opts->half);
     json_array_append_new(results->array, report_json(&result, &session->rig.config, opts->half));
     return CMD_OK;

@@ -17,12 +17,16 @@
 #define TOP 50.0
 #define BOTTOM 50.0
 #define LEGEND_LINE 16.0
+#define LEGEND_ROWS 6.0 /* for PLOT_SERIES_MAX, three in a row */
 
 static const char *const colours[] = {"#0b6e99", "#d1495b", "#3a7d44", "#edae49",
                                       "#6d4c8f", "#808080", "#00a6a6", "#8c510a"};
 #define COLOUR_COUNT (sizeof(colours) / sizeof(colours[0]))
+static const char *const dashes[] = {"none", "2 3", "8 3 2 3", "7 4", "12 4"};
+#define DASH_COUNT (sizeof(dashes) / sizeof(dashes[0]))
 
-void plot_add(struct plot_panel *panel, const char *name, double x, double y)
+void plot_add(struct plot_panel *panel, const char *name, struct plot_style style, double x,
+              double y)
 {
     struct plot_series *series = NULL;
 
@@ -33,6 +37,7 @@ void plot_add(struct plot_panel *panel, const char *name, double x, double y)
     if (series == NULL && panel->count < PLOT_SERIES_MAX) {
         series = &panel->series[panel->count++];
         snprintf(series->name, sizeof(series->name), "%s", name);
+        series->style = style;
     }
     if (series == NULL || series->count == PLOT_POINTS_MAX || !(x > 0) || !(y > 0))
         return;
@@ -154,30 +159,47 @@ static void draw_y_axis(FILE *file, const struct plot_panel *panel, const struct
             x->from - 54, middle, panel->y_label);
 }
 
-static void draw_series(FILE *file, const struct plot_series *series, const char *colour,
-                        const struct scale *x, const struct scale *y)
+static const char *colour_of(const struct plot_series *series)
 {
-    fprintf(file, "<polyline fill=\"none\" stroke-width=\"2\" stroke=\"%s\" points=\"", colour);
+    return colours[series->style.colour % COLOUR_COUNT];
+}
+
+static const char *dash_of(const struct plot_series *series)
+{
+    return dashes[series->style.dash % DASH_COUNT];
+}
+
+static void draw_series(FILE *file, const struct plot_series *series, const struct scale *x,
+                        const struct scale *y)
+{
+    fprintf(file,
+            "<polyline fill=\"none\" stroke-width=\"2\" stroke=\"%s\" stroke-dasharray=\"%s\" "
+            "points=\"",
+            colour_of(series), dash_of(series));
     for (unsigned p = 0; p < series->count; p++)
         fprintf(file, "%.1f,%.1f ", place(x, series->x[p]), place(y, series->y[p]));
     fprintf(file, "\"/>\n");
-    for (unsigned p = 0; p < series->count; p++)
+    for (unsigned p = 0; p < series->count; p++) {
         fprintf(file,
                 "<circle r=\"3\" cx=\"%.1f\" cy=\"%.1f\" fill=\"%s\"><title>%s: %g at %g bytes"
                 "</title></circle>\n",
-                place(x, series->x[p]), place(y, series->y[p]), colour, series->name, series->y[p],
-                series->x[p]);
+                place(x, series->x[p]), place(y, series->y[p]), colour_of(series), series->name,
+                series->y[p], series->x[p]);
+    }
 }
 
-static void draw_legend(FILE *file, double left, double top, unsigned index, const char *name,
-                        const char *colour)
+static void draw_legend(FILE *file, double left, double top, unsigned index,
+                        const struct plot_series *series)
 {
-    double x = left + LEFT + 150.0 * (index % 3);
-    double y = top + LEGEND_LINE * (index / 3);
+    unsigned row = index / 3;
+    double x = left + LEFT + 135.0 * (index % 3);
+    double y = top + LEGEND_LINE * row;
 
-    fprintf(file, "<rect x=\"%.1f\" y=\"%.1f\" width=\"14\" height=\"4\" fill=\"%s\"/>\n", x, y - 6,
-            colour);
-    draw_text(file, x + 20, y, "start", name);
+    fprintf(file,
+            "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" "
+            "stroke-width=\"2\" stroke-dasharray=\"%s\"/>\n",
+            x, y - 4, x + 26, y - 4, colour_of(series), dash_of(series));
+    draw_text(file, x + 32, y, "start", series->name);
 }
 
 static void draw_panel(FILE *file, const struct plot_panel *panel, double left)
@@ -189,16 +211,15 @@ static void draw_panel(FILE *file, const struct plot_panel *panel, double left)
     draw_x_axis(file, &x, &y);
     draw_y_axis(file, panel, &x, &y);
     for (unsigned i = 0; i < panel->count; i++) {
-        draw_series(file, &panel->series[i], colours[i % COLOUR_COUNT], &x, &y);
-        draw_legend(file, left, PANEL_HEIGHT + 12, i, panel->series[i].name,
-                    colours[i % COLOUR_COUNT]);
+        draw_series(file, &panel->series[i], &x, &y);
+        draw_legend(file, left, PANEL_HEIGHT + 12, i, &panel->series[i]);
     }
 }
 
 int plot_write(const struct plot *plot, const char *path)
 {
     double width = PANEL_WIDTH * plot->count;
-    double height = PANEL_HEIGHT + LEGEND_LINE * (PLOT_SERIES_MAX / 3 + 1);
+    double height = PANEL_HEIGHT + LEGEND_LINE * LEGEND_ROWS;
     FILE *file = fopen(path, "we");
     int failed;
 

@@ -7,8 +7,15 @@
 #define PLOT_SERIES_MAX 16
 #define PLOT_POINTS_MAX 64
 
+/* How a line looks: colours and dashes go by number, dash 0 is a whole line. */
+struct plot_style {
+    unsigned colour;
+    unsigned dash;
+};
+
 struct plot_series {
     char name[40];
+    struct plot_style style;
     unsigned count;
     double x[PLOT_POINTS_MAX];
     double y[PLOT_POINTS_MAX];
@@ -28,7 +35,8 @@ struct plot {
 };
 
 /* Points must be over 0. A series is made when its name is new; what does not fit is dropped. */
-void plot_add(struct plot_panel *panel, const char *series, double x, double y);
+void plot_add(struct plot_panel *panel, const char *series, struct plot_style style, double x,
+              double y);
 
 /* Write the file. 0 or a negative errno. */
 int plot_write(const struct plot *plot, const char *path);

@@ -235,23 +235,24 @@ static void probe_memlock(struct finding *finding)
 {
     struct rlimit limit;
 
-    if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
         find(finding, PROBE_OK, "no limit on locked memory");
-    else
-        find(finding, PROBE_NOTE,
-             "%llu KiB of memory may be locked; via0 locks none, a real "
-             "adapter locks all that is registered",
-             (unsigned long long)limit.rlim_cur >> 10);
+        return;
+    }
+    find(finding, PROBE_NOTE,
+         "%llu KiB of memory may be locked; via0 locks none, a real adapter locks all that is "
+         "registered",
+         (unsigned long long)limit.rlim_cur >> 10);
 }
 
 static void probe_hardware(struct finding *finding)
 {
-    if (provider_kernel_has_rdma())
+    if (provider_kernel_has_rdma()) {
         find(finding, PROBE_OK, "the kernel has RDMA devices; via0 stands beside them");
-    else
-        find(finding, PROBE_NOTE,
-             "no RDMA in the kernel (/dev/infiniband is missing); via0 does "
-             "not need it");
+        return;
+    }
+    find(finding, PROBE_NOTE,
+         "no RDMA in the kernel (/dev/infiniband is missing); via0 does not need it");
 }
 
 /* Last, because it tries everything at once. */
@@ -259,8 +260,8 @@ static void probe_via0(struct finding *finding)
 {
     struct device device;
 
-    if (device_open(NULL, -1, &device) != 0) {
-        find(finding, PROBE_FAIL, "no device can be opened");
+    if (device_open(device_default(), -1, &device) != 0) {
+        find(finding, PROBE_FAIL, "%s can't be opened", device_default());
         mend(finding, "see the line on stderr above, and what failed here before");
         return;
     }

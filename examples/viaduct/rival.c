@@ -21,6 +21,7 @@
 #define ARGS_MAX 24
 #define OUTPUT_MAX 8192
 #define CONNECT_TRIES 40
+#define TIME_MAX_S 60
 
 const char *const rival_names[] = {"floor", "memcpy", "ucx", "libfabric", NULL};
 
@@ -63,9 +64,15 @@ bool rival_plays(enum rival rival, const struct measure_case *which)
 struct match {
     const char *server[ARGS_MAX];
     const char *client[ARGS_MAX];
+    unsigned server_args;
+    unsigned client_args;
     const char *environment; /* NAME=VALUE, may be NULL */
     int cpu;
     int other_cpu;
+    /* what some of the arguments point to */
+    char port[16];
+    char size[24];
+    char iters[24];
 };
 
 /* Start argv with its stdout in out_fd (-1: nowhere). Our NIC is not to be under it. */
@@ -84,6 +91,7 @@ static pid_t start(const struct match *match, const char *const *argv, int cpu, 
     if (match->environment != NULL)
         putenv(strdup(match->environment));
     cores_pin(cpu);
+    alarm(TIME_MAX_S);
     execvp(argv[0], (char *const *)(uintptr_t)argv);
     _exit(127);
 }
@@ -161,6 +169,13 @@ static unsigned free_port(void)
     return port;
 }
 
+static void match_begin(struct match *match, const char *program)
+{
+    snprintf(match->port, sizeof(match->port), "%u", free_port());
+    match->server[match->server_args++] = program;
+    match->client[match->client_args++] = program;
+}
+
 /* --- UCX --- */
 
 static const char *ucx_test(const struct measure_case *which, bool low_level)
@@ -204,27 +219,46 @@ static bool ucx_value(const char *output, enum measure_test test, double *value_
     return true;
 }
 
+static void add_args(struct match *match, const char *const *args, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        match->server[match->server_args++] = args[i];
+        match->client[match->client_args++] = args[i];
+    }
+}
+
 /*
- * Small messages: UCX's lower interface over POSIX shared memory, its fastest path. Large ones:
- * the upper interface, which picks the best way itself.
+ * Small messages: UCX's lower interface over POSIX shared memory, its fastest path; active
+ * messages over 64 bytes must be copied by it. Large ones: the upper interface, which picks the
+ * best way itself.
  */
-static int measure_ucx(const struct measure_case *which, struct match *match, double *value_out)
+static void ucx_args(const struct measure_case *which, struct match *match)
 {
     bool low_level = which->size <= 4096 && which->op != OP_READ;
-    char port[16], size[24], iters[24], output[OUTPUT_MAX];
-    const char *test = ucx_test(which, low_level);
-    const char *const args[] = {"-p",  port, "-t", test, "-s",     size, "-n",
-                                iters, "-v", "-f", "-d", "memory", "-x", "posix"};
-    unsigned count = low_level ? 14 : 10;
+    const char *const all[] = {"-p", match->port,  "-s", match->size,
+                               "-n", match->iters, "-t", ucx_test(which, low_level),
+                               "-v", "-f"};
+    const char *const low[] = {"-d", "memory", "-x", "posix"};
+    const char *const copied[] = {"-D", "bcopy"};
 
-    snprintf(port, sizeof(port), "%u", free_port());
-    snprintf(size, sizeof(size), "%zu", which->size);
-    snprintf(iters, sizeof(iters), "%lu", ucx_iters(which));
-    match->server[0] = match->client[0] = "ucx_perftest";
-    match->client[1] = "127.0.0.1";
-    memcpy(&match->server[1], args, count * sizeof(args[0]));
-    memcpy(&match->client[2], args, count * sizeof(args[0]));
-    match->environment = low_level ? NULL : "UCX_TLS=posix,sysv,cma,self";
+    snprintf(match->size, sizeof(match->size), "%zu", which->size);
+    snprintf(match->iters, sizeof(match->iters), "%lu", ucx_iters(which));
+    add_args(match, all, sizeof(all) / sizeof(all[0]));
+    if (low_level)
+        add_args(match, low, sizeof(low) / sizeof(low[0]));
+    else
+        match->environment = "UCX_TLS=posix,sysv,cma,self";
+    if (low_level && which->op == OP_SEND && which->size > 64)
+        add_args(match, copied, sizeof(copied) / sizeof(copied[0]));
+}
+
+static int measure_ucx(const struct measure_case *which, struct match *match, double *value_out)
+{
+    char output[OUTPUT_MAX];
+
+    match_begin(match, "ucx_perftest");
+    match->client[match->client_args++] = "127.0.0.1";
+    ucx_args(which, match);
     if (play(match, output) != CMD_OK)
         return CMD_FAILED;
     if (ucx_value(output, which->test, value_out))
@@ -252,18 +286,17 @@ static bool libfabric_value(const char *output, double *value_out)
 static int measure_libfabric(const struct measure_case *which, struct match *match,
                              double *value_out)
 {
-    char port[16], size[24], output[OUTPUT_MAX];
-    const char *const args[] = {"-p", "shm", "-e", "rdm", "-I", "100000", "-S", size};
+    char output[OUTPUT_MAX];
+    const char *const args[] = {"-p", "shm", "-e", "rdm", "-I", "100000", "-S", match->size};
 
-    snprintf(port, sizeof(port), "%u", free_port());
-    snprintf(size, sizeof(size), "%zu", which->size);
-    match->server[0] = match->client[0] = "fi_pingpong";
-    memcpy(&match->server[1], args, sizeof(args));
-    memcpy(&match->client[1], args, sizeof(args));
-    match->server[9] = "-B";
-    match->client[9] = "-P";
-    match->server[10] = match->client[10] = port;
-    match->client[11] = "127.0.0.1";
+    match_begin(match, "fi_pingpong");
+    snprintf(match->size, sizeof(match->size), "%zu", which->size);
+    add_args(match, args, sizeof(args) / sizeof(args[0]));
+    match->server[match->server_args++] = "-B";
+    match->server[match->server_args++] = match->port;
+    match->client[match->client_args++] = "-P";
+    match->client[match->client_args++] = match->port;
+    match->client[match->client_args++] = "127.0.0.1";
     if (play(match, output) != CMD_OK)
         return CMD_FAILED;
     if (libfabric_value(output, value_out))

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NIC_NAME_MAX 15
+#define NIC_NAME_MAX 31
 
 struct run {
     struct text_list nics;
@@ -46,6 +46,7 @@ static const struct option_set set = {
     .intro = "Run a program with via0 under its libibverbs: libviaduct.so is preloaded, and the\n"
              "options become the VIADUCT_* variables of its environment.",
     .defs = defs,
+    .program_follows = true,
     .more = "The result is the program's own. 'viaduct doctor PROGRAM' says why one doesn't see\n"
             "via0. Examples:\n"
             "  viaduct run -- ibv_devinfo\n"
@@ -54,26 +55,47 @@ static const struct option_set set = {
 
 /* --- checks. Each prints its line and returns CMD_USAGE. --- */
 
-/* via0=192.0.2.5: a device name as the kernel has them, and an IPv4 or IPv6 address. */
+static bool nic_name_ok(const char *name, size_t length)
+{
+    bool good = length > 0 && length <= NIC_NAME_MAX && isalpha((unsigned char)name[0]);
+
+    for (size_t i = 0; good && i < length; i++)
+        good = isalnum((unsigned char)name[i]) || strchr("_-.", name[i]) != NULL;
+    return good;
+}
+
+/* One of the addresses that '+' joins. */
+static int check_address(const char *nic, const char *address, size_t length)
+{
+    unsigned char raw[sizeof(struct in6_addr)];
+    char text[INET6_ADDRSTRLEN] = "";
+
+    if (length < sizeof(text))
+        memcpy(text, address, length);
+    if (inet_pton(AF_INET, text, raw) == 1 || inet_pton(AF_INET6, text, raw) == 1)
+        return CMD_OK;
+    complain("--nic: '%.*s' in '%s' is not an IPv4 or IPv6 address", (int)length, address, nic);
+    return CMD_USAGE;
+}
+
+/* via0=192.0.2.5 or via0=192.0.2.5+fd00::5. The library judges what this host has. */
 static int check_nic(const char *nic)
 {
     const char *equals = strchr(nic, '=');
-    size_t length = equals != NULL ? (size_t)(equals - nic) : 0;
-    unsigned char address[sizeof(struct in6_addr)];
-    bool good = length > 0 && length <= NIC_NAME_MAX && isalpha((unsigned char)nic[0]);
+    const char *address = equals;
+    int code = CMD_OK;
 
-    for (size_t i = 0; good && i < length; i++)
-        good = isalnum((unsigned char)nic[i]) || nic[i] == '_' || nic[i] == '-';
-    if (!good) {
+    if (equals == NULL || !nic_name_ok(nic, (size_t)(equals - nic))) {
         complain("--nic: '%s' is not NAME=ADDR; write it like via0=192.0.2.5", nic);
         return CMD_USAGE;
     }
-    if (inet_pton(AF_INET, equals + 1, address) != 1 &&
-        inet_pton(AF_INET6, equals + 1, address) != 1) {
-        complain("--nic: '%s' in '%s' is not an IPv4 or IPv6 address", equals + 1, nic);
-        return CMD_USAGE;
+    while (code == CMD_OK && *address != '\0') {
+        size_t length = strcspn(++address, "+");
+
+        code = check_address(nic, address, length);
+        address += length;
     }
-    return CMD_OK;
+    return code;
 }
 
 static int check_link(const char *link)

@@ -4,12 +4,14 @@
 
 #include "channel.h"
 #include "cmd.h"
+#include "cores.h"
 
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
 #define ORDER_BYTES_MAX 4096
+#define HELLO_PATIENCE_S 10
 #define MESSAGE_BYTES_MAX (1 << 30)
 
 /* NULL when the client is gone or sends something else. */
@@ -148,10 +150,14 @@ int serve_client(int channel, const struct session_options *local, int cpu)
     struct rig_config config;
     struct rig rig;
     int error, code;
-    json_t *hello = receive_json(channel, &error);
+    json_t *hello;
 
+    channel_patience(channel, HELLO_PATIENCE_S);
+    hello = receive_json(channel, &error);
+    channel_patience(channel, 0);
     if (hello == NULL)
-        return CMD_FAILED; /* it looked, and left */
+        return CMD_FAILED; /* it looked, and left; or it has nothing to say to us */
+    cores_unpin();         /* the device's threads may run anywhere, also at the second client */
     code = read_hello(hello, local, &config);
     json_decref(hello);
     if (code == CMD_OK)

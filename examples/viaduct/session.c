@@ -215,6 +215,13 @@ int session_measure(struct session *session, const struct measure_case *which,
     return code != CMD_OK ? code : measure_client(&session->rig, which, result_out);
 }
 
+unsigned session_check_rounds(uint64_t wanted, size_t size)
+{
+    uint64_t most = (UINT64_C(32) << 20) / size + 1;
+
+    return (unsigned)(wanted < most ? wanted : most);
+}
+
 int session_check(struct session *session, enum measure_op op, size_t size, unsigned rounds)
 {
     json_t *order = json_pack("{s:s, s:s, s:I, s:i}", "do", "check", "op", measure_op_names[op],
@@ -241,11 +248,11 @@ void session_print(const struct session *session)
                                                  : "polling";
 
     printf("# sides    client: process %d on CPU %d; ", (int)getpid(), session->client_cpu);
-    if (session->server != 0)
+    if (session->server == 0)
+        printf("server elsewhere; %s\n", how);
+    else
         printf("server: process %d on CPU %d; both %s\n", (int)session->server, session->server_cpu,
                how);
-    else
-        printf("server elsewhere; %s\n", how);
 }
 
 json_t *session_json(const struct session *session)

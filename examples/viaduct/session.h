@@ -29,6 +29,7 @@ struct session_options {
         .gid = UINT64_MAX, .port = SESSION_PORT                                                    \
     }
 
+/* NOLINTBEGIN(bugprone-macro-parentheses): names of types and members take none */
 #define SESSION_OPTIONS(owner, member)                                                             \
     {.name = "device",                                                                             \
      .letter = 'd',                                                                                \
@@ -64,6 +65,7 @@ struct session_options {
         .name = "once", .type = OPTION_FLAG, .offset = offsetof(owner, member.once),               \
         .help = "server: end after one client"                                                     \
     }
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 enum session_role { ROLE_BOTH, ROLE_SERVER, ROLE_CLIENT };
 
@@ -87,6 +89,9 @@ int session_open(const struct session_options *options, const struct rig_config 
                  const char *host, struct session *session_out);
 int session_measure(struct session *session, const struct measure_case *which,
                     struct measure_result *result_out);
+
+/* How many messages of this size to compare: not more than 32 MiB, and one at least. */
+unsigned session_check_rounds(uint64_t wanted, size_t size);
 int session_check(struct session *session, enum measure_op op, size_t size, unsigned rounds);
 
 /* code is how the client fared so far; the result takes the server's end into account. */

@@ -64,7 +64,7 @@ expect 2 bench --qps 65535 --depth 32768
 complains '--(qps|depth): '
 
 # A server of one command, a client of the other, and a port nobody chose.
-"$viaduct" pingpong --port 0 --once server 2>"$scratch/server" &
+"$viaduct" pingpong server --port 0 --once 2>"$scratch/server" &
 server=$!
 # The server writes one line when it listens; tail ends with that line.
 port=$(timeout 20 tail -n +1 -F "$scratch/server" 2>/dev/null |

@@ -13,8 +13,9 @@ says "^LD_PRELOAD=(.*:)?$(realpath "$VIADUCT_LIBRARY")\$"
 if grep -q '^VIADUCT_NICS=' <<<"$out"; then wrong 'VIADUCT_NICS is set without --nic'; fi
 quiet
 
-expect 0 run --nic via0=127.0.0.1 --nic via1=::1 --link shm --runtime-dir "$scratch/dir" env
-says '^VIADUCT_NICS=via0=127.0.0.1,via1=::1$'
+expect 0 run --nic via0=127.0.0.1 --nic v-1.a_b=::1+127.0.0.3 --link=shm \
+    --runtime-dir "$scratch/dir" env
+says '^VIADUCT_NICS=via0=127.0.0.1,v-1.a_b=::1\+127.0.0.3$'
 says '^VIADUCT_LINK=shm$'
 says "^VIADUCT_RUNTIME_DIR=$scratch/dir\$"
 
@@ -43,7 +44,7 @@ complains "can't be executed"
 expect 2 run -- "$scratch/plain"
 complains "can't be executed"
 for bad in via0 =127.0.0.1 via0= via0=localhost 0via=127.0.0.1 'v a=127.0.0.1' via0=127.0.0 \
-    averyveryverylongname=127.0.0.1; do
+    via0=127.0.0.1+ via0=127.0.0.1++::1 a-name-that-is-longer-than-any-can-be=127.0.0.1; do
     expect 2 run --nic "$bad" -- true
     complains "--nic: '.*"
 done

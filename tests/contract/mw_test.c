@@ -114,6 +114,44 @@ T_CONTRACT(mw, not_bound_yet)
     }
 }
 
+T_CONTRACT(mw, zero_based)
+{
+    /* IBV_ACCESS_ZERO_BASED: others address a window from its start (ibv_bind_mw(3)), up to its
+     * end. */
+    struct pair *p = pair_open(topology, &bindable);
+    struct bind bind = {.id = 7,
+                        .mr = MAIN_MR,
+                        .off = p->rx + 1000,
+                        .len = 100,
+                        .access = ACCESS_REMOTE | IBV_ACCESS_ZERO_BASED};
+
+    bind.rkey = ibv_inc_rkey(e_mw(p->b, 0, IBV_MW_TYPE_2));
+    e_try_bind(p->b, &bind);
+    if (bind.rc != 0 || e_wait(p->b, SEND_CQ).status != IBV_WC_SUCCESS) {
+        /* A device without such windows refuses the bind, and opens nothing. */
+        e_untouched_but(p->b, 0, 0);
+        pair_close_loose(p);
+        return;
+    }
+    e_send(p->a, &(struct post){.id = 3,
+                                .op = IBV_WR_RDMA_WRITE,
+                                .off = 21,
+                                .len = 20,
+                                .raddr = 80,
+                                .rkey = bind.rkey});
+    e_expect(p->a, SEND_CQ, 3, IBV_WC_SUCCESS);
+    e_same(p->b, p->rx + 1080, 20, p->a, 21);
+    e_send(p->a, &(struct post){.id = 4,
+                                .op = IBV_WR_RDMA_WRITE,
+                                .off = 21,
+                                .len = 20,
+                                .raddr = 81,
+                                .rkey = bind.rkey});
+    e_expect(p->a, SEND_CQ, 4, IBV_WC_REM_ACCESS_ERR);
+    e_untouched_but(p->b, p->rx + 1080, 20);
+    pair_close_loose(p);
+}
+
 T_CONTRACT(mw, atomics_through_a_window)
 {
     /* A window with the right for atomics takes them. */

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <string.h>
 
+#include "core/requester.h"
 #include "link/shm/grh.h"
 #include "link/shm/shm.h"
 
@@ -27,8 +28,8 @@ struct datagram {
 
 static bool is_group(const struct ah *ah, uint32_t qpn)
 {
-    return qpn == 0xffffff && (ah->dgid[0] == 0xff || (gid_is_ipv4(ah->dgid) &&
-                                                       (ah->dgid[12] & 0xf0) == 0xe0));
+    return qpn == 0xffffff &&
+           (ah->dgid[0] == 0xff || (gid_is_ipv4(ah->dgid) && (ah->dgid[12] & 0xf0) == 0xe0));
 }
 
 static bool gather(struct datagram *datagram, enum ibv_wc_status *status)
@@ -45,9 +46,10 @@ static bool gather(struct datagram *datagram, enum ibv_wc_status *status)
     }
     for (int i = 0; i < datagram->wr->num_sge; i++) {
         const struct ibv_sge *sge = &datagram->wr->sg_list[i];
+        const void *from = sge->length ? local_memory(qp, datagram->wr, sge, 0) : NULL;
 
-        if (sge->length)
-            memcpy(to, local_memory(qp, datagram->wr, sge, 0), sge->length);
+        if (from)
+            memcpy(to, from, sge->length);
         to += sge->length;
     }
     const struct nic *nic = qp->context->nic;
@@ -178,8 +180,8 @@ static void check_reach(struct datagram *datagram, struct peer *peer, struct tar
 }
 
 /*
- * A copy for one member; those before were served before a stall. A member that could not be reached
- * in time, or whose engine would have to help, misses this one: the others are not to wait.
+ * A copy for one member; those before were served before a stall. A member that could not be
+ * reached in time, or whose engine would have to help, misses this one: the others are not to wait.
  */
 static void send_copy(struct datagram *datagram, struct peer *peer, struct target *target)
 {
@@ -194,6 +196,7 @@ static void send_copy(struct datagram *datagram, struct peer *peer, struct targe
         return;
     }
     qp->group_done++;
+    requester_drop_remote(qp);
     receive_abandon(qp);
     qp->wqe_done_bytes = 0;
 }

@@ -7,6 +7,8 @@
 #include "core/cq_impl.h"
 #include "link/shm/shm.h"
 
+enum { RECEIVE_LOOKS = 64 };
+
 /* ---- taking a receive ---- */
 
 static bool exclusive_next(struct target *target, const struct pub_sge **sges_out,
@@ -50,11 +52,33 @@ static bool shared_claim(struct qp *qp, struct target *target)
     return true;
 }
 
+/*
+ * A receiver that keeps up posts the next receive within a microsecond: a look is cheaper than a
+ * stall. One that did not is not waited for again until it has posted some.
+ */
+static bool wait_a_moment(struct qp *qp, struct target *target, const struct pub_sge **sges_out,
+                          uint32_t *slot_out)
+{
+    if (qp->rnr_hurried || qp->rnr_tries || qp->type != IBV_QPT_RC || target->peer->self)
+        return false;
+    for (unsigned i = 0; i < RECEIVE_LOOKS; i++) {
+        cpu_relax();
+        if (exclusive_next(target, sges_out, slot_out))
+            return true;
+    }
+    qp->rnr_hurried = true;
+    return false;
+}
+
 bool receive_next(struct qp *qp, struct target *target, const struct pub_sge **sges_out,
                   uint32_t *slot_out)
 {
-    if (__builtin_expect(!target->claim, 1))
-        return exclusive_next(target, sges_out, slot_out);
+    if (__builtin_expect(!target->claim, 1)) {
+        if (__builtin_expect(!exclusive_next(target, sges_out, slot_out), 0))
+            return wait_a_moment(qp, target, sges_out, slot_out);
+        qp->rnr_hurried = false;
+        return true;
+    }
     if (!qp->claimed.valid && !shared_claim(qp, target))
         return false;
     *sges_out = qp->claimed.sges;
@@ -85,7 +109,7 @@ void receive_abandon(struct qp *qp)
     if (peer && peer->self)
         shm_reclaim_soon();
     else if (peer)
-        peer_send(peer, &msg, NULL, 0);
+        peer_tell(peer, &msg);
 }
 
 /* ---- completing it ---- */
@@ -126,20 +150,20 @@ static void announce(struct target *target, const struct delivery *delivery)
 
     /* Once an arming is enough: the engine there looks at all that came since, polled or not. */
     if (atomic_exchange(&lane->announced, armed) != armed)
-        peer_send(target->peer, &msg, NULL, 0);
+        peer_tell(target->peer, &msg);
 }
 
-static void ask_drain(struct qp *qp, struct target *target)
+/* Ask the target's engine to make room, once for each position at which the lane was full. */
+static void ask_drain(struct target *target)
 {
     struct lane_out *lane = target->lane;
-    struct shm_msg msg = {.type = SHM_DRAIN, .index = lane->cq_index, .id = lane->tail};
+    struct shm_msg msg = {.type = SHM_DRAIN, .index = lane->cq_index};
 
-    qp->stall = STALL_LANE;
-    if (target->peer->self)
-        cq_make_room(cq_get(target->pub->recv_cq));
-    else if (lane->drain_asked != lane->tail + 1 &&
-             msg_send(target->peer->watch.fd, &msg, NULL, 0, NULL, 0, false) == 0)
+    spin_lock(&lane->lock);
+    msg.id = lane->tail;
+    if (lane->drain_asked != lane->tail + 1 && peer_send(target->peer, &msg, NULL, 0))
         lane->drain_asked = lane->tail + 1;
+    spin_unlock(&lane->lock);
 }
 
 static bool push(struct qp *qp, struct target *target, const struct delivery *delivery)
@@ -153,27 +177,39 @@ static bool push(struct qp *qp, struct target *target, const struct delivery *de
     return true;
 }
 
+/* Our own process makes room itself. */
+static void push_own(struct qp *qp, struct target *target, const struct delivery *delivery)
+{
+    struct cq *cq = cq_get(target->pub->recv_cq);
+    struct cqe *slot = cq_push_begin(cq);
+
+    if (!slot)
+        return; /* the CQ is overrun, the completion lost */
+    fill(slot, qp, target, delivery);
+    cq_push_end(cq, slot);
+}
+
 bool deliver(struct qp *qp, struct target *target, const struct delivery *delivery)
 {
-    if (__builtin_expect(!push(qp, target, delivery), 0)) {
-        ask_drain(qp, target);
-        /* our own process: there is room now, unless the CQ is overrun and the completion lost */
-        if (!target->peer->self)
-            return false;
-        if (!push(qp, target, delivery))
-            return true;
-        qp->stall = STALL_NONE;
+    if (__builtin_expect(push(qp, target, delivery), 1)) {
+        announce(target, delivery);
+        return true;
     }
-    announce(target, delivery);
-    return true;
+    if (target->peer->self) {
+        push_own(qp, target, delivery);
+        return true;
+    }
+    ask_drain(target);
+    qp->stall = STALL_LANE;
+    return false;
 }
 
 /* ---- telling the target's engine ---- */
 
 void tell_error(struct target *target, int event)
 {
-    struct shm_msg msg = {.type = SHM_QP_ERROR, .index = target->qpn, .gen = target->cookie,
-                          .status = event};
+    struct shm_msg msg = {
+        .type = SHM_QP_ERROR, .index = target->qpn, .gen = target->cookie, .status = event};
 
     if (target->peer->self) {
         struct qp *qp = qp_get(target->qpn & (LIMIT_QP - 1));
@@ -182,7 +218,7 @@ void tell_error(struct target *target, int event)
             qp_fail(qp, event);
         return;
     }
-    peer_send(target->peer, &msg, NULL, 0);
+    peer_tell(target->peer, &msg);
 }
 
 void tell_srq(struct target *target)

@@ -17,15 +17,30 @@ static bool was_live(const struct qp *qp, const char *arena)
     return (atomic_load(&other->gen) & 1) && other->dest_qpn == qp->qpn;
 }
 
-static void forget_target(struct target *target, const struct peer *peer)
+static const struct pub_header *header_of(const char *arena)
 {
-    if (peer && target->peer == peer)
-        target->peer = NULL;
+    return (const void *)arena;
 }
 
+/* Connected anew, to the process that has the slot now: the news of the old one came late. */
+static bool is_past(const struct qp *qp, const char *arena)
+{
+    const struct peer *peer = qp->target.peer;
+
+    return peer && header_of(peer->arena)->generation != header_of(arena)->generation;
+}
+
+static void forget_target(struct target *target, const struct peer *peer)
+{
+    if (!peer || target->peer != peer)
+        return;
+    target->peer = NULL;
+    target->pub = NULL;
+}
+
+/* pub->busy held. */
 static void forget_peer(struct qp *qp, const struct peer *peer)
 {
-    spin_lock_word(&qp->pub->busy);
     forget_target(&qp->target, peer);
     for (unsigned i = 0; qp->ud && i < UD_TARGETS; i++)
         forget_target(&qp->ud[i], peer);
@@ -33,10 +48,21 @@ static void forget_peer(struct qp *qp, const struct peer *peer)
         qp->claimed.valid = false; /* the ring went with its owner */
         atomic_store(&qp->pub->claim_ring, 0);
     }
+    if (!peer || qp->remote_peer != peer)
+        return;
     if (qp->stall == STALL_REMOTE)
         qp->stall = STALL_CONNECT;
-    qp->remote_op = 0;
-    spin_unlock_word(&qp->pub->busy);
+    requester_drop_remote(qp);
+}
+
+/* pub->busy held. */
+static bool is_connected(const struct qp *qp, uint32_t slot, const char *arena)
+{
+    enum ibv_qp_state state = qp_state((struct qp *)qp);
+
+    return qp_is_connected_type(qp) && state != IBV_QPS_RESET && state != IBV_QPS_INIT &&
+           state != IBV_QPS_ERR && qp->attr.dest_qp_num >> LIMIT_QP_BITS == slot &&
+           was_live(qp, arena) && !is_past(qp, arena);
 }
 
 void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer)
@@ -47,11 +73,10 @@ void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer)
 
         if (!qp)
             continue;
-        enum ibv_qp_state state = qp_state(qp);
-        bool connected = qp_is_connected_type(qp) && state != IBV_QPS_RESET &&
-                         state != IBV_QPS_INIT && state != IBV_QPS_ERR &&
-                         qp->attr.dest_qp_num >> LIMIT_QP_BITS == slot && was_live(qp, arena);
+        spin_lock_word(&qp->pub->busy);
+        bool connected = is_connected(qp, slot, arena);
         forget_peer(qp, peer);
+        spin_unlock_word(&qp->pub->busy);
         if (!connected)
             continue;
         requester_give_up(qp);

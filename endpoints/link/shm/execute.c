@@ -65,8 +65,7 @@ static enum verdict refuse_access(struct qp *qp, struct target *target, enum ibv
     return refuse(qp, target, IBV_WC_REM_ACCESS_ERR, IBV_EVENT_QP_ACCESS_ERR + 1, status);
 }
 
-static enum verdict refuse_request(struct qp *qp, struct target *target,
-                                   enum ibv_wc_status *status)
+static enum verdict refuse_request(struct qp *qp, struct target *target, enum ibv_wc_status *status)
 {
     return refuse(qp, target, IBV_WC_REM_INV_REQ_ERR, IBV_EVENT_QP_REQ_ERR + 1, status);
 }
@@ -97,16 +96,19 @@ static enum verdict refuse_receive(struct qp *qp, struct target *target, struct 
 
 /* ---- gathering ours, scattering theirs ---- */
 
-static void gather(const struct qp *qp, const struct ibv_send_wr *wr, char *to)
+/* False: a key has gone since local_check() looked. */
+static bool gather(const struct qp *qp, const struct ibv_send_wr *wr, char *to)
 {
     for (int i = 0; i < wr->num_sge; i++) {
         const struct ibv_sge *sge = &wr->sg_list[i];
+        const char *from = sge->length ? local_memory(qp, wr, sge, 0) : NULL;
 
-        if (!sge->length)
-            continue;
-        memcpy(to, local_memory(qp, wr, sge, 0), sge->length);
+        if (!from && sge->length)
+            return false;
+        copy_any(to, from, sge->length);
         to += sge->length;
     }
+    return true;
 }
 
 /*
@@ -128,8 +130,9 @@ static enum move move_span(struct qp *qp, struct target *target, const struct ib
             if (!here)
                 return MOVE_FAULT;
             here += from - at;
-            enum move result = out ? move_out(qp, target->peer, remote + (from - base), here, to - from)
-                                   : move_in(qp, target->peer, here, remote + (from - base), to - from);
+            enum move result =
+                out ? move_out(qp, target->peer, remote + (from - base), here, to - from)
+                    : move_in(qp, target->peer, here, remote + (from - base), to - from);
             if (result != MOVE_DONE)
                 return result;
         }
@@ -225,11 +228,10 @@ static enum move transfer(struct qp *qp, struct target *target, const struct ibv
         return scatter(qp, target, wr, sges, local->length);
     delivery->inline_data = local->whole;
     delivery->inline_length = (uint32_t)local->length;
-    if (!local->whole) {
-        gather(qp, wr, small);
-        delivery->inline_data = small;
-    }
-    return MOVE_DONE;
+    if (local->whole)
+        return MOVE_DONE;
+    delivery->inline_data = small;
+    return gather(qp, wr, small) ? MOVE_DONE : MOVE_FAULT;
 }
 
 static enum verdict do_send(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
@@ -268,8 +270,8 @@ static enum verdict do_send(struct qp *qp, struct target *target, const struct i
 /* ---- RDMA ---- */
 
 /*
- * What the queue pair was not given the right to is an invalid request; what a key does not allow is
- * an access error (IBTA 9.7.4.1.2, 9.7.4.1.3).
+ * What the queue pair was not given the right to is an invalid request; what a key does not allow
+ * is an access error (IBTA 9.7.4.1.2, 9.7.4.1.3).
  */
 static bool may(struct qp *qp, struct target *target, unsigned access, enum ibv_wc_status *status)
 {
@@ -300,9 +302,8 @@ static enum move move_whole(struct qp *qp, struct target *target, const struct i
                             const struct local *local, bool out, uint64_t there)
 {
     /* Not while the target's engine is at it: its answer would come on top. */
-    char *direct = local->whole && !qp->remote_op
-                       ? move_direct(target->peer, there, local->length)
-                       : NULL;
+    char *direct =
+        local->whole && !qp->remote_op ? move_direct(target->peer, there, local->length) : NULL;
 
     if (__builtin_expect(!direct, 0)) {
         qp->remote_key = wr->wr.rdma.rkey;
@@ -390,9 +391,9 @@ static void scatter_value(const struct qp *qp, const struct ibv_send_wr *wr, uin
         const struct ibv_sge *sge = &wr->sg_list[i];
         uint32_t part = sge->length < left ? sge->length : left;
 
-        if (!part)
-            continue;
-        memcpy(local_memory(qp, wr, sge, IBV_ACCESS_LOCAL_WRITE), from, part);
+        char *to = part ? local_memory(qp, wr, sge, IBV_ACCESS_LOCAL_WRITE) : NULL;
+        if (to)
+            copy_small(to, from, part);
         from += part;
         left -= part;
     }

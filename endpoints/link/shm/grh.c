@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The global routing header a datagram's receiver finds in front of its data (IBTA 8.3; RoCEv2 annex
- * A17.4.5.2): an IPv6 header, or for IPv4 addresses 20 unused bytes and an IPv4 header.
+ * The global routing header a datagram's receiver finds in front of its data (IBTA 8.3; RoCEv2
+ * annex A17.4.5.2): an IPv6 header, or for IPv4 addresses 20 unused bytes and an IPv4 header.
  */
 #include "link/shm/grh.h"
 

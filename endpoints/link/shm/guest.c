@@ -78,14 +78,6 @@ static struct patience patience_with(const struct guest *guest)
     return (struct patience){now_ns() + QUIESCE_NS_MAX, guest ? guest->watch.fd : -1};
 }
 
-void guest_quiesce_own(void)
-{
-    struct patience patience = patience_with(NULL);
-
-    atomic_thread_fence(memory_order_seq_cst);
-    wait_arena(arena_base, &patience);
-}
-
 static bool wait_guest(const struct guest *guest, uint32_t qpn)
 {
     struct patience patience = patience_with(guest);
@@ -173,12 +165,20 @@ static void on_drain(const struct guest *guest, const struct shm_msg *msg)
         cq_make_room_for(cq, guest, (uint32_t)msg->id);
 }
 
-static void on_qp_error(const struct shm_msg *msg)
+static bool is_event(int event)
+{
+    return event == 0 || event == IBV_EVENT_QP_FATAL + 1 || event == IBV_EVENT_QP_REQ_ERR + 1 ||
+           event == IBV_EVENT_QP_ACCESS_ERR + 1;
+}
+
+/* Only the process that it is connected to may say so. */
+static void on_qp_error(const struct guest *guest, const struct shm_msg *msg)
 {
     struct qp *qp = qp_at(msg->index & (LIMIT_QP - 1));
 
-    if (qp && qp->pub->cookie == msg->gen && qp_state(qp) != IBV_QPS_RESET &&
-        qp_state(qp) != IBV_QPS_ERR)
+    if (qp && qp->pub->cookie == msg->gen && qp_is_connected_type(qp) && is_event(msg->status) &&
+        qp->attr.dest_qp_num >> LIMIT_QP_BITS == guest->slot &&
+        qp_state(qp) != IBV_QPS_RESET && qp_state(qp) != IBV_QPS_ERR)
         qp_fail(qp, msg->status);
 }
 
@@ -196,8 +196,8 @@ static void on_share(const struct shm_msg *msg)
     if (!covered(msg))
         return;
     share_announce(true);
-    guest_quiesce(0);
-    share_range(msg->offset, msg->length);
+    if (guest_quiesce(0))
+        share_range(msg->offset, msg->length);
     share_announce(false);
 }
 
@@ -228,8 +228,7 @@ static int on_hello(struct guest *guest, const int fds[2])
 
 static void on_lane_open(struct guest *guest, const struct shm_msg *msg)
 {
-    struct shm_msg answer = {.type = SHM_LANE_READY, .index = msg->index, .gen = msg->gen,
-                             .id = msg->id};
+    struct shm_msg answer = {.type = SHM_LANE_READY, .index = msg->index, .gen = msg->gen};
 
     answer.status = open_lane(guest, msg, &answer);
     msg_send(guest->watch.fd, &answer, NULL, 0, NULL, 0, true);
@@ -249,7 +248,7 @@ static void serve(struct guest *guest, const struct shm_msg *msg, const char *pa
         on_drain(guest, msg);
         break;
     case SHM_QP_ERROR:
-        on_qp_error(msg);
+        on_qp_error(guest, msg);
         break;
     case SHM_SHARE:
         on_share(msg);
@@ -314,7 +313,8 @@ static bool serve_next(struct guest *guest)
     return error == 0;
 }
 
-/* One message an event: the loop comes back as long as there are more, and serves others between. */
+/* One message an event: the loop comes back as long as there are more, and serves others between.
+ */
 static void on_guest(struct watch *watch)
 {
     struct guest *guest = (struct guest *)watch; /* its first member */

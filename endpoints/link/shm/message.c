@@ -35,7 +35,8 @@ int msg_send(int fd, const struct shm_msg *msg, const void *payload, size_t leng
 
     if (fd_count)
         attach_fds(&header, control, fds, fd_count);
-    while (sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+    /* Not sendmsg(), where a thread can be cancelled: it may hold a send queue. */
+    while (syscall(SYS_sendmsg, fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
         struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
 
         if (errno == EINTR)

@@ -11,12 +11,13 @@
 #include <string.h>
 #include <sys/uio.h>
 
+#include "core/requester.h"
 #include "link/shm/shm.h"
 
 enum {
-    SHARE_ASK_EVERY = 16,      /* of the small moves that went the slow way */
-    SHARE_ASK_WEIGHT = 65536,  /* as many bytes count as another one */
-    PIECE_BYTES = 1 << 20,     /* moved, and shared, at a time; aligned */
+    SHARE_ASK_EVERY = 16,     /* of the small moves that went the slow way */
+    SHARE_ASK_WEIGHT = 65536, /* as many bytes count as another one */
+    PIECE_BYTES = 1 << 20,    /* moved, and shared, at a time; aligned */
     FAULT_NS = 200000000,
 };
 
@@ -81,19 +82,23 @@ static enum move ask_execute(struct qp *qp, struct peer *peer, struct shm_msg *m
     qp->stall = STALL_REMOTE;
     qp->remote_status = -EINPROGRESS;
     qp->remote_op = msg->id;
+    qp->remote_peer = peer;
     if (!peer_send(peer, msg, payload, length))
         qp->remote_op = 0; /* asked again at the next try */
     return MOVE_STALL;
 }
 
 /* What became of the request in flight; STALL_REMOTE again as long as there is no answer. */
-static enum move poll_execute(struct qp *qp)
+static enum move poll_execute(struct qp *qp, void *local)
 {
     if (qp->remote_status == -EINPROGRESS) {
         qp->stall = STALL_REMOTE;
         return MOVE_STALL;
     }
-    qp->remote_op = 0;
+    /* Here, not when it came: by now the key may have gone, and then we are not called. */
+    if (qp->remote_reply && local)
+        memcpy(local, qp->remote_reply, qp->remote_length);
+    requester_drop_remote(qp);
     return qp->remote_status ? MOVE_FAULT : MOVE_DONE;
 }
 
@@ -104,16 +109,15 @@ static enum move by_target(struct qp *qp, struct peer *peer, bool out, uint64_t 
 
     *length = *length < SHM_PAYLOAD_MAX ? *length : SHM_PAYLOAD_MAX;
     if (qp->remote_op)
-        return poll_execute(qp);
+        return poll_execute(qp, out ? NULL : local);
     msg.length = *length;
-    qp->remote_buffer = local;
     qp->remote_length = out ? 0 : (uint32_t)*length;
     return ask_execute(qp, peer, &msg, out ? local : NULL, out ? *length : 0);
 }
 
 /*
- * The kernel says that the target's memory is not there: so it looks for some microseconds while its
- * pages are being shared. If it stays so, it is true.
+ * The kernel says that the target's memory is not there: so it looks for some microseconds while
+ * its pages are being shared. If it stays so, it is true.
  */
 static enum move fault(struct qp *qp)
 {
@@ -134,26 +138,29 @@ static enum move move_piece(struct qp *qp, struct peer *peer, bool out, uint64_t
 {
     char *there = direct(peer, remote, length);
 
+    /*
+     * What has been asked for is waited for, though there be a better way by now: else its answer
+     * would be taken for that of the next piece, or an old write come on top of a new one.
+     */
+    if (__builtin_expect(qp->remote_op != 0, 0))
+        return by_target(qp, peer, out, remote, local, length);
     if (__builtin_expect(there != NULL, 1)) {
         memcpy(out ? there : local, out ? local : there, *length);
         return MOVE_DONE;
     }
-    if (!qp->remote_op) {
-        if (share_is_moving(peer->view.map)) {
-            /* The kernel would write to pages that are being replaced. */
-            qp->stall = STALL_PAGES;
-            return MOVE_STALL;
-        }
-        ask_share(peer, qp->remote_key, remote, *length);
-        ssize_t moved = by_kernel(peer, out, remote, local, *length);
-        if (moved < 0)
-            return fault(qp);
-        if (moved > 0) {
-            *length = (uint64_t)moved;
-            return MOVE_DONE;
-        }
+    if (share_is_moving(peer->view.map)) {
+        /* The kernel would write to pages that are being replaced. */
+        qp->stall = STALL_PAGES;
+        return MOVE_STALL;
     }
-    return by_target(qp, peer, out, remote, local, length);
+    ask_share(peer, qp->remote_key, remote, *length);
+    ssize_t moved = by_kernel(peer, out, remote, local, *length);
+    if (moved < 0)
+        return fault(qp);
+    if (moved == 0)
+        return by_target(qp, peer, out, remote, local, length);
+    *length = (uint64_t)moved;
+    return MOVE_DONE;
 }
 
 /*
@@ -208,12 +215,14 @@ enum move move_atomic(struct qp *qp, struct peer *peer, uint64_t at, const struc
         return MOVE_DONE;
     }
     if (qp->remote_op) {
-        enum move result = poll_execute(qp);
+        enum move result = poll_execute(qp, NULL);
 
         *before_out = qp->remote_value;
         return result;
     }
-    struct shm_msg msg = {.op = add ? SHM_OP_ADD : SHM_OP_CAS, .offset = at, .length = length,
+    struct shm_msg msg = {.op = add ? SHM_OP_ADD : SHM_OP_CAS,
+                          .offset = at,
+                          .length = length,
                           .value = {wr->wr.atomic.compare_add, wr->wr.atomic.swap}};
     ask_share(peer, qp->remote_key, at, length);
     qp->remote_length = 0;

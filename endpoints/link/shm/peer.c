@@ -27,10 +27,10 @@
 static _Atomic(struct peer *) peers[LIMIT_SLOTS]; /* ready ones, and our own */
 static struct peer *connecting[LIMIT_SLOTS];
 static _Atomic uint64_t absent_ns[LIMIT_SLOTS]; /* when nobody answered last */
-static _Atomic uint64_t wanted[LIMIT_SLOTS / 64];
-static _Atomic bool some_wanted, lanes_wanted, everybody_wanted;
-static uint64_t reaching;         /* joins that the connecting under way will have covered */
-static _Atomic uint64_t reached;  /* joins that all connected peers cover */
+static _Atomic uint64_t wanted[LIMIT_SLOTS / 64]; /* a bit stays until it is known how it ended */
+static _Atomic bool some_wanted, everybody_wanted;
+static uint64_t reaching;        /* joins that the connecting under way will have covered */
+static _Atomic uint64_t reached; /* joins that all connected peers cover */
 
 enum { ABSENT_NS = 10000000 };
 
@@ -49,127 +49,50 @@ struct peer *peer_get(uint32_t slot)
 
     if (__builtin_expect(peer != NULL, 1))
         return atomic_load_explicit(&peer->dead, memory_order_relaxed) ? NULL : peer;
-    atomic_fetch_or(&wanted[slot / 64], 1ull << slot % 64);
-    atomic_store(&some_wanted, true);
-    thread_wake();
-    return NULL;
-}
-
-static struct shm_lane *find_lane(struct peer *peer, uint32_t cq, uint32_t gen)
-{
-    struct shm_lane *lane = atomic_load_explicit(&peer->lanes, memory_order_acquire);
-
-    while (lane && (lane->out.cq_index != cq || lane->out.cq_gen != gen))
-        lane = atomic_load_explicit(&lane->next, memory_order_acquire);
-    return lane;
-}
-
-static struct shm_lane *want_lane(struct peer *peer, uint32_t cq, uint32_t gen)
-{
-    struct shm_lane *lane = calloc(1, sizeof(*lane));
-
-    if (!lane)
+    if (peer_is_absent(slot))
         return NULL;
-    lane->peer = peer;
-    lane->out.cq_index = cq;
-    lane->out.cq_gen = gen;
-    struct shm_lane *first = atomic_load(&peer->lanes);
-    do {
-        atomic_store(&lane->next, first);
-    } while (!atomic_compare_exchange_weak(&peer->lanes, &first, lane));
-    atomic_store(&lanes_wanted, true);
-    thread_wake();
-    return lane;
-}
-
-struct shm_lane *peer_lane(struct peer *peer, uint32_t cq, uint32_t gen)
-{
-    struct shm_lane *lane = find_lane(peer, cq, gen);
-
-    if (!lane)
-        lane = want_lane(peer, cq, gen);
-    if (lane && atomic_load_explicit(&lane->state, memory_order_acquire) == LANE_READY)
-        return lane;
+    uint64_t bit = 1ull << slot % 64;
+    if (!(atomic_fetch_or(&wanted[slot / 64], bit) & bit)) {
+        atomic_store(&some_wanted, true);
+        thread_wake();
+    }
     return NULL;
 }
 
 bool peer_send(struct peer *peer, const struct shm_msg *msg, const void *payload, size_t length)
 {
-    return msg_send(peer->watch.fd, msg, payload, length, NULL, 0, !thread_is_current()) == 0;
-}
-
-/* ---- the engine thread: lanes ---- */
-
-static int prepare_lane(struct shm_lane *lane)
-{
-    const struct pub_cq *cq = peer_ptr(lane->peer, PUB_CQS_OFFSET, sizeof(*cq) * LIMIT_CQ);
-    struct lane_out *out = &lane->out;
-
-    out->cq = &cq[out->cq_index];
-    return lane_out_init(out, atomic_load(&out->cq->cqe));
-}
-
-static void collect_lanes(struct peer *peer);
-
-static void ask_lane(struct shm_lane *lane)
-{
-    struct shm_msg msg = {.type = SHM_LANE_OPEN, .index = lane->out.cq_index,
-                          .gen = lane->out.cq_gen};
-
-    if (prepare_lane(lane)) {
-        atomic_store(&lane->state, LANE_REFUSED);
-        return;
-    }
-    msg.offset = arena_offset(lane->out.ring);
-    msg.length = lane->out.mask + 1;
-    msg.id = (uintptr_t)lane;
-    atomic_store(&lane->state, LANE_ASKED);
-    if (!peer_send(lane->peer, &msg, NULL, 0)) {
-        lane_out_fini(&lane->out);
-        atomic_store(&lane->state, LANE_WANTED);
-    }
-}
-
-static void ask_lanes(struct peer *peer)
-{
-    if (!peer || atomic_load(&peer->dead))
-        return;
-    collect_lanes(peer);
-    for (struct shm_lane *lane = atomic_load(&peer->lanes); lane; lane = atomic_load(&lane->next)) {
-        if (atomic_load(&lane->state) == LANE_WANTED)
-            ask_lane(lane);
-    }
-}
-
-static void on_lane_ready(struct peer *peer, const struct shm_msg *msg)
-{
-    struct shm_lane *lane = find_lane(peer, msg->index, msg->gen);
-
-    if (!lane || atomic_load(&lane->state) != LANE_ASKED)
-        return;
-    lane->out.head = peer_ptr(peer, msg->offset, sizeof(struct lane_head));
-    if (msg->status || !lane->out.head) {
-        lane_out_fini(&lane->out);
-        atomic_store(&lane->state, LANE_REFUSED);
-        return;
-    }
-    atomic_store_explicit(&lane->state, LANE_READY, memory_order_release);
+    return msg_send(peer->watch.fd, msg, payload, length, NULL, 0, false) == 0;
 }
 
 /* ---- the engine thread: executed requests ---- */
 
-static void on_executed(const struct shm_msg *msg, const void *payload, size_t length)
+/* What was read; NULL with a failure in *status. */
+static void *copy_reply(const struct qp *qp, const void *payload, size_t length, int *status)
+{
+    if (*status || !qp->remote_length)
+        return NULL;
+    void *reply = length == qp->remote_length ? malloc(length) : NULL;
+    if (!reply) {
+        *status = -ENOMEM;
+        return NULL;
+    }
+    return memcpy(reply, payload, length);
+}
+
+static void on_executed(const struct peer *peer, const struct shm_msg *msg, const void *payload,
+                        size_t length)
 {
     struct qp *qp = qp_at(msg->index & (LIMIT_QP - 1));
+    int status = msg->status == -EINPROGRESS ? -EPROTO : msg->status;
 
     if (!qp)
         return;
     spin_lock_word(&qp->pub->busy);
-    if (qp->remote_op && qp->remote_op == msg->id && qp->remote_status == -EINPROGRESS) {
-        if (length && length == qp->remote_length)
-            memcpy(qp->remote_buffer, payload, length);
+    if (qp->remote_op && qp->remote_op == msg->id && qp->remote_peer == peer &&
+        qp->remote_status == -EINPROGRESS) {
+        qp->remote_reply = copy_reply(qp, payload, length, &status);
         qp->remote_value = msg->value[0];
-        qp->remote_status = msg->status;
+        qp->remote_status = status;
         qp->retry_at_ns = 0;
     }
     spin_unlock_word(&qp->pub->busy);
@@ -177,68 +100,33 @@ static void on_executed(const struct shm_msg *msg, const void *payload, size_t l
 
 /* ---- the engine thread: connections ---- */
 
-static void peer_close(struct peer *peer)
+/* The attempt to reach a slot's process is over; who wants it from now on asks anew. */
+static void settle(uint32_t slot, bool there)
 {
-    thread_unwatch(&peer->watch);
-    sys_close(peer->watch.fd);
-    peer->watch.fd = -1;
-}
-
-static void free_lane(struct shm_lane *lane)
-{
-    if (lane->out.ring)
-        lane_out_fini(&lane->out);
-    free(lane);
-}
-
-/* Lanes to CQs that are gone: no target leads to them any more, see target_reach(). */
-static void collect_lanes(struct peer *peer)
-{
-    struct shm_lane *gone = NULL;
-
-    for (_Atomic(struct shm_lane *) *at = &peer->lanes; atomic_load(at);) {
-        struct shm_lane *lane = atomic_load(at);
-        int state = atomic_load(&lane->state);
-
-        if (state == LANE_WANTED || state == LANE_ASKED ||
-            atomic_load(&lane->out.cq->gen) == lane->out.cq_gen) {
-            at = &lane->next;
-            continue;
-        }
-        struct shm_lane *expected = lane;
-        if (!atomic_compare_exchange_strong(at, &expected, atomic_load(&lane->next)))
-            return; /* a new one was pushed: next time */
-        atomic_store(&lane->gone_next, gone);
-        gone = lane;
-    }
-    if (gone)
-        guest_quiesce_own();
-    while (gone) {
-        struct shm_lane *next = atomic_load(&gone->gone_next);
-
-        free_lane(gone);
-        gone = next;
-    }
+    atomic_store(&absent_ns[slot], there ? 0 : now_ns());
+    atomic_fetch_and(&wanted[slot / 64], ~(1ull << slot % 64));
 }
 
 /* Queue pairs let go of it under their busy words, so that afterwards nobody holds it. */
 static void peer_died(struct peer *peer)
 {
-    peer_close(peer);
+    thread_unwatch(&peer->watch);
     if (connecting[peer->slot] == peer) {
         connecting[peer->slot] = NULL;
+        settle(peer->slot, false);
+        sys_close(peer->watch.fd);
         free(peer);
         return;
     }
     atomic_store(&peer->dead, true);
     atomic_store(&peers[peer->slot], NULL);
     shm_process_died(peer->slot, peer->arena, peer);
+    sys_close(peer->watch.fd); /* not before: who sends to it may have read the number */
     share_view_close(&peer->view);
+    sys_close(peer->view.mem_fd);
     munmap(peer->arena, PUB_ARENA_SIZE);
-    for (struct shm_lane *lane = atomic_load(&peer->lanes), *next; lane; lane = next) {
-        next = atomic_load(&lane->next);
-        free_lane(lane);
-    }
+    lanes_free(peer);
+    outbox_free(&peer->outbox);
     free(peer);
 }
 
@@ -246,17 +134,18 @@ static int peer_adopt(struct peer *peer, const int fds[2])
 {
     struct ucred who;
     socklen_t size = sizeof(who);
-    int error = map_arena_of(fds[0], &peer->arena);
 
+    if (getsockopt(peer->watch.fd, SOL_SOCKET, SO_PEERCRED, &who, &size) || who.uid != geteuid())
+        return -EPERM;
+    peer->pid = who.pid;
+    int error = map_arena_of(fds[0], &peer->arena);
     if (error)
         return error;
-    if (getsockopt(peer->watch.fd, SOL_SOCKET, SO_PEERCRED, &who, &size) || who.uid != geteuid()) {
-        munmap(peer->arena, PUB_ARENA_SIZE);
-        return -EPERM;
-    }
-    peer->pid = who.pid;
     const void *map = peer->arena + PUB_SHARE_OFFSET;
-    return share_view_open(&peer->view, map, fds[1]);
+    error = share_view_open(&peer->view, map, fds[1]);
+    if (error)
+        munmap(peer->arena, PUB_ARENA_SIZE);
+    return error;
 }
 
 static void on_hello(struct peer *peer, int fds[2])
@@ -269,6 +158,7 @@ static void on_hello(struct peer *peer, int fds[2])
     connecting[peer->slot] = NULL;
     atomic_store(&peer->ready, true);
     atomic_store_explicit(&peers[peer->slot], peer, memory_order_release);
+    settle(peer->slot, true);
 }
 
 static void on_peer(struct watch *watch)
@@ -283,9 +173,9 @@ static void on_peer(struct watch *watch)
         if (msg.type == SHM_HELLO)
             on_hello(peer, fds);
         else if (msg.type == SHM_LANE_READY)
-            on_lane_ready(peer, &msg);
+            lane_on_ready(peer, &msg);
         else if (msg.type == SHM_EXECUTED)
-            on_executed(&msg, payload, (size_t)length);
+            on_executed(peer, &msg, payload, (size_t)length);
         else if (msg.type == SHM_MAD && atomic_load(&peer->ready))
             mad_receive(peer->arena, payload, (size_t)length);
         if (msg.type == SHM_HELLO) {
@@ -302,7 +192,8 @@ static void on_peer(struct watch *watch)
 static int connect_to(uint32_t slot)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    /* Not blocking: who does not accept any more must not hold up our engine. */
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     if (fd < 0)
         return -errno;
@@ -323,16 +214,18 @@ static int say_hello(struct peer *peer)
 
 static void start(uint32_t slot)
 {
-    if (connecting[slot] || atomic_load(&peers[slot]))
+    if (connecting[slot])
         return;
-    int fd = connect_to(slot);
-    if (fd < 0) {
-        atomic_store(&absent_ns[slot], now_ns()); /* whoever wants it asks again */
+    if (atomic_load(&peers[slot])) {
+        settle(slot, true);
         return;
     }
-    struct peer *peer = calloc(1, sizeof(*peer));
+    int fd = connect_to(slot);
+    struct peer *peer = fd < 0 ? NULL : calloc(1, sizeof(*peer));
     if (!peer) {
-        sys_close(fd);
+        if (fd >= 0)
+            sys_close(fd);
+        settle(slot, false);
         return;
     }
     peer->watch.fd = fd;
@@ -422,21 +315,27 @@ void peer_announce_member(void)
         atomic_fetch_add(joins, 1);
 }
 
+/* Each end of an attempt wakes the engine, so it looks here again. */
 static void reach_everybody(void)
 {
-    if (atomic_exchange(&everybody_wanted, false)) {
-        reaching = joins_now();
+    if (!atomic_load(&everybody_wanted))
+        return;
+    uint64_t joins = joins_now();
+    if (reaching != joins) {
+        reaching = joins;
         start_all();
     }
-    if (reaching != atomic_load(&reached) && !some_connecting())
-        atomic_store(&reached, reaching);
+    if (some_connecting())
+        return;
+    atomic_store(&reached, reaching);
+    atomic_store(&everybody_wanted, false);
 }
 
 bool peer_each(void (*visit)(struct peer *peer, void *argument), void *argument)
 {
     if (atomic_load(&reached) != joins_now()) {
-        atomic_store(&everybody_wanted, true);
-        thread_wake();
+        if (!atomic_exchange(&everybody_wanted, true))
+            thread_wake();
         return false;
     }
     for (uint32_t slot = 1; slot < LIMIT_SLOTS; slot++) {
@@ -448,19 +347,29 @@ bool peer_each(void (*visit)(struct peer *peer, void *argument), void *argument)
     return true;
 }
 
+static void each_peer(void (*act)(struct peer *peer))
+{
+    for (uint32_t slot = 1; slot < LIMIT_SLOTS; slot++) {
+        struct peer *peer = atomic_load(&peers[slot]);
+
+        if (peer && !atomic_load(&peer->dead))
+            act(peer);
+    }
+}
+
 void peer_progress(void)
 {
     if (atomic_exchange(&some_wanted, false)) {
         for (uint32_t word = 0; word < LIMIT_SLOTS / 64; word++) {
-            for (uint64_t bits = atomic_exchange(&wanted[word], 0); bits; bits &= bits - 1)
+            for (uint64_t bits = atomic_load(&wanted[word]); bits; bits &= bits - 1)
                 start(word * 64 + (uint32_t)__builtin_ctzll(bits));
         }
     }
     reach_everybody();
-    if (atomic_exchange(&lanes_wanted, false)) {
-        for (uint32_t slot = 1; slot < LIMIT_SLOTS; slot++)
-            ask_lanes(atomic_load(&peers[slot]));
-    }
+    if (lanes_due())
+        each_peer(lanes_ask);
+    if (outbox_due())
+        each_peer(outbox_flush);
 }
 
 /* ---- opening, and the child of a fork ---- */
@@ -494,5 +403,9 @@ void peer_after_fork(void)
         connecting[slot] = NULL;
         atomic_store(&absent_ns[slot], 0);
     }
-    atomic_store(&reached, 0); /* nobody is connected to from here */
+    /* Nobody is connected to from here. */
+    memset(wanted, 0, sizeof(wanted));
+    atomic_store(&everybody_wanted, false);
+    reaching = 0;
+    atomic_store(&reached, 0);
 }

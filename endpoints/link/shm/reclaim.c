@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Giving back what the dead had claimed. An initiator takes a receive of a shared ring by moving the
- * head; if it is killed before it has completed it, nobody ever will. So when a process dies, its
- * targets look at every receive that is claimed and not yet polled:
+ * Giving back what the dead had claimed. An initiator takes a receive of a shared ring by moving
+ * the head; if it is killed before it has completed it, nobody ever will. So when a process dies,
+ * its targets look at every receive that is claimed and not yet polled:
  *
  *   suspect all of them --quiesce--> acquit who is in a lane, or held by a queue pair that waits
  *                                      `--> the rest goes back to the end of the ring

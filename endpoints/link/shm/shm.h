@@ -57,6 +57,12 @@ struct shm_msg {
     uint32_t op;
 };
 
+/* Messages to a peer that have to wait for room in its socket. */
+struct outbox {
+    struct spin lock;
+    struct letter *first;
+};
+
 /* A process we send to. Engine thread writes; the data path reads after `ready` (acquire). */
 struct peer {
     struct watch watch; /* .fd: our connection */
@@ -67,18 +73,18 @@ struct peer {
     int pid;
     char *arena;
     struct share_view view;
+    struct outbox outbox;
     _Atomic(struct shm_lane *) lanes;
-    _Atomic uint32_t asked; /* share requests so far, to space them */
+    _Atomic uint32_t asked;     /* share requests so far, to space them */
     _Atomic bool no_process_vm; /* the kernel refuses: the target must execute */
 };
 
 struct shm_lane {
     struct lane_out out;
     _Atomic(struct shm_lane *) next;
-    _Atomic(struct shm_lane *) gone_next;
+    struct shm_lane *gone_next;
     _Atomic uint32_t announced; /* pub_cq.armed we have told of */
     _Atomic int state;          /* enum lane_state */
-    struct peer *peer;
 };
 
 enum lane_state { LANE_WANTED, LANE_ASKED, LANE_READY, LANE_REFUSED };
@@ -88,9 +94,7 @@ enum lane_state { LANE_WANTED, LANE_ASKED, LANE_READY, LANE_REFUSED };
 struct peer *peer_get(uint32_t slot);
 /* Data path: the engine has just tried, and there is no such process. */
 bool peer_is_absent(uint32_t slot);
-/* Data path: the lane to its CQ if it is ready; else NULL, and it has been asked for. */
-struct shm_lane *peer_lane(struct peer *peer, uint32_t cq, uint32_t gen);
-/* Data path: false if the socket is full or gone (try later, or let it be). */
+/* Data path: false if the socket is full or gone (try later, or let it be). Never waits. */
 bool peer_send(struct peer *peer, const struct shm_msg *msg, const void *payload, size_t length);
 void peer_progress(void);
 int peer_open(void);
@@ -101,6 +105,23 @@ void peer_after_fork(void);
  */
 bool peer_each(void (*visit)(struct peer *peer, void *argument), void *argument);
 void peer_announce_member(void);
+
+/* ---- lane.c: our lanes to a peer's CQs ---- */
+/* Data path: the lane to its CQ if it is ready; else NULL, and it has been asked for. */
+struct shm_lane *peer_lane(struct peer *peer, uint32_t cq, uint32_t gen);
+/* Engine: are some wanted? Then ask each peer for what it owes, and let go of those to dead CQs. */
+bool lanes_due(void);
+void lanes_ask(struct peer *peer);
+void lane_on_ready(struct peer *peer, const struct shm_msg *msg);
+void lanes_free(struct peer *peer);
+
+/* ---- outbox.c: messages that must arrive ---- */
+/* Data path: at once, or when there is room again. Never waits. */
+void peer_tell(struct peer *peer, const struct shm_msg *msg);
+/* Engine: is anything left over? Then try again. */
+bool outbox_due(void);
+void outbox_flush(struct peer *peer);
+void outbox_free(struct outbox *outbox);
 
 /* A checked pointer into the peer's arena: NULL if [offset, offset + size) is not inside. */
 static inline void *peer_ptr(const struct peer *peer, uint64_t offset, uint64_t size)
@@ -118,9 +139,9 @@ static inline const struct pub_header *peer_header(const struct peer *peer)
 /* ---- guest.c: processes that send to us ---- */
 int guest_open(void);
 void guest_after_fork(void);
-/* Pass over the busy words of what every guest (or the one of a slot) has, until all were seen free. */
+/* Pass over the busy words of what every guest (or the one of a slot) has, until all were seen
+ * free. */
 bool guest_quiesce(uint32_t qpn); /* false: somebody was busy all the time */
-void guest_quiesce_own(void); /* only our own queue pairs as initiators */
 /* Visit the queue pairs of every guest, and our own, as initiators. */
 void guest_each_initiator(void (*visit)(const struct pub_qp *qp));
 
@@ -178,7 +199,8 @@ static inline char *move_direct(struct peer *peer, uint64_t addr, uint64_t lengt
 }
 
 /* One contiguous piece between our memory and the peer's. STALL: qp->stall says for what. */
-enum move move_out(struct qp *qp, struct peer *peer, uint64_t to, const void *from, uint64_t length);
+enum move move_out(struct qp *qp, struct peer *peer, uint64_t to, const void *from,
+                   uint64_t length);
 enum move move_in(struct qp *qp, struct peer *peer, void *to, uint64_t from, uint64_t length);
 enum move move_atomic(struct qp *qp, struct peer *peer, uint64_t at, const struct ibv_send_wr *wr,
                       uint64_t *before_out);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Targets: finding the queue pair at the other end and keeping what is known of it. A target is good
- * as long as its gen is the one seen; every WQE checks that with one load.
+ * Targets: finding the queue pair at the other end and keeping what is known of it. A target is
+ * good as long as its gen is the one seen; every WQE checks that with one load.
  */
 #define _GNU_SOURCE
 #include <string.h>
@@ -88,7 +88,6 @@ static void take_values(struct target *target, const struct pub_qp *pub, bool fi
     target->qkey = pub->qkey;
     target->rd_atomic = pub->rd_atomic;
     target->rnr_timer = pub->min_rnr_timer;
-    target->nic = pub->nic;
     if (first)
         target->head = target->tail_seen = 0;
 }
@@ -132,7 +131,7 @@ bool target_reach(struct qp *qp, struct target *target)
         aim(qp);
     uint32_t slot = target->qpn >> LIMIT_QP_BITS;
     target->peer = peer_get(slot);
-    enum stall stall = target->peer            ? look(qp, target)
+    enum stall stall = target->peer           ? look(qp, target)
                        : peer_is_absent(slot) ? STALL_ATTACH
                                               : STALL_CONNECT;
     if (stall == STALL_NONE)
@@ -171,5 +170,8 @@ uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint6
     uint64_t offset = addr - mr->iova;
     if (addr < mr->iova || length > mr->length || offset > mr->length - length)
         return 0;
-    return mr->addr + offset;
+    uint64_t there = mr->addr + offset;
+    /* A window may have been bound anew meanwhile, and what we read be of both. */
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&mr->key, memory_order_relaxed) == key ? there : 0;
 }
