@@ -6,19 +6,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "core/sys.h"
 #include "link/shm/share.h"
 
 _Static_assert(sizeof(struct share_map) <= (64ull << 20), "the share map's place in the arena");
-
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010
-#endif
 
 enum {
     ORDER_MIN = 6,    /* a cache line */
@@ -34,58 +32,104 @@ struct free_list {
 };
 
 char *arena_base;
-static int memfd = -1;
+uint64_t arena_size;
+static int memfd = -1, read_fd = -1;
 static uint64_t fresh; /* heap beyond this was never used */
 static struct free_list free_lists[ORDER_MAX + 1];
 
 int arena_fd(void)
 {
-    return memfd;
+    return read_fd;
+}
+
+/* What a limit leaves us: peers' arenas and the program need address space, too. */
+static uint64_t fitting_size(void)
+{
+    struct rlimit space, file;
+    uint64_t size = PUB_ARENA_MAX;
+
+    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY) {
+        while (size > PUB_ARENA_MIN && size > space.rlim_cur / 16)
+            size /= 2;
+    }
+    /* Beyond this one the kernel would kill the program (SIGXFSZ). */
+    while (getrlimit(RLIMIT_FSIZE, &file) == 0 && size > file.rlim_cur)
+        size /= 2;
+    return size;
 }
 
 static int map_arena(int fd)
 {
-    if (ftruncate(fd, (off_t)PUB_ARENA_SIZE))
-        return -errno;
-    void *base =
-        mmap(NULL, PUB_ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    void *base = MAP_FAILED;
+    uint64_t size = 2 * fitting_size();
+
+    if (size < 2 * PUB_ARENA_MIN)
+        return -EFBIG;
+    while (base == MAP_FAILED && (size /= 2) >= PUB_ARENA_MIN) {
+        if (ftruncate(fd, (off_t)size))
+            return -errno;
+        base = sys_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    }
     if (base == MAP_FAILED)
-        return -errno;
-    madvise(base, PUB_ARENA_SIZE, MADV_DONTDUMP);
-    madvise(base, PUB_ARENA_SIZE, MADV_DONTFORK);
-    /* Best effort: older kernels lack this seal; peers then map read-only by their own will. */
-    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
+        return -ENOMEM;
+    sys_madvise(base, size, MADV_DONTDUMP);
+    sys_madvise(base, size, MADV_DONTFORK);
     arena_base = base;
+    arena_size = size;
     fresh = PUB_HEAP_OFFSET;
     return 0;
 }
 
+/* Peers map it: it must never shrink under them. And they get no descriptor that could write. */
+static int seal(int fd)
+{
+    char path[32];
+
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
+        return -errno;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    read_fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+    return read_fd < 0 ? -errno : 0;
+}
+
 int arena_open(void)
 {
-    int fd = memfd_create("viaduct-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
-    if (fd < 0)
+    memfd = memfd_create("viaduct-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (memfd < 0)
         return -errno;
-    int error = map_arena(fd);
-    if (error) {
-        sys_close(fd);
-        return error;
-    }
-    memfd = fd;
-    return 0;
+    int error = map_arena(memfd);
+    if (!error)
+        error = seal(memfd);
+    if (error)
+        arena_close();
+    return error;
+}
+
+static void forget(void)
+{
+    if (memfd >= 0)
+        sys_close(memfd);
+    if (read_fd >= 0)
+        sys_close(read_fd);
+    memfd = read_fd = -1;
+    arena_base = NULL;
+    for (unsigned order = 0; order <= ORDER_MAX; order++)
+        free_lists[order].count = 0;
+}
+
+void arena_close(void)
+{
+    if (arena_base)
+        sys_munmap(arena_base, arena_size);
+    forget();
 }
 
 void arena_after_fork(void)
 {
     if (arena_base)
-        sys_mmap(arena_base, PUB_ARENA_SIZE, PROT_READ,
+        sys_mmap(arena_base, arena_size, PROT_READ,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-    if (memfd >= 0)
-        sys_close(memfd);
-    arena_base = NULL;
-    memfd = -1;
-    for (unsigned order = 0; order <= ORDER_MAX; order++)
-        free_lists[order].count = 0;
+    forget();
 }
 
 static unsigned order_of(size_t size)
@@ -127,7 +171,7 @@ static uint64_t take_fresh(unsigned order)
 {
     uint64_t size = 1ull << (order < ORDER_PAGE ? ORDER_PAGE : order);
 
-    if (size > PUB_ARENA_SIZE - fresh)
+    if (size > arena_size - fresh)
         return 0;
     if (order < ORDER_PAGE)
         return cut_page(order);

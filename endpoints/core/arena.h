@@ -13,11 +13,13 @@
 
 struct share_map;
 
-extern char *arena_base; /* NULL before arena_open() */
+extern char *arena_base;    /* NULL before arena_open() */
+extern uint64_t arena_size; /* PUB_ARENA_MAX, or less where the program's limits are narrow */
 
-/* Creates and maps the memfd; peers that get arena_fd() can map it read-only, never writable. */
+/* Creates and maps the memfd. -ENOMEM, -EFBIG: a limit on address space or file size is too low. */
 int arena_open(void);
-int arena_fd(void);
+void arena_close(void);
+int arena_fd(void); /* for peers: it can be mapped read-only, never writable */
 /*
  * The child of a fork: the arena is its parent's, and not mapped here. Zeroes take its place, so
  * that a stray look by the program finds nothing instead of faulting; the next arena_open() starts

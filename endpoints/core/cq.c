@@ -18,6 +18,8 @@
 #include "core/thread.h"
 
 TABLE(cqs, LIMIT_CQ);
+enum { LATER_NS = 1000000 };
+
 static struct cq *all_cqs;
 static _Atomic bool due; /* some CQ has event_due or overrun_due */
 
@@ -140,6 +142,7 @@ static void publish(struct cq *cq)
     atomic_store(&cq->pub->armed, 0);
     atomic_store(&cq->pub->cqe, cq->cqe);
     cq->pub->stamp = cq->stamp;
+    atomic_store(&cq->pub->fence, !cq_can_fence());
     atomic_store_explicit(&cq->pub->gen, gen | 1, memory_order_release);
 }
 
@@ -310,6 +313,12 @@ void cq_due(void)
     thread_wake();
 }
 
+void cq_due_later(void)
+{
+    atomic_store(&due, true);
+    thread_wake_at(now_ns() + LATER_NS);
+}
+
 static void fail_users(struct cq *cq)
 {
     for (uint32_t i = 1; i < qp_high(); i++) {
@@ -329,7 +338,7 @@ void cq_announce_all(void)
         return;
     for (struct cq *cq = all_cqs; cq; cq = cq->next) {
         if (atomic_exchange(&cq->event_due, false))
-            cq_announce(cq);
+            cq_announce(cq); /* may be due again */
         if (!atomic_exchange(&cq->overrun_due, false))
             continue;
         event_async(cq->context, IBV_EVENT_CQ_ERR, cq->user_handle, &cq->async_events);

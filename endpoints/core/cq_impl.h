@@ -3,6 +3,7 @@
 #ifndef VIADUCT_CORE_CQ_IMPL_H
 #define VIADUCT_CORE_CQ_IMPL_H
 
+#include "core/process.h"
 #include "core/state.h"
 
 enum {
@@ -29,11 +30,15 @@ void cq_make_room(struct cq *cq);
 /* The same for a guest that waits with its lane's tail at `tail`; it may have moved on since. */
 void cq_make_room_for(struct cq *cq, const void *guest, uint32_t tail);
 
+/* Can cq_arm() have the kernel fence initiators? */
+bool cq_can_fence(void);
+
 /* Write the time into the completion's last eight bytes. */
 void cqe_stamp(struct cqe *cqe);
 
-/* The engine has something to do for a CQ. */
+/* The engine has something to do for a CQ, now or in a while. */
 void cq_due(void);
+void cq_due_later(void);
 
 /* The lane has room for one more, as far as its owner can tell. lane->lock held. */
 static inline bool lane_has_room(struct lane_out *lane)
@@ -78,9 +83,13 @@ static inline void lane_end(struct lane_out *lane, struct cqe *slot)
     spin_unlock(&lane->lock);
     /*
      * What the caller looks up next (whether the CQ is armed) is looked up after the completion is
-     * stored; that the processor may still swap the two is cq_arm()'s concern.
+     * stored; that the processor may still swap the two is cq_arm()'s concern, if it can.
      */
-    atomic_signal_fence(memory_order_seq_cst);
+    if (__builtin_expect(
+            atomic_load_explicit(&lane->cq->fence, memory_order_relaxed) || process_must_fence, 0))
+        fence(memory_order_seq_cst);
+    else
+        atomic_signal_fence(memory_order_seq_cst);
 }
 
 /*

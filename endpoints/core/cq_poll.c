@@ -300,13 +300,21 @@ static int poll_spill(struct cq *cq, int n, struct ibv_wc *wc)
     return got;
 }
 
+/* Each lane has its turn: one that is never empty must not keep the others from being polled. */
+static inline struct lane_in *next_lane(struct cq *cq)
+{
+    if (cq->turn >= cq->lane_count)
+        cq->turn = 0;
+    return cq->lanes[cq->turn++];
+}
+
 int cq_poll(struct cq *cq, int n, struct ibv_wc *wc)
 {
     requester_poll();
     spin_lock(&cq->lock);
     int got = cq->spill.count ? poll_spill(cq, n, wc) : 0;
     for (unsigned i = 0; i < cq->lane_count && got < n; i++)
-        got += poll_lane(cq, cq->lanes[i], n - got, wc + got);
+        got += poll_lane(cq, next_lane(cq), n - got, wc + got);
     spin_unlock(&cq->lock);
     return got;
 }
@@ -329,7 +337,7 @@ int cq_poll_one(struct cq *cq, struct completion *completion_out)
         return 1;
     }
     for (unsigned i = 0; i < cq->lane_count; i++) {
-        struct lane_in *lane = cq->lanes[i];
+        struct lane_in *lane = next_lane(cq);
 
         for (const struct cqe *cqe; (cqe = lane_next(lane));) {
             completion_out->timestamp_ns = timestamp(cq, cqe);
@@ -364,11 +372,27 @@ void cq_forget_qp(struct cq *cq, uint32_t cookie)
 
 /* ---- arming ---- */
 
-/* From here on every thread of every process on the machine that stored before has been seen. */
-static void fence_everyone(void)
+bool cq_can_fence(void)
 {
-    atomic_thread_fence(memory_order_seq_cst);
-    syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
+    long commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
+
+    return commands > 0 && commands & MEMBARRIER_CMD_GLOBAL_EXPEDITED;
+}
+
+/*
+ * From here on what every thread of every process on the machine stored before is seen. If the
+ * kernel can't do that, initiators fence themselves; if it has just begun to refuse (a system call
+ * filter), the engine looks for what one of them was storing right now.
+ */
+static void fence_everyone(struct cq *cq)
+{
+    fence(memory_order_seq_cst);
+    if (atomic_load(&cq->pub->fence) ||
+        syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0)
+        return;
+    atomic_store(&cq->pub->fence, 1);
+    atomic_store(&cq->event_due, true);
+    cq_due_later();
 }
 
 static uint32_t lane_stop(const struct lane_in *lane)
@@ -396,7 +420,7 @@ int cq_arm(struct cq *cq, bool solicited_only)
      * Pairs with pushers, which store seq and then load armed without a fence: after this either we
      * see their completion (the program polls after arming), or they see that we are armed.
      */
-    fence_everyone();
+    fence_everyone(cq);
     return 0;
 }
 
@@ -444,10 +468,12 @@ static bool announce_locked(struct cq *cq)
     }
     if (!has_news(cq, kind))
         return false;
-    if (channel_write(cq->channel, cq->user_handle, &cq->comp_events))
+    if (channel_write(cq->channel, cq->user_handle, &cq->comp_events)) {
         atomic_store(&cq->pub->armed, armed & ~(uint32_t)CQ_ARMED_MASK);
-    else
-        atomic_store(&cq->event_due, true);
+    } else {
+        atomic_store(&cq->event_due, true); /* the channel is full */
+        cq_due_later();
+    }
     return true;
 }
 
@@ -464,7 +490,7 @@ void cq_announce(struct cq *cq)
     spin_unlock(&cq->lock);
     if (done)
         return;
-    fence_everyone();
+    fence_everyone(cq);
     spin_lock(&cq->lock);
     announce_locked(cq);
     spin_unlock(&cq->lock);

@@ -176,7 +176,7 @@ static int check_all(const struct mr *want)
     return error ? error : check_iova(want->addr, want->iova, want->length, want->access);
 }
 
-/* The first address of the region in its users' eyes; zero based ones count from 0 (ibv_reg_mr(3)). */
+/* The region's first address for its users; zero based ones count from 0 (ibv_reg_mr(3)). */
 static uint64_t base_of(uint64_t iova, unsigned access)
 {
     return access & IBV_ACCESS_ZERO_BASED ? 0 : iova;
@@ -367,7 +367,7 @@ static void window_publish(const struct mw *mw, const struct ibv_mw_bind_info *i
     bool zero_based = info->mw_access_flags & IBV_ACCESS_ZERO_BASED;
 
     /* Pairs with target_mr(): who reads any of these sees that the old key is gone. */
-    atomic_thread_fence(memory_order_release);
+    fence(memory_order_release);
     pub->pd = mw->pd->handle;
     pub->iova = zero_based ? 0 : info->addr;
     pub->length = info->length;

@@ -2,17 +2,16 @@
 #define _GNU_SOURCE
 #include "core/pipe.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "core/sys.h"
 
-enum { RECORD_MAX = 16, PIPE_BYTES = 1 << 20 };
+enum { PIPE_BYTES = 1 << 20 };
 
 /* Opened anew, so that our O_NONBLOCK is not the program's. */
 static int reopen_for_peek(int fd)
@@ -57,27 +56,35 @@ bool pipe_write(int wr, const void *record, size_t size)
     return sys_write(wr, record, size) == (ssize_t)size;
 }
 
+/* Room for all that is unread now; NULL: none is, or there is no memory. */
+static char *alloc_for_unread(int peek, size_t *room_out)
+{
+    int unread = 0;
+
+    if (sys_ioctl(peek, FIONREAD, &unread) || unread <= 0)
+        return NULL;
+    *room_out = (size_t)unread;
+    return malloc((size_t)unread);
+}
+
 unsigned pipe_withdraw(int wr, int peek, size_t record_size,
                        bool (*drop)(const void *record, uint64_t element), uint64_t element)
 {
-    char record[RECORD_MAX];
-    char *kept = NULL;
-    size_t count = 0, dropped = 0;
+    size_t room, used = 0;
+    unsigned dropped = 0;
+    char *records = alloc_for_unread(peek, &room);
 
-    assert(record_size <= RECORD_MAX);
-    while (sys_read(peek, record, record_size) == (ssize_t)record_size) {
-        if (drop(record, element)) {
+    if (!records)
+        return 0; /* without memory the program gets them all: it was told how many */
+    while (room - used >= record_size &&
+           sys_read(peek, records + used, record_size) == (ssize_t)record_size) {
+        if (drop(records + used, element))
             dropped++;
-            continue;
-        }
-        char *more = realloc(kept, (count + 1) * record_size);
-        if (!more)
-            break;
-        kept = more;
-        memcpy(kept + count++ * record_size, record, record_size);
+        else
+            used += record_size;
     }
-    for (size_t i = 0; i < count; i++)
-        pipe_write(wr, kept + i * record_size, record_size);
-    free(kept);
-    return (unsigned)dropped;
+    for (size_t at = 0; at < used; at += record_size)
+        pipe_write(wr, records + at, record_size);
+    free(records);
+    return dropped;
 }

@@ -16,7 +16,7 @@ void pipe_close_ours(int wr, int peek);
 bool pipe_write(int wr, const void *record, size_t size);
 /*
  * Drop the unread records for which drop() says so, keep the others in order. Returns how many
- * went. record_size at most 16.
+ * went.
  */
 unsigned pipe_withdraw(int wr, int peek, size_t record_size,
                        bool (*drop)(const void *record, uint64_t element), uint64_t element);

@@ -28,6 +28,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool opened;
+bool process_must_fence;
 static uint32_t slot;
 static int lock_fd = -1, runtime_fd = -1;
 
@@ -127,6 +128,13 @@ static void publish(const struct config *config)
     header->magic = PUB_MAGIC;
 }
 
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        sys_close(*fd);
+    *fd = -1;
+}
+
 static void fork_prepare(void)
 {
     core_lock();
@@ -152,9 +160,8 @@ static void fork_child(void)
     link_shm.after_fork();
     thread_after_fork();
     core_after_fork();
-    sys_close(lock_fd);
-    sys_close(runtime_fd);
-    lock_fd = runtime_fd = -1;
+    close_fd(&lock_fd);
+    close_fd(&runtime_fd);
     opened = false;
     slot = 0;
 }
@@ -192,9 +199,23 @@ bool process_is_alive(uint64_t name)
     return alive;
 }
 
+/* What open_parts() has got so far, the last first. */
+static void close_parts(void)
+{
+    link_shm.after_fork();
+    thread_after_fork();
+    share_close();
+    arena_close();
+    close_fd(&lock_fd);
+    close_fd(&runtime_fd);
+    slot = 0;
+}
+
+/* The engine's thread comes last: it can't be stopped any more. */
 static int open_parts(const struct config *config)
 {
-    int error = take_slot();
+    runtime_fd = sys_open(config->runtime_dir, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    int error = runtime_fd < 0 ? -errno : take_slot();
 
     if (!error)
         error = arena_open();
@@ -203,8 +224,22 @@ static int open_parts(const struct config *config)
     publish(config);
     error = share_init(arena_share());
     if (!error)
-        error = thread_start();
-    return error ? error : link_shm.open();
+        error = thread_prepare();
+    if (!error)
+        error = link_shm.open();
+    return error ? error : thread_start();
+}
+
+static void complain(int error)
+{
+    static bool said;
+
+    if (!said)
+        fprintf(stderr, "viaduct: the NIC can't start: %s%s\n", strerror(-error),
+                error == -ENOMEM  ? " (is there a limit on address space? ulimit -v)"
+                : error == -EFBIG ? " (is there a limit on file sizes? ulimit -f)"
+                                  : "");
+    said = true;
 }
 
 int process_open(void)
@@ -216,16 +251,15 @@ int process_open(void)
         return 0;
     if (!config)
         return -EINVAL;
-    runtime_fd = open(config->runtime_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (runtime_fd < 0)
-        return -errno;
     error = open_parts(config);
     if (error) {
-        sys_close(runtime_fd);
+        close_parts();
+        complain(error);
         return error;
     }
     /* Completions are published without a fence: cq_arm() has the kernel fence us instead. */
-    syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
+    process_must_fence =
+        syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) != 0;
     /* Debian's default lets same-user processes reach our memory; where Yama does not, allow it. */
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
     opened = true;

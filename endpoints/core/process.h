@@ -3,11 +3,14 @@
 #ifndef VIADUCT_CORE_PROCESS_H
 #define VIADUCT_CORE_PROCESS_H
 
-#include <stddef.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/limits.h"
+
+/* The kernel can't fence our threads for other processes (membarrier): they do it themselves. */
+extern bool process_must_fence;
 
 /* This process's slot; 0 before process_open(). */
 uint32_t process_slot(void);

@@ -22,6 +22,9 @@
 #define PUB_MAGIC 0x7669616475637431ull /* "viaduct1" */
 #define PUB_VERSION 1u
 
+/* One load of what its owner may change meanwhile: what was checked is what is used. */
+#define PUB_READ(field) (*(const volatile __typeof__(field) *)&(field))
+
 struct pub_gid {
     uint8_t raw[16];
 };
@@ -134,8 +137,9 @@ struct pub_cq {
     _Atomic uint32_t armed; /* enum cq_armed | count of armings * CQ_ARMED_STEP */
     _Atomic uint32_t gen;   /* 0: no such CQ */
     _Atomic uint32_t cqe;
-    uint32_t stamp; /* completions carry the wall clock in data[24..31] */
-    uint32_t pad[12];
+    uint32_t stamp;         /* completions carry the wall clock in data[24..31] */
+    _Atomic uint32_t fence; /* initiators must fence: the kernel does not do it for us */
+    uint32_t pad[11];
 };
 _Static_assert(sizeof(struct pub_cq) == 64, "one cache line");
 
@@ -197,6 +201,8 @@ struct pub_mcast {
 #define PUB_MRS_OFFSET (PUB_MCAST_OFFSET + sizeof(struct pub_mcast) * PUB_MCAST_COUNT)
 #define PUB_SHARE_OFFSET (PUB_MRS_OFFSET + sizeof(struct pub_mr) * LIMIT_MR)
 #define PUB_HEAP_OFFSET (PUB_SHARE_OFFSET + (64ull << 20))
-#define PUB_ARENA_SIZE (16ull << 30)
+/* An arena is a power of two between these; how much the file says. */
+#define PUB_ARENA_MIN (256ull << 20)
+#define PUB_ARENA_MAX (16ull << 30)
 
 #endif

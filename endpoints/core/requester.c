@@ -23,7 +23,7 @@
 enum {
     ATTACH_FLOOR_NS = 100000000,   /* a peer on a busy machine gets this long to answer */
     DATAGRAM_WAIT_NS = 1000000000, /* UD, UC, while connecting: then the message counts as lost */
-    RETRY_MIN_NS = 200000, /* the program polls before that, or sleeps */
+    RETRY_MIN_NS = 200000,         /* the program polls before that, or sleeps */
     RETRY_MAX_NS = 5000000,
 };
 
@@ -272,8 +272,11 @@ static void copy_inline(const struct qp *qp, struct sq_entry *entry, const struc
     uint32_t length = 0;
 
     for (int i = 0; i < wr->num_sge; i++) {
-        memcpy(to + length, (const void *)(uintptr_t)wr->sg_list[i].addr, wr->sg_list[i].length);
-        length += wr->sg_list[i].length;
+        const struct ibv_sge *sge = &wr->sg_list[i];
+
+        if (sge->length)
+            memcpy(to + length, (const void *)(uintptr_t)sge->addr, sge->length);
+        length += sge->length;
     }
     entry->sges[0] = (struct ibv_sge){.addr = (uintptr_t)to, .length = length};
     entry->wr.num_sge = 1;

@@ -108,11 +108,11 @@ struct cq {
     uint32_t cqe;
     bool stamp;
     _Atomic bool overrun;
-    _Atomic bool overrun_due; /* the engine must raise IBV_EVENT_CQ_ERR */
-    _Atomic bool event_due;   /* the channel was full: the engine must announce again */
-    _Atomic bool in_session;  /* extended polling: events wait for its end, in event_due */
-    unsigned lane_count;
-    struct lane_in **lanes; /* [0] is our own */
+    _Atomic bool overrun_due;  /* the engine must raise IBV_EVENT_CQ_ERR */
+    _Atomic bool event_due;    /* the channel was full: the engine must announce again */
+    _Atomic bool in_session;   /* extended polling: events wait for its end, in event_due */
+    unsigned lane_count, turn; /* turn: the lane to be polled next */
+    struct lane_in **lanes;    /* [0] is our own */
     struct spill spill;
     uint64_t spill_armed_from; /* spilled completions beyond this total came after arming */
     struct lane_out own;

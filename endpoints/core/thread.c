@@ -130,9 +130,11 @@ static int wait_events(struct epoll_event *events)
     struct timespec timeout = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
     int count = epoll_pwait2(epoll_fd, events, EVENTS, when == UINT64_MAX ? NULL : &timeout, NULL);
 
-    if (count < 0 && errno == ENOSYS)
+    if (count < 0 && (errno == ENOSYS || errno == EPERM))
         count = epoll_wait(epoll_fd, events, EVENTS,
                            when == UINT64_MAX ? -1 : (int)(left / 1000000 + 1));
+    if (count < 0)
+        count = errno == EINTR ? 0 : -errno;
     if (when != UINT64_MAX && now_ns() >= when)
         atomic_compare_exchange_strong(&next_ns, &when, UINT64_MAX);
     return count;
@@ -148,6 +150,8 @@ static void *thread_main(void *argument)
     for (;;) {
         int count = wait_events(events);
 
+        if (count < 0)
+            return NULL; /* the program has closed our descriptors: the NIC is off */
         for (int i = 0; i < count; i++) {
             struct watch *watch = events[i].data.ptr;
 
@@ -157,11 +161,10 @@ static void *thread_main(void *argument)
         }
         work();
     }
-    return NULL;
 }
 
 /* The program's signals are not ours to take. */
-static int start_masked(void)
+int thread_start(void)
 {
     sigset_t all, before;
     pthread_attr_t attr;
@@ -177,7 +180,7 @@ static int start_masked(void)
     return -error;
 }
 
-int thread_start(void)
+int thread_prepare(void)
 {
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (epoll_fd < 0)
@@ -186,14 +189,15 @@ int thread_start(void)
     if (wake.fd < 0)
         return -errno;
     wake.ready = on_wake;
-    int error = thread_watch(&wake);
-    return error ? error : start_masked();
+    return thread_watch(&wake);
 }
 
 void thread_after_fork(void)
 {
-    sys_close(epoll_fd);
-    sys_close(wake.fd);
+    if (epoll_fd >= 0)
+        sys_close(epoll_fd);
+    if (wake.fd >= 0)
+        sys_close(wake.fd);
     epoll_fd = wake.fd = -1;
     /* Of the parent's engine; ours would never be woken if it seemed to be. */
     atomic_store(&woken, false);

@@ -15,7 +15,8 @@ struct watch {
     void (*ready)(struct watch *watch); /* on the engine thread, core_lock held */
 };
 
-/* Negative errno if the kernel refuses threads, epoll or eventfd. */
+/* First the descriptors, then the thread. Negative errno if the kernel refuses. */
+int thread_prepare(void);
 int thread_start(void);
 int thread_watch(struct watch *watch); /* readable or hung up: ready() */
 void thread_unwatch(struct watch *watch);
@@ -30,7 +31,7 @@ void thread_wake_at(uint64_t when_ns);
 void thread_collect_later(void);
 
 bool thread_is_current(void);
-/* The child of a fork has no engine thread: forget it and close its descriptors. */
+/* The child of a fork has no engine thread (or it could not be started): close its descriptors. */
 void thread_after_fork(void);
 
 uint64_t now_ns(void); /* CLOCK_MONOTONIC */

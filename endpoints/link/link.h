@@ -60,7 +60,7 @@ struct link_ops {
      */
     void (*send_mad)(uint64_t to, const uint8_t mad[256]);
 
-    /* The child of a fork: close what must not keep the parent's peers waiting. */
+    /* The child of a fork, or when opening failed: close everything. */
     void (*after_fork)(void);
 };
 

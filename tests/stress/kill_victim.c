@@ -20,6 +20,7 @@ struct victim {
     struct ibv_qp *ud;
     struct ibv_ah *ah;
     unsigned under_way;
+    bool broken; /* some request has failed */
 };
 
 /* From now to the end, in nanoseconds, without help of the scheduler: the timer itself kills. */
@@ -61,8 +62,10 @@ static void drain(struct victim *v)
     struct ibv_wc wc[16];
     int got = ibv_poll_cq(v->cq, 16, wc);
 
-    for (int i = 0; i < got; i++)
+    for (int i = 0; i < got; i++) {
         v->under_way -= wc[i].wr_id == 1;
+        v->broken |= wc[i].status != IBV_WC_SUCCESS;
+    }
 }
 
 static void send_to(struct victim *v, struct ibv_qp *qp, const struct rig_address *to,
@@ -113,7 +116,8 @@ static void connect_all(struct victim *v)
     }
     while (v->under_way)
         drain(v);
-    atomic_store(&board->victim_connected, round);
+    if (!v->broken)
+        atomic_store(&board->victim_connected, round);
 }
 
 static void receive(struct victim *v, struct ibv_qp *qp)
@@ -186,7 +190,8 @@ void kill_victim(struct kill_board *board)
     unsigned mode = atomic_load(&board->mode);
 
     rig_seed(board->seed);
-    alarm(20); /* should the timer not come */
+    rig_timeout = 20; /* it waits for survivors however busy the machine is */
+    alarm(20);        /* should the timer not come */
     if (mode == KILL_STARTING)
         die_within(board, 12000000);
     open_all(&v);

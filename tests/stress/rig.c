@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 void (*check_context)(void);
+uint8_t rig_timeout = 14;
 
 void check_failed(const char *file, int line, const char *what, const char *format, ...)
 {
@@ -153,11 +154,10 @@ static void to_receive(struct ibv_qp *qp, const struct rig_address *to)
     CHECK(ibv_modify_qp(qp, &attr, mask) == 0);
 }
 
-/* Patience for a peer that is not there: 4.096 us * 2^14, eight times, is half a second. */
 static bool to_send(struct ibv_qp *qp)
 {
     struct ibv_qp_attr attr = {
-        .qp_state = IBV_QPS_RTS, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7};
+        .qp_state = IBV_QPS_RTS, .timeout = rig_timeout, .retry_cnt = 3, .rnr_retry = 7};
     int mask = IBV_QP_STATE | IBV_QP_SQ_PSN;
 
     if (qp->qp_type == IBV_QPT_RC) {
@@ -215,6 +215,13 @@ uint64_t rig_now_ns(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+uint64_t rig_slow(void)
+{
+    const char *factor = getenv("VIADUCT_TEST_SLOW");
+
+    return factor && atoi(factor) > 1 ? (uint64_t)atoi(factor) : 1;
 }
 
 unsigned rig_open_files(void)

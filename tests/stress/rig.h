@@ -53,6 +53,11 @@ void rig_memory_free(struct ibv_mr *mr);
 struct ibv_qp *rig_qp(struct rig *rig, const struct rig_qp_options *options);
 struct rig_address rig_address(const struct rig *rig, const struct ibv_qp *qp,
                                const struct ibv_mr *mr);
+/*
+ * How long requests wait for a peer that does not answer: 4.096 us * 2^this, four times; a quarter
+ * of a second at first.
+ */
+extern uint8_t rig_timeout;
 /* Up to RTS. False: the other end died meanwhile, which has failed the queue pair. */
 bool rig_connect(struct ibv_qp *qp, const struct rig_address *to);
 struct ibv_ah *rig_ah(struct rig *rig, const union ibv_gid *gid);
@@ -63,6 +68,8 @@ void rig_seed(uint64_t seed);
 uint64_t rig_random(uint64_t below);
 
 uint64_t rig_now_ns(void);
+/* VIADUCT_TEST_SLOW: the factor by which limits are stretched on slow machines. */
+uint64_t rig_slow(void);
 unsigned rig_open_files(void);
 uint64_t rig_resident_bytes(void);
 /* Bytes that the arena of this process takes. */

@@ -79,19 +79,25 @@ static enum verdict not_ready(struct qp *qp)
     return VERDICT_STALL;
 }
 
-/* The receive itself is at fault: it completes with `theirs`, the sender with `ours`. */
+/*
+ * The receive itself is at fault: it completes with `theirs`, the sender with `ours`. What is too
+ * long for an unreliable receive is dropped; a bad key of the owner's own breaks its queue pair all
+ * the same, only the sender does not learn of it.
+ */
 static enum verdict refuse_receive(struct qp *qp, struct target *target, struct delivery *delivery,
                                    enum ibv_wc_status theirs, enum ibv_wc_status ours,
                                    enum ibv_wc_status *status)
 {
-    if (qp->type != IBV_QPT_RC)
+    if (qp->type != IBV_QPT_RC && theirs == IBV_WC_LOC_LEN_ERR)
         return VERDICT_DONE;
     delivery->status = (uint8_t)theirs;
     delivery->byte_len = delivery->inline_length = 0;
     if (!deliver(qp, target, delivery))
         return VERDICT_STALL;
     receive_taken(qp, target);
-    return refuse(qp, target, ours, 0, status);
+    tell_error(target, 0);
+    *status = qp->type == IBV_QPT_RC ? ours : IBV_WC_SUCCESS;
+    return VERDICT_DONE;
 }
 
 /* ---- gathering ours, scattering theirs ---- */

@@ -21,6 +21,7 @@ struct guest {
     struct watch watch;
     uint32_t slot;
     char *arena; /* NULL before HELLO */
+    uint64_t arena_size;
     struct guest *next;
 };
 
@@ -97,7 +98,7 @@ bool guest_quiesce(uint32_t qpn)
     bool all = true;
 
     /* Pairs with the exchange that takes busy: who takes it from now on sees what we changed. */
-    atomic_thread_fence(memory_order_seq_cst);
+    fence(memory_order_seq_cst);
     for (const struct guest *guest = guests; guest; guest = guest->next) {
         if (guest->arena)
             all = wait_guest(guest, qpn) && all;
@@ -134,7 +135,7 @@ static int open_lane(struct guest *guest, const struct shm_msg *ask, struct shm_
     if (!cq || atomic_load(&cq->pub->gen) != ask->gen)
         return -ENOENT;
     if (entries < LANE_ENTRIES_MIN || entries > LANE_ENTRIES_MAX || (entries & (entries - 1)) ||
-        ask->offset % 64 || ask->offset > PUB_ARENA_SIZE - entries * sizeof(struct cqe))
+        ask->offset % 64 || ask->offset > guest->arena_size - entries * sizeof(struct cqe))
         return -EINVAL;
     const struct cqe *ring = (const void *)(guest->arena + ask->offset);
     struct lane_in *lane = lane_in_new(ring, (uint32_t)entries - 1, guest);
@@ -177,8 +178,8 @@ static void on_qp_error(const struct guest *guest, const struct shm_msg *msg)
     struct qp *qp = qp_at(msg->index & (LIMIT_QP - 1));
 
     if (qp && qp->pub->cookie == msg->gen && qp_is_connected_type(qp) && is_event(msg->status) &&
-        qp->attr.dest_qp_num >> LIMIT_QP_BITS == guest->slot &&
-        qp_state(qp) != IBV_QPS_RESET && qp_state(qp) != IBV_QPS_ERR)
+        qp->attr.dest_qp_num >> LIMIT_QP_BITS == guest->slot && qp_state(qp) != IBV_QPS_RESET &&
+        qp_state(qp) != IBV_QPS_ERR)
         qp_fail(qp, msg->status);
 }
 
@@ -220,7 +221,7 @@ static int on_hello(struct guest *guest, const int fds[2])
     struct shm_msg answer = {.type = SHM_HELLO, .index = process_slot()};
     int ours[2] = {arena_fd(), share_mem_fd()};
 
-    if (guest->arena || map_arena_of(fds[0], &guest->arena))
+    if (guest->arena || map_arena_of(fds[0], &guest->arena, &guest->arena_size))
         return -EPROTO;
     guest->slot = ((const struct pub_header *)(void *)guest->arena)->slot % LIMIT_SLOTS;
     return msg_send(guest->watch.fd, &answer, NULL, 0, ours, 2, true);
@@ -289,7 +290,7 @@ static void guest_died(struct guest *guest)
         cq_drop_guest(guest);
         shm_reclaim();
         shm_process_died(guest->slot, guest->arena, NULL);
-        munmap(guest->arena, PUB_ARENA_SIZE);
+        munmap(guest->arena, guest->arena_size);
     }
     free(guest);
 }
@@ -369,7 +370,9 @@ int guest_open(void)
 
 void guest_after_fork(void)
 {
-    sys_close(listener.fd);
+    if (listener.fd >= 0)
+        sys_close(listener.fd);
+    listener.fd = -1;
     for (struct guest *guest = guests; guest; guest = guest->next)
         sys_close(guest->watch.fd);
     guests = NULL;

@@ -86,23 +86,36 @@ ssize_t msg_receive(int fd, struct shm_msg *msg, void *payload, size_t room, int
     return got - (ssize_t)sizeof(*msg);
 }
 
-/* Read-only: what lies there is its owner's. A file of another size would fault under our feet. */
-int map_arena_of(int fd, char **arena_out)
+/* Of a size that we can read at fixed places, and that stays: else it faults under our feet. */
+static bool is_arena(int fd, uint64_t *size_out)
 {
     struct stat status;
+    long seals = syscall(SYS_fcntl, fd, F_GET_SEALS);
 
-    if (fd < 0 || fstat(fd, &status) || (uint64_t)status.st_size != PUB_ARENA_SIZE)
+    if (fd < 0 || sys_fstat(fd, &status) || seals < 0 || !(seals & F_SEAL_SHRINK))
+        return false;
+    *size_out = (uint64_t)status.st_size;
+    return *size_out >= PUB_ARENA_MIN && *size_out <= PUB_ARENA_MAX && *size_out % SHARE_PAGE == 0;
+}
+
+/* Read-only: what lies there is its owner's. */
+int map_arena_of(int fd, char **arena_out, uint64_t *size_out)
+{
+    uint64_t size;
+
+    if (!is_arena(fd, &size))
         return -EPROTO;
-    void *arena = mmap(NULL, PUB_ARENA_SIZE, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    void *arena = sys_mmap(NULL, size, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (arena == MAP_FAILED)
         return -errno;
-    madvise(arena, PUB_ARENA_SIZE, MADV_DONTDUMP);
-    madvise(arena, PUB_ARENA_SIZE, MADV_DONTFORK);
+    sys_madvise(arena, size, MADV_DONTDUMP);
+    sys_madvise(arena, size, MADV_DONTFORK);
     const struct pub_header *header = arena;
     if (header->magic != PUB_MAGIC || header->version != PUB_VERSION) {
-        munmap(arena, PUB_ARENA_SIZE);
+        sys_munmap(arena, size);
         return -EPROTO;
     }
     *arena_out = arena;
+    *size_out = size;
     return 0;
 }

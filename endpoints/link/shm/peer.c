@@ -26,7 +26,7 @@
 
 static _Atomic(struct peer *) peers[LIMIT_SLOTS]; /* ready ones, and our own */
 static struct peer *connecting[LIMIT_SLOTS];
-static _Atomic uint64_t absent_ns[LIMIT_SLOTS]; /* when nobody answered last */
+static _Atomic uint64_t absent_ns[LIMIT_SLOTS];   /* when nobody answered last */
 static _Atomic uint64_t wanted[LIMIT_SLOTS / 64]; /* a bit stays until it is known how it ended */
 static _Atomic bool some_wanted, everybody_wanted;
 static uint64_t reaching;        /* joins that the connecting under way will have covered */
@@ -124,7 +124,7 @@ static void peer_died(struct peer *peer)
     sys_close(peer->watch.fd); /* not before: who sends to it may have read the number */
     share_view_close(&peer->view);
     sys_close(peer->view.mem_fd);
-    munmap(peer->arena, PUB_ARENA_SIZE);
+    munmap(peer->arena, peer->arena_size);
     lanes_free(peer);
     outbox_free(&peer->outbox);
     free(peer);
@@ -138,13 +138,13 @@ static int peer_adopt(struct peer *peer, const int fds[2])
     if (getsockopt(peer->watch.fd, SOL_SOCKET, SO_PEERCRED, &who, &size) || who.uid != geteuid())
         return -EPERM;
     peer->pid = who.pid;
-    int error = map_arena_of(fds[0], &peer->arena);
+    int error = map_arena_of(fds[0], &peer->arena, &peer->arena_size);
     if (error)
         return error;
     const void *map = peer->arena + PUB_SHARE_OFFSET;
     error = share_view_open(&peer->view, map, fds[1]);
     if (error)
-        munmap(peer->arena, PUB_ARENA_SIZE);
+        munmap(peer->arena, peer->arena_size);
     return error;
 }
 
@@ -384,6 +384,7 @@ int peer_open(void)
     self->watch.fd = -1;
     self->slot = process_slot();
     self->arena = arena_base;
+    self->arena_size = arena_size;
     self->pid = getpid();
     atomic_store(&self->ready, true);
     atomic_store(&peers[self->slot], self);
@@ -395,7 +396,9 @@ void peer_after_fork(void)
     for (uint32_t slot = 1; slot < LIMIT_SLOTS; slot++) {
         struct peer *peer = atomic_load(&peers[slot]);
 
-        if (peer)
+        if (peer && peer->self)
+            free(peer);
+        else if (peer)
             sys_close(peer->watch.fd);
         if (connecting[slot])
             sys_close(connecting[slot]->watch.fd);

@@ -19,10 +19,6 @@
 
 /* Bits "owned" and "head" of each page of each window; only what is used takes memory. */
 #define BITS_SIZE (2 * SHARE_WINDOWS_MAX * SHARE_BITMAP_WORDS * sizeof(uint64_t))
-#define NO_TOOLS                                                                                   \
-    {                                                                                              \
-        -1, -1, -1, -1                                                                             \
-    }
 
 struct share_owner share_owner = {
     .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -172,6 +168,13 @@ void share_reset(void)
     atomic_store(&share_owner.pages, 0);
     atomic_store(&share_owner.head_pages, 0);
     atomic_store(&share_owner.odd_advice, false);
+}
+
+void share_close(void)
+{
+    if (share_owner.words)
+        sys_munmap(share_owner.words, SHARE_WORDS_SIZE);
+    share_reset();
 }
 
 int share_mem_fd(void)

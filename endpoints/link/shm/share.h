@@ -49,6 +49,7 @@ struct share_map {
  * its words read-write. Returns 0 or negative errno. Call once per process.
  */
 int share_init(struct share_map *map);
+void share_close(void);       /* as before share_init(): opening the process failed */
 int share_mem_fd(void);       /* to hand to peers */
 void *share_words(void);      /* our mapping of the first SHARE_WORDS_SIZE bytes */
 bool share_is_possible(void); /* the kernel lets this process exchange pages (asked once) */

@@ -21,11 +21,12 @@ static void shm_prepare(struct qp *qp)
     spin_unlock_word(&qp->pub->busy);
 }
 
+/* What it has taken of the target's receives it still knows, should it come back to the same life.
+ */
 static void shm_detach(struct qp *qp)
 {
     receive_abandon(qp);
     qp->target.peer = NULL;
-    qp->target.pub = NULL;
 }
 
 static void shm_quiesce(struct qp *qp)

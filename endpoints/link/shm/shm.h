@@ -72,6 +72,7 @@ struct peer {
     bool self;
     int pid;
     char *arena;
+    uint64_t arena_size;
     struct share_view view;
     struct outbox outbox;
     _Atomic(struct shm_lane *) lanes;
@@ -126,7 +127,7 @@ void outbox_free(struct outbox *outbox);
 /* A checked pointer into the peer's arena: NULL if [offset, offset + size) is not inside. */
 static inline void *peer_ptr(const struct peer *peer, uint64_t offset, uint64_t size)
 {
-    if (offset % 8 || offset >= PUB_ARENA_SIZE || size > PUB_ARENA_SIZE - offset)
+    if (offset % 8 || offset >= peer->arena_size || size > peer->arena_size - offset)
         return NULL;
     return peer->arena + offset;
 }
@@ -173,7 +174,7 @@ int msg_send(int fd, const struct shm_msg *msg, const void *payload, size_t leng
 /* Bytes of payload, or negative errno; -ENOTCONN: the other end is gone. fds_out gets -1 or fds. */
 ssize_t msg_receive(int fd, struct shm_msg *msg, void *payload, size_t room, int fds_out[2]);
 void close_fds(const int fds[2]);
-int map_arena_of(int fd, char **arena_out);
+int map_arena_of(int fd, char **arena_out, uint64_t *size_out);
 
 /* ---- execute_here.c: what a guest may ask us to do for it ---- */
 void execute_here(const struct shm_msg *ask, const void *payload, struct shm_msg *answer,

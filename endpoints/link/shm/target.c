@@ -12,19 +12,20 @@ static bool knows_gid(const struct peer *peer, uint32_t nic, const uint8_t dgid[
 {
     const struct pub_header *header = peer_header(peer);
 
-    if (nic >= CONFIG_NICS_MAX || header->nics[nic].gid_count > CONFIG_GIDS_MAX)
+    if (nic >= CONFIG_NICS_MAX)
         return false;
-    for (uint32_t i = 0; i < header->nics[nic].gid_count; i++) {
+    uint32_t count = PUB_READ(header->nics[nic].gid_count);
+    for (uint32_t i = 0; i < count && i < CONFIG_GIDS_MAX; i++) {
         if (!memcmp(header->nics[nic].gids[i].raw, dgid, 16))
             return true;
     }
     return false;
 }
 
-/* IBTA 9.7.1: a responder takes only the packet it expects; the first one decides. */
+/* IBTA 9.7.1: a responder takes only the packet it expects; the first one of a life decides. */
 static bool psn_fits(const struct qp *qp, const struct pub_qp *pub)
 {
-    return qp->type != IBV_QPT_RC || qp->pub->tx_messages || pub->rq_psn == qp->attr.sq_psn;
+    return qp->type != IBV_QPT_RC || qp->sq_head || pub->rq_psn == qp->attr.sq_psn;
 }
 
 static bool is_for_us(const struct qp *qp, const struct target *target, const struct pub_qp *pub)
@@ -38,11 +39,12 @@ static bool is_for_us(const struct qp *qp, const struct target *target, const st
 static bool take_ring(struct target *target, const struct pub_qp *pub)
 {
     struct peer *peer = target->peer;
-    const struct pub_rq *rq = peer_ptr(peer, pub->rq_ring, sizeof(*rq));
+    uint64_t ring = PUB_READ(pub->rq_ring);
+    const struct pub_rq *rq = peer_ptr(peer, ring, sizeof(*rq));
 
-    if (!pub->rq_ring || !rq)
+    if (!ring || ring % _Alignof(struct pub_rq) || !rq)
         return false;
-    uint32_t mask = rq->mask, sge = rq->max_sge, claim = rq->claim;
+    uint32_t mask = PUB_READ(rq->mask), sge = PUB_READ(rq->max_sge), claim = PUB_READ(rq->claim);
     uint64_t entries = (uint64_t)mask + 1;
     if ((entries & mask) || entries > 4ull * LIMIT_SRQ_WR || sge == 0 || sge > LIMIT_SGE ||
         claim > SHARE_WORDS_SIZE / sizeof(uint64_t))
@@ -64,7 +66,7 @@ static bool take_ring(struct target *target, const struct pub_qp *pub)
 static bool take_lane(struct target *target, const struct pub_qp *pub)
 {
     const struct pub_cq *cqs = peer_ptr(target->peer, PUB_CQS_OFFSET, sizeof(*cqs) * LIMIT_CQ);
-    uint32_t index = pub->recv_cq;
+    uint32_t index = PUB_READ(pub->recv_cq);
 
     if (index >= LIMIT_CQ)
         return false;
@@ -172,6 +174,6 @@ uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint6
         return 0;
     uint64_t there = mr->addr + offset;
     /* A window may have been bound anew meanwhile, and what we read be of both. */
-    atomic_thread_fence(memory_order_acquire);
+    fence(memory_order_acquire);
     return atomic_load_explicit(&mr->key, memory_order_relaxed) == key ? there : 0;
 }

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An initiator whom the kernel does not let reach others' memory: the target's engine moves the
+ * data, while its pages are just being shared.
+ */
+#include "ends.h"
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { REGION = 1 << 20, WRITES = 24, ROUNDS = 8 };
+
+static void refuse_copies(struct side *s, void *arg)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_readv, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_process_vm_writev, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof(code) / sizeof(code[0]), code};
+
+    (void)s;
+    (void)arg;
+    T_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    /* For every thread, the engine's too. */
+    T_EQ(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program), 0);
+}
+
+struct region {
+    uint64_t addr;
+    uint32_t rkey;
+};
+
+/* Memory that was never shared before. */
+static void new_region(struct side *s, void *arg)
+{
+    struct region *region = arg;
+    void *memory =
+        mmap(NULL, REGION, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+    T_ASSERT(memory != MAP_FAILED);
+    if (s->mrs[0]) {
+        T_EQ(ibv_dereg_mr(s->mrs[0]), 0);
+    }
+    s->mrs[0] = ibv_reg_mr(s->pd, memory, REGION, ACCESS_ALL);
+    T_ASSERT(s->mrs[0] != NULL);
+    region->addr = (uintptr_t)memory;
+    region->rkey = s->mrs[0]->rkey;
+}
+
+static void transfer(struct side *s, const struct region *to, enum ibv_wr_opcode op,
+                     uint64_t local, uint64_t remote, uint32_t len)
+{
+    struct ibv_sge sge = {s->info.addr + local, len, s->info.lkey};
+    struct ibv_send_wr *bad, wr = {.sg_list = &sge,
+                                   .num_sge = 1,
+                                   .opcode = op,
+                                   .send_flags = IBV_SEND_SIGNALED,
+                                   .wr.rdma = {to->addr + remote, to->rkey}};
+
+    T_EQ(ibv_post_send(s->qp[0], &wr, &bad), 0);
+}
+
+/* Writes that overlap; then what is there must be what they leave, one after the other. */
+static void write_and_compare(struct side *s, void *arg)
+{
+    const struct region *to = arg;
+    uint8_t *model = calloc(1, REGION);
+
+    T_ASSERT(model != NULL);
+    for (int i = 0; i < WRITES; i++) {
+        uint64_t at = t_rand_below(REGION - 8);
+        uint64_t max = t_rand_below(2) ? REGION - at : 5000;
+        uint64_t len = 1 + t_rand_below(max < REGION - at ? max : REGION - at);
+        uint64_t from = t_rand_below(REGION - len + 1);
+
+        transfer(s, to, IBV_WR_RDMA_WRITE, from, at, (uint32_t)len);
+        memcpy(model + at, s->buf + from, len);
+    }
+    for (int i = 0; i < WRITES; i++) {
+        T_EQ(cq_wait(s->send_cq).status, IBV_WC_SUCCESS);
+    }
+    transfer(s, to, IBV_WR_RDMA_READ, REGION, 0, REGION);
+    T_EQ(cq_wait(s->send_cq).status, IBV_WC_SUCCESS);
+    T_MEMEQ(s->buf + REGION, model, REGION);
+    free(model);
+}
+
+T_TEST(remote, answers_are_for_what_was_asked)
+{
+    /* Pages that become shared between a request and its answer must not shift the answers. */
+    struct side_opt opt = {.size = 2 * REGION};
+    struct pair *p = pair_open(TWO_PROCESSES, &opt);
+    struct region region;
+    int nothing = 0;
+
+    e_run(p->a, refuse_copies, &nothing, sizeof(nothing));
+    for (int round = 0; round < ROUNDS; round++) {
+        e_run(p->b, new_region, &region, sizeof(region));
+        e_run(p->a, write_and_compare, &region, sizeof(region));
+    }
+    pair_close_loose(p);
+}
