@@ -55,7 +55,7 @@ bool qp_has_datagrams_to_send(struct qp *qp)
 {
     spin_lock_word(&qp->pub->busy);
     bool some = qp->type == IBV_QPT_UD && qp_state(qp) == IBV_QPS_RTS &&
-                qp->stall == STALL_CONNECT && qp->sq_head != qp->sq_tail;
+                qp->stall != STALL_NONE && qp->sq_head != qp->sq_tail;
     spin_unlock_word(&qp->pub->busy);
     return some;
 }

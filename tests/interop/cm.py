@@ -105,7 +105,7 @@ class Rping(Recipe):
 
 
 class Tested(Recipe):
-    """ucmatose and udaddy: both say how it ended."""
+    """Both sides say how it ended."""
 
     def judge(self, client, server):
         super().judge(client, server)
@@ -114,7 +114,21 @@ class Tested(Recipe):
                 raise Wrong(f"the {side.title} did not complete the test")
 
 
-class Mckey(Recipe):
+class Udaddy(Tested):
+    """Its -p is a port space: the port is always the same one."""
+
+    def __init__(self, *how):
+        super().__init__(*how)
+        self.port = "7174"
+
+    def server(self):
+        return ["udaddy", "-b", self.host, *self.args.options]
+
+    def client(self):
+        return ["udaddy", "-s", self.host, *self.args.options]
+
+
+class Mckey(Tested):
     def both(self, *own):
         return ["mckey", "-m", "239.7.7.7", "-b", self.host, *own, *self.args.options]
 
@@ -126,8 +140,6 @@ class Mckey(Recipe):
 
     def ready(self, server):
         return "receiving data transfers" in server.out
-
-    judge = Tested.judge
 
 
 class Cmtime(Recipe):
@@ -168,7 +180,7 @@ class Rcopy(Recipe):
         return ["rcopy", "-p", self.port]
 
     def client(self):
-        return ["rcopy", "-p", self.port, *self.paths()]
+        return ["rcopy", *self.paths(), "-p", self.port]
 
     def judge(self, client, server):
         super().judge(client, server)
@@ -216,7 +228,7 @@ class Sockets(Recipe):
             raise Wrong("nothing came back")
 
 
-RECIPES = {"rping": Rping, "ucmatose": Tested, "udaddy": Tested, "mckey": Mckey,
+RECIPES = {"rping": Rping, "ucmatose": Tested, "udaddy": Udaddy, "mckey": Mckey,
            "cmtime": Cmtime, "rdma_client": Plain, "rdma_xclient": Plain, "rcopy": Rcopy,
            "rstream": Stream, "riostream": Stream, "sockets": Sockets}
 
