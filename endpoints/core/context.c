@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/arena.h"
+#include "core/conn.h"
 #include "core/pipe.h"
 #include "core/process.h"
 #include "core/state.h"
@@ -87,6 +88,7 @@ void core_after_fork(void)
     srq_after_fork();
     mr_after_fork();
     ah_after_fork();
+    conn_after_fork();
     contexts = NULL;
 }
 

@@ -51,6 +51,15 @@ struct cq *qp_send_cq(struct qp *qp)
     return qp->send_cq;
 }
 
+bool qp_has_datagrams_to_send(struct qp *qp)
+{
+    spin_lock_word(&qp->pub->busy);
+    bool some = qp->type == IBV_QPT_UD && qp_state(qp) == IBV_QPS_RTS &&
+                qp->stall != STALL_NONE && qp->sq_head != qp->sq_tail;
+    spin_unlock_word(&qp->pub->busy);
+    return some;
+}
+
 struct cq *qp_recv_cq(struct qp *qp)
 {
     return qp->recv_cq;
@@ -126,6 +135,9 @@ static int alloc_queues(struct qp *qp, const struct qp_init *init)
     qp->cap = init->cap;
     if (!qp->cap.max_send_sge)
         qp->cap.max_send_sge = 1;
+    /* As much as the elements take: what soft-RoCE grants, and some programs use unasked. */
+    if (qp->cap.max_inline_data < qp->cap.max_send_sge * sizeof(struct ibv_sge))
+        qp->cap.max_inline_data = qp->cap.max_send_sge * (uint32_t)sizeof(struct ibv_sge);
     qp->sq_entry_size = (sizeof(struct sq_entry) + qp->cap.max_send_sge * sizeof(struct ibv_sge) +
                          qp->cap.max_inline_data + 15) &
                         ~(size_t)15;

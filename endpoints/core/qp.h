@@ -31,6 +31,8 @@ struct qp *qp_get(uint32_t handle);                  /* data path: handle = inde
 struct context *qp_context(struct qp *qp);
 uint32_t qp_number(struct qp *qp);
 uint64_t qp_user_handle(struct qp *qp);
+/* Datagrams wait for their receivers' processes: to be connected to, or to help. */
+bool qp_has_datagrams_to_send(struct qp *qp);
 struct cq *qp_send_cq(struct qp *qp);
 struct cq *qp_recv_cq(struct qp *qp);
 

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/conn.h"
 #include "core/state.h"
 #include "core/sys.h"
 #include "core/requester.h"
@@ -110,6 +111,7 @@ static void collect(void)
 static void work(void)
 {
     core_lock();
+    conn_progress();
     link_shm.progress();
     requester_progress_all();
     qp_finish_errors();

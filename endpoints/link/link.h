@@ -53,6 +53,13 @@ struct link_ops {
     /* Engine thread, core_lock held: what fell due (handshakes, deferred messages). */
     void (*progress)(void);
 
+    /*
+     * Take a connection management datagram to the process so named (core/process.h), which may be
+     * our own: it gets conn_receive(), never before this returns. It may be lost; if the process is
+     * gone, conn_lost() follows. core_lock held.
+     */
+    void (*send_mad)(uint64_t to, const uint8_t mad[256]);
+
     /* The child of a fork, or when opening failed: close everything. */
     void (*after_fork)(void);
 };

@@ -3,10 +3,13 @@
 #include <errno.h>
 #include <infiniband/verbs.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/limits.h"
 #include "uapi/cmd.h"
 #include "uapi/fastpath.h"
+
+enum { LEAVE_PAUSES = 2000 }; /* of 0.1 ms */
 
 struct qp *cmd_qp(const struct cmd *cmd, uint32_t handle)
 {
@@ -124,11 +127,29 @@ int cmd_create_qp_ex(struct cmd *cmd)
     return qp_make(cmd, req, &resp->base);
 }
 
+/*
+ * Datagrams that were posted have left as on a wire, though the program does not wait for their
+ * completions: those whose receiver is still being connected to get the time for that.
+ */
+static struct qp *destroyable_qp(struct cmd *cmd, uint32_t handle)
+{
+    static const struct timespec pause = {.tv_nsec = 100000};
+    struct qp *qp = cmd_qp(cmd, handle);
+
+    for (int i = 0; i < LEAVE_PAUSES && qp && qp_has_datagrams_to_send(qp); i++) {
+        core_unlock();
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+        core_lock();
+        qp = cmd_qp(cmd, handle); /* somebody else may have destroyed it */
+    }
+    return qp;
+}
+
 int cmd_destroy_qp(struct cmd *cmd)
 {
     const struct ib_uverbs_destroy_qp *req = cmd->req;
     struct ib_uverbs_destroy_qp_resp *resp = (void *)cmd->resp;
-    struct qp *qp = cmd_qp(cmd, req->qp_handle);
+    struct qp *qp = destroyable_qp(cmd, req->qp_handle);
 
     if (!qp)
         return -EINVAL;

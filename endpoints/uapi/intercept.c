@@ -156,6 +156,7 @@ static void child_after_fork(void)
 {
     fdtab_after_fork();
     sysfs_after_fork();
+    ucma_after_fork();
     uverbs_after_fork();
 }
 

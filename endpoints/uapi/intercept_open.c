@@ -17,6 +17,17 @@ static inline int opened(int fd)
     return fd;
 }
 
+static void name_device(struct uapi_file *file, const struct nic *nic)
+{
+    if (nic) {
+        file->rdev = sysfs_rdev(nic);
+        sysfs_node_path(nic, file->path, sizeof file->path);
+    } else {
+        file->rdev = sysfs_cm_rdev();
+        snprintf(file->path, sizeof file->path, "/dev/infiniband/rdma_cm");
+    }
+}
+
 /* `fd` is a file of our tree. Returns what the program shall have. */
 static int open_node(int fd, int flags)
 {
@@ -26,17 +37,16 @@ static int open_node(int fd, int flags)
     if (fd < 0 || (flags & O_PATH) || real.fstat(fd, &st) != 0)
         return fd;
     const struct nic *nic = sysfs_node(st.st_dev, st.st_ino);
-    if (!nic)
+    if (!nic && !sysfs_is_cm_node(st.st_dev, st.st_ino))
         return fd;
     sys_close(fd);
-    int failed = uverbs_open(nic, flags | O_CLOEXEC, &device);
+    int failed = nic ? uverbs_open(nic, flags | O_CLOEXEC, &device)
+                     : ucma_open(flags | O_CLOEXEC, &device);
     if (failed)
         return failed_with(-failed);
     struct uapi_file *file = fdtab_get(device);
-    if (file) {
-        file->rdev = sysfs_rdev(nic);
-        sysfs_node_path(nic, file->path, sizeof file->path);
-    }
+    if (file)
+        name_device(file, nic);
     return device;
 }
 

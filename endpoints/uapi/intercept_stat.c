@@ -16,6 +16,8 @@ static void fix_node(struct stat *st)
     const struct nic *nic = sysfs_node(st->st_dev, st->st_ino);
     if (nic)
         sysfs_fill_node(sysfs_rdev(nic), st);
+    else if (sysfs_is_cm_node(st->st_dev, st->st_ino))
+        sysfs_fill_node(sysfs_cm_rdev(), st);
 }
 
 /* After a successful stat of a descriptor. */

@@ -135,6 +135,18 @@ const struct nic *sysfs_node(dev_t dev, ino_t ino)
     return index < 0 ? NULL : &view->config->nics[index];
 }
 
+bool sysfs_is_cm_node(dev_t dev, ino_t ino)
+{
+    const struct sysfs_view *view = atomic_load_explicit(&current, memory_order_acquire);
+
+    return view && dev == view->dev && ino == view->cm_node;
+}
+
+dev_t sysfs_cm_rdev(void)
+{
+    return makedev(SYSFS_MISC_MAJOR, SYSFS_CM_MINOR);
+}
+
 dev_t sysfs_rdev(const struct nic *nic)
 {
     const struct sysfs_view *view = view_get();
@@ -158,6 +170,10 @@ void sysfs_fill_node(dev_t rdev, struct stat *st)
             st->st_dev = view->dev;
             st->st_ino = view->nodes[i];
         }
+    }
+    if (view && rdev == sysfs_cm_rdev()) {
+        st->st_dev = view->dev;
+        st->st_ino = view->cm_node;
     }
     st->st_mode = S_IFCHR | 0666;
     st->st_nlink = 1;

@@ -10,6 +10,7 @@
  *     sys/devices/virtual/infiniband/via0/            node_type, ports/1/..., device/...
  *     sys/devices/virtual/infiniband_verbs/uverbs0/   ibdev, dev, device -> ...
  *     dev/infiniband/uverbs0                          an empty file that stands for the device node
+ *     dev/infiniband/rdma_cm                          the same for the connection manager
  *
  * The digest covers all that the tree is made from, so processes with one configuration share one
  * tree, and a tree never changes: a view of it is constant, and may be used without locks.
@@ -29,7 +30,12 @@ struct sysfs_view {
     size_t stem_len; /* of "RUNTIME_DIR/sysfs-" at the start of root */
     dev_t dev;       /* of the tree's files */
     ino_t nodes[CONFIG_NICS_MAX];
+    ino_t cm_node;
 };
+
+/* A misc device; the minor number is of those that the kernel gives out as it likes. */
+enum { SYSFS_MISC_MAJOR = 10, SYSFS_CM_MINOR = 122 };
+#define SYSFS_CM_NAME "rdma_cm"
 
 /* Directories in which our names stand beside the host's. */
 enum sysfs_names { SYSFS_DEVICES, SYSFS_UVERBS, SYSFS_NUMBERS };

@@ -364,12 +364,14 @@ int sysfs_files_write(int root_fd, const struct sysfs_view *view, const char *ho
     }
     writer_enter(&writer, "sys/class/infiniband_verbs");
     writer_file(&writer, "abi_version", "6"); /* of the write() commands */
+    writer_enter(&writer, "dev/infiniband");
+    writer_create(&writer, SYSFS_CM_NAME, "", 0666);
     return writer.error;
 }
 
 uint64_t sysfs_files_digest(const struct sysfs_view *view, const char *host_root)
 {
-    uint64_t digest = digest_text(DIGEST_INIT, VIADUCT_VERSION " layout 1");
+    uint64_t digest = digest_text(DIGEST_INIT, VIADUCT_VERSION " layout 2");
     char cpus[128];
 
     cpus_online(host_root, cpus);

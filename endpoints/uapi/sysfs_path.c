@@ -91,6 +91,10 @@ bool sysfs_is_our_name(const struct sysfs_view *view, const struct sysfs_directo
     /* the one attribute of the class itself; the host's own says the same */
     if (directory == &sysfs_directories[1] && len == 11 && memcmp(name, "abi_version", 11) == 0)
         return true;
+    /* one connection manager for all devices, the host's too */
+    if (directory == &sysfs_directories[4] && len == strlen(SYSFS_CM_NAME) &&
+        memcmp(name, SYSFS_CM_NAME, len) == 0)
+        return true;
     for (unsigned i = 0; i < view->config->nic_count; i++) {
         sysfs_name(view, directory, i, ours, sizeof ours);
         if (strlen(ours) == len && memcmp(ours, name, len) == 0)

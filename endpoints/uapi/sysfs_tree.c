@@ -212,6 +212,18 @@ static void tree_remove(const char *runtime_dir, const char *name)
     remove_tree(AT_FDCWD, place, 0);
 }
 
+static bool node_stat(int root_fd, const char *path, struct stat *st_out)
+{
+    int node = sys_openat(root_fd, path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+
+    memset(st_out, 0, sizeof(*st_out));
+    if (node < 0)
+        return false;
+    bool good = sys_fstat(node, st_out) == 0;
+    sys_close(node);
+    return good;
+}
+
 /* Fill in what depends on the files themselves. False if the tree is not (or no longer) there. */
 static bool view_attach(const char *runtime_dir, const char *name, struct sysfs_view *view)
 {
@@ -235,15 +247,12 @@ static bool view_attach(const char *runtime_dir, const char *name, struct sysfs_
     bool good = futimens(fd, NULL) == 0; /* in use: see remove_stale() */
     for (unsigned i = 0; good && i < view->config->nic_count; i++) {
         snprintf(path, sizeof path, "dev/infiniband/uverbs%u", view->numbers[i]);
-        int node = sys_openat(fd, path, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
-        good = node >= 0 && sys_fstat(node, &st) == 0;
-        if (node >= 0)
-            sys_close(node);
-        if (good) {
-            view->dev = st.st_dev;
-            view->nodes[i] = st.st_ino;
-        }
+        good = node_stat(fd, path, &st);
+        view->nodes[i] = st.st_ino;
     }
+    good = good && node_stat(fd, "dev/infiniband/" SYSFS_CM_NAME, &st);
+    view->cm_node = st.st_ino;
+    view->dev = st.st_dev;
     sys_close(fd);
     return good;
 }

@@ -85,6 +85,9 @@ size_t sysfs_unmap(char *path, size_t len);
 /* The NIC whose device node the file is that a real stat call has described; NULL if none. */
 const struct nic *sysfs_node(dev_t dev, ino_t ino);
 dev_t sysfs_rdev(const struct nic *nic);
+/* The same of the connection manager's node, /dev/infiniband/rdma_cm. */
+bool sysfs_is_cm_node(dev_t dev, ino_t ino);
+dev_t sysfs_cm_rdev(void);
 /* Make of a stat result what the kernel would have said of the device file. */
 void sysfs_fill_node(dev_t rdev, struct stat *st);
 /* "/dev/infiniband/uverbsN" */
@@ -102,5 +105,10 @@ void provider_check(void);
 int uverbs_open(const struct nic *nic, int flags, int *fd_out);
 /* In a forked child, after every file was marked dead. */
 void uverbs_after_fork(void);
+
+/* ---- ucma.c: /dev/infiniband/rdma_cm. ---- */
+/* Open an event channel, as uverbs_open() opens a context. */
+int ucma_open(int flags, int *fd_out);
+void ucma_after_fork(void);
 
 #endif

@@ -156,7 +156,7 @@ T_TEST(sysfs, redirect)
     check_foreign("/sys/class/infiniband/via");
     check_foreign("/dev/infiniband/uverbs2");
     check_foreign("/dev/infiniband/uverbs00");
-    check_foreign("/dev/infiniband/rdma_cm");
+    check_redirect("/dev/infiniband/rdma_cm", "/dev/infiniband/rdma_cm");
     check_foreign("/dev/char/231:194");
     check_foreign("/dev/char");
     check_foreign("/opt/sys/class/infiniband/via0");
@@ -262,7 +262,7 @@ T_TEST(sysfs, merged)
     T_EQ(view.numbers[1], 3);
     T_EQ(entries("/sys/class/infiniband"), 4);
     T_EQ(entries("/sys/class/infiniband_verbs"), 5);
-    T_EQ(entries("/dev/infiniband"), 4);
+    T_EQ(entries("/dev/infiniband"), 5);
     T_STREQ(content("/sys/class/infiniband/mlx5_1/node_type"), "1: CA");
     T_STREQ(content("/sys/class/infiniband_verbs/uverbs3/ibdev"), "via1");
     check_foreign("/dev/infiniband/uverbs0");

@@ -5,6 +5,7 @@
  * order before is treated as on a wire: only who sends to it finds out, after its retries.
  */
 #include "core/arena.h"
+#include "core/conn.h"
 #include "core/requester.h"
 #include "link/shm/shm.h"
 
@@ -66,6 +67,7 @@ static bool is_connected(const struct qp *qp, uint32_t slot, const char *arena)
 
 void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer)
 {
+    conn_lost(mad_name_of(arena));
     for (uint32_t i = 1; i < qp_high(); i++) {
         struct qp *qp = qp_at(i);
 

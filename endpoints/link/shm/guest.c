@@ -263,9 +263,21 @@ static void serve(struct guest *guest, const struct shm_msg *msg, const char *pa
     case SHM_RECLAIM:
         shm_reclaim();
         break;
+    case SHM_MAD:
+        mad_receive(guest->arena, payload, length);
+        break;
     default: /* SHM_SRQ_LIMIT: the engine looks at every SRQ when it has been woken */
         break;
     }
+}
+
+int guest_socket(uint64_t name)
+{
+    for (const struct guest *guest = guests; guest; guest = guest->next) {
+        if (guest->arena && mad_name_of(guest->arena) == name)
+            return guest->watch.fd;
+    }
+    return -ESRCH;
 }
 
 static void guest_died(struct guest *guest)

@@ -176,6 +176,8 @@ static void on_peer(struct watch *watch)
             lane_on_ready(peer, &msg);
         else if (msg.type == SHM_EXECUTED)
             on_executed(peer, &msg, payload, (size_t)length);
+        else if (msg.type == SHM_MAD && atomic_load(&peer->ready))
+            mad_receive(peer->arena, payload, (size_t)length);
         if (msg.type == SHM_HELLO) {
             fds[1] = -1; /* the view has it */
             close_fds(fds);
@@ -232,6 +234,18 @@ static void start(uint32_t slot)
     connecting[slot] = peer;
     if (thread_watch(&peer->watch) || say_hello(peer))
         peer_died(peer);
+}
+
+int peer_socket(uint64_t name, bool connect)
+{
+    uint32_t slot = process_name_slot(name);
+
+    if (connect && !atomic_load(&peers[slot]))
+        start(slot);
+    struct peer *peer = atomic_load(&peers[slot]);
+    if (!peer)
+        return connecting[slot] || !connect ? -EAGAIN : -ESRCH;
+    return mad_name_of(peer->arena) == name ? peer->watch.fd : -ESRCH;
 }
 
 /* Every slot that has a socket in the runtime directory. */

@@ -38,6 +38,7 @@ static void shm_quiesce(struct qp *qp)
 static void shm_progress(void)
 {
     peer_progress();
+    mad_progress();
     shm_reclaim_due();
 }
 
@@ -45,6 +46,7 @@ static void shm_after_fork(void)
 {
     guest_after_fork();
     peer_after_fork();
+    mad_after_fork();
 }
 
 const struct link_ops link_shm = {
@@ -56,5 +58,6 @@ const struct link_ops link_shm = {
     .quiesce = shm_quiesce,
     .announce_member = peer_announce_member,
     .progress = shm_progress,
+    .send_mad = mad_send,
     .after_fork = shm_after_fork,
 };

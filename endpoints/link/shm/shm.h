@@ -38,6 +38,7 @@ enum shm_type {
     SHM_SHARE,      /* initiator: I keep reaching these pages: share them */
     SHM_EXECUTE,    /* initiator: move or compute this for me; payload with writes */
     SHM_EXECUTED,   /* target: status, value; payload with reads */
+    SHM_MAD,        /* both: a connection management datagram, as payload */
 };
 
 enum shm_op { SHM_OP_WRITE, SHM_OP_READ, SHM_OP_CAS, SHM_OP_ADD };
@@ -144,6 +145,20 @@ void guest_after_fork(void);
 bool guest_quiesce(uint32_t qpn); /* false: somebody was busy all the time */
 /* Visit the queue pairs of every guest, and our own, as initiators. */
 void guest_each_initiator(void (*visit)(const struct pub_qp *qp));
+
+/* ---- mad.c: connection management datagrams, over whichever socket there is ---- */
+void mad_send(uint64_t to, const uint8_t mad[256]);
+void mad_receive(const char *arena, const void *payload, size_t length);
+void mad_progress(void);
+void mad_after_fork(void);
+/* The process at the other end of a socket of ours, by its arena. */
+uint64_t mad_name_of(const char *arena);
+/*
+ * The socket of that very process. -ESRCH: there is none; -EAGAIN: not yet. Only the engine thread
+ * may ask to connect.
+ */
+int peer_socket(uint64_t name, bool connect);
+int guest_socket(uint64_t name); /* -ESRCH: it has not called us */
 
 /* ---- reclaim.c: receives of shared rings that were claimed and will never be completed ---- */
 void shm_reclaim(void);      /* core_lock held */

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/* Between the machine that speaks, the link that carries, and the identifiers that listen. */
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "core/cma_impl.h"
+#include "core/process.h"
+#include "core/thread.h"
+#include "link/link.h"
+
+static struct cm *machine;
+static struct cma_id *listening;
+static cma_handler *handler;
+
+void cma_set_handler(cma_handler *function)
+{
+    handler = function;
+}
+
+void cma_tell(struct cma_id *id, const struct cma_event *event)
+{
+    handler(id, NULL, event);
+}
+
+bool cma_hand_over(struct cma_id *listener, struct cma_id *fresh, const struct cma_event *event)
+{
+    return handler(listener, fresh, event);
+}
+
+struct cma_id *cma_listeners(void)
+{
+    return listening;
+}
+
+void cma_set_listening(struct cma_id *id, bool on)
+{
+    struct cma_id **at = &listening;
+
+    if (on) {
+        id->next = listening;
+        listening = id;
+        return;
+    }
+    while (*at != id)
+        at = &(*at)->next;
+    *at = id->next;
+}
+
+uint8_t cma_ack_timeout_of(const struct cma_id *id)
+{
+    return id->has_ack_timeout ? id->ack_timeout : CMA_ACK_TIMEOUT;
+}
+
+/* ---- what the machine has to say ---- */
+
+static void take_private(const struct cm_mad *mad, struct cma_event *event)
+{
+    event->params.private_len = mad->private_len;
+    memcpy(event->params.private_data, mad->private_data, mad->private_len);
+}
+
+/* The peer's offer, seen from our side: what it can be asked is what we may ask. */
+static void on_response(struct cma_id *id, const struct cm_mad *mad, struct cma_event *event)
+{
+    struct cma_params *params = &event->params;
+
+    event->type = CMA_CONNECT_RESPONSE;
+    params->qpn = id->remote_qpn = mad->qpn;
+    id->remote_psn = mad->psn;
+    params->responder_resources = id->responder_resources = mad->initiator_depth;
+    params->initiator_depth = id->initiator_depth = mad->responder_resources;
+    params->flow_control = mad->flow_control;
+    params->rnr_retry = id->rnr_retry = mad->rnr_retry;
+    params->srq = mad->srq;
+    take_private(mad, event);
+}
+
+static void on_service(struct cma_id *id, const struct cm_mad *mad, struct cma_event *event)
+{
+    event->datagram = true;
+    event->status = mad->sidr_status;
+    event->type = mad->sidr_status == CM_SIDR_OK ? CMA_ESTABLISHED : CMA_UNREACHABLE;
+    event->params.qpn = mad->qpn;
+    event->params.qkey = mad->qkey;
+    cma_path(id, &event->ah);
+    take_private(mad, event);
+}
+
+static void on_rejected(const struct cm_mad *mad, struct cma_event *event)
+{
+    event->type = CMA_REJECTED;
+    event->status = mad ? mad->reason : CM_REASON_CONSUMER;
+    if (mad)
+        take_private(mad, event);
+}
+
+static void describe(struct cma_id *id, enum cm_event what, const struct cm_mad *mad,
+                     struct cma_event *event)
+{
+    switch (what) {
+    case CM_EVENT_REP:
+        on_response(id, mad, event);
+        break;
+    case CM_EVENT_SIDR_REP:
+        on_service(id, mad, event);
+        break;
+    case CM_EVENT_RTU:
+        event->type = CMA_ESTABLISHED;
+        break;
+    case CM_EVENT_REJ:
+        on_rejected(mad, event);
+        break;
+    case CM_EVENT_DREQ:
+    case CM_EVENT_DREP:
+        event->type = CMA_DISCONNECTED;
+        if (mad)
+            take_private(mad, event);
+        break;
+    case CM_EVENT_TIMEWAIT_EXIT:
+        event->type = CMA_TIMEWAIT_EXIT;
+        break;
+    default:
+        event->type = CMA_UNREACHABLE;
+        event->status = -ETIMEDOUT;
+        event->datagram = cma_is_datagram(id);
+        break;
+    }
+}
+
+static void on_event(void *owner, struct cm_conn *conn, enum cm_event what,
+                     const struct cm_mad *mad)
+{
+    struct cma_id *id = cm_user(conn);
+    struct cma_event event = {0};
+
+    (void)owner;
+    if (what == CM_EVENT_REQ || what == CM_EVENT_SIDR_REQ) {
+        cma_on_request(conn, mad, what == CM_EVENT_SIDR_REQ);
+        return;
+    }
+    if (!id)
+        return;
+    describe(id, what, mad, &event);
+    cma_tell(id, &event);
+}
+
+static void on_send(void *owner, const struct cm_route *route, const uint8_t mad[CM_MAD_SIZE])
+{
+    (void)owner;
+    link_shm.send_mad(route->via, mad);
+}
+
+struct cm *cma_machine(void)
+{
+    static const struct cm_owner calls = {.send = on_send, .event = on_event};
+    uint64_t seed = now_ns();
+
+    (void)!getrandom(&seed, sizeof(seed), 0);
+    if (!machine)
+        machine = cm_new(&calls, NULL, seed);
+    return machine;
+}
+
+/* ---- the link and the clock ---- */
+
+void cma_wake(void)
+{
+    uint64_t deadline = cm_deadline(machine);
+
+    if (deadline != UINT64_MAX)
+        thread_wake_at(deadline);
+}
+
+/* A process that never used the connection manager answers too: nobody listens here. */
+void conn_receive(uint64_t from, const void *bytes, size_t len)
+{
+    struct cm_route route = {.via = from};
+
+    if (!cma_machine())
+        return;
+    cm_receive(machine, now_ns(), &route, bytes, len);
+    cma_wake();
+}
+
+void conn_lost(uint64_t name)
+{
+    if (!machine)
+        return;
+    cm_lost(machine, now_ns(), name);
+    cma_wake();
+}
+
+void conn_progress(void)
+{
+    if (!machine || cm_deadline(machine) == UINT64_MAX)
+        return;
+    cm_expire(machine, now_ns());
+    cma_wake();
+}
+
+/* Identifiers are the parent's, and stay where its files' entries hold them. */
+void conn_after_fork(void)
+{
+    if (machine)
+        cm_free(machine);
+    machine = NULL;
+    listening = NULL;
+    ports_after_fork();
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where the connection manager's machine (engine/cm.h) meets the link and the clock. core_lock is
+ * held in all of these.
+ */
+#ifndef VIADUCT_CORE_CONN_H
+#define VIADUCT_CORE_CONN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The link: a datagram came from the process so named (core/process.h). */
+void conn_receive(uint64_t from, const void *bytes, size_t len);
+/* The link: that process is gone. */
+void conn_lost(uint64_t name);
+/* The engine thread: what fell due. */
+void conn_progress(void);
+void conn_after_fork(void);
+
+#endif
