@@ -64,7 +64,8 @@ enum cm_transport { CM_TRANSPORT_RC, CM_TRANSPORT_UC, CM_TRANSPORT_RD, CM_TRANSP
 struct cm_mad {
     uint16_t attribute; /* enum cm_attribute */
     uint64_t tid;
-    uint32_t local_id, remote_id; /* of the sender, of the receiver; SIDR: local_id is the request */
+    uint32_t local_id,
+        remote_id; /* of the sender, of the receiver; SIDR: local_id is the request */
     uint64_t service_id, ca_guid;
     uint32_t qkey, qpn, psn;
     uint8_t responder_resources, initiator_depth;
