@@ -151,11 +151,8 @@ static void fork_parent(void)
 }
 
 /* The child has no engine thread, no slot and no queue pairs; its parent's go on without it. */
-static void fork_child(void)
+static void leave_parent(void)
 {
-    pthread_mutex_init(&lock, NULL);
-    if (!opened)
-        return;
     share_fork_child();
     requester_after_fork();
     link_shm.after_fork();
@@ -165,6 +162,14 @@ static void fork_child(void)
     close_fd(&runtime_fd);
     opened = false;
     slot = 0;
+}
+
+/* The thread that forked has the lock, and is the one that there is here. */
+static void fork_child(void)
+{
+    if (opened)
+        leave_parent();
+    core_unlock();
 }
 
 /* Early: children's handlers run in the order of registration, and others may touch shared pages.
