@@ -242,22 +242,22 @@ static void send_some(struct survivor *s, unsigned c)
 {
     static const enum ibv_wr_opcode opcodes[] = {IBV_WR_SEND, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ,
                                                  IBV_WR_ATOMIC_FETCH_AND_ADD};
-    static const uint32_t lengths[] = {8, 100, MESSAGE_MAX, BIG / 2};
+    static const uint32_t lengths[] = {8, 100, MESSAGE_MAX, CONN_AREA};
     const struct rig_address *to = &s->board->victim[s->self].conn[c];
     struct conn *conn = &s->conn[c];
     unsigned place = (unsigned)rig_random(SENDS), kind = (unsigned)rig_random(4);
-    struct ibv_sge sge = {(uintptr_t)s->big->addr, 8, s->big->lkey};
+    struct ibv_sge sge = {(uintptr_t)s->big->addr + c * CONN_AREA, 8, s->big->lkey};
     struct ibv_send_wr *bad, wr = send_wr(&sge, id_of(s, KIND_SEND, c, place), opcodes[kind]);
 
     if (conn->send[place])
         return;
     if (kind == 3) {
-        wr.wr.atomic.remote_addr = to->addr;
+        wr.wr.atomic.remote_addr = to->addr + c * CONN_AREA;
         wr.wr.atomic.rkey = to->rkey;
         wr.wr.atomic.compare_add = 1;
     } else {
         sge.length = lengths[rig_random(kind == 0 ? 3 : rig_random(8) ? 3 : 4)];
-        wr.wr.rdma.remote_addr = to->addr;
+        wr.wr.rdma.remote_addr = to->addr + c * CONN_AREA;
         wr.wr.rdma.rkey = to->rkey;
     }
     CHECK(ibv_post_send(conn->qp, &wr, &bad) == 0);
@@ -556,6 +556,7 @@ void kill_survivor(struct kill_board *board, unsigned self)
     s.self = self;
     current = &s;
     check_context = say_where;
+    rig_timeout = 14; /* a quarter of a second, to find out about victims that never answered */
     open_all(&s);
     for (;;) {
         unsigned round;

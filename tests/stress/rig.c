@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 void (*check_context)(void);
-uint8_t rig_timeout = 14;
+uint8_t rig_timeout = 20;
 
 void check_failed(const char *file, int line, const char *what, const char *format, ...)
 {

@@ -54,8 +54,8 @@ struct ibv_qp *rig_qp(struct rig *rig, const struct rig_qp_options *options);
 struct rig_address rig_address(const struct rig *rig, const struct ibv_qp *qp,
                                const struct ibv_mr *mr);
 /*
- * How long requests wait for a peer that does not answer: 4.096 us * 2^this, four times; a quarter
- * of a second at first.
+ * How long requests wait for a peer that does not answer: 4.096 us * 2^this, four times. At first
+ * 17 s, because a busy machine may not let it run for a while.
  */
 extern uint8_t rig_timeout;
 /* Up to RTS. False: the other end died meanwhile, which has failed the queue pair. */
