@@ -52,6 +52,8 @@ static bool resolve_recv(struct qp *qp, const struct cqe *cqe, bool hold, struct
 
     if (!rq->wr_ids)
         return false;
+    /* Whoever posted it did so before; the initiator saw that, and this thread by this load. */
+    (void)atomic_load_explicit(&rq->pub->tail, memory_order_acquire);
     if (__builtin_expect(qp_state(qp) == IBV_QPS_RTR, 0) && qp_is_connected_type(qp))
         qp_established(qp);
     if (cqe->flags & CQE_INV)
