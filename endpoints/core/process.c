@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Slots: runtime_dir/slot-NNNN.lock is locked as long as its process lives (the kernel lets go of
- * it on death), slot-NNNN.sock is where peers call. Whoever gets the lock cleans up what is left.
+ * it on death), slot-NNNN.sock is where peers call. Whoever starts next removes what the dead left.
  */
 #define _GNU_SOURCE
 #include "core/process.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
@@ -98,6 +99,37 @@ static int take_slot(void)
             return fd;
     }
     return -EAGAIN;
+}
+
+/* The lock is free: its process is gone, and what it left goes, too. */
+static void clean_slot(uint32_t number)
+{
+    char name[32];
+    int fd = lock_slot(number);
+
+    if (fd < 0)
+        return;
+    snprintf(name, sizeof(name), "slot-%04u.sock", number);
+    unlinkat(runtime_fd, name, 0);
+    sys_close(fd);
+}
+
+/* Not our own: closing its file a second time would unlock it. */
+static void clean_dead_slots(void)
+{
+    char path[32];
+    unsigned number;
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", runtime_fd);
+    DIR *dir = opendir(path);
+    if (!dir)
+        return;
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        if (sscanf(entry->d_name, "slot-%4u.sock", &number) == 1 && number != slot && number > 0 &&
+            number < LIMIT_SLOTS)
+            clean_slot(number);
+    }
+    closedir(dir);
 }
 
 static void publish_nics(struct pub_header *header, const struct config *config)
@@ -233,6 +265,8 @@ static int open_parts(const struct config *config)
         error = thread_prepare();
     if (!error)
         error = link_shm.open();
+    if (!error)
+        clean_dead_slots();
     return error ? error : thread_start();
 }
 
