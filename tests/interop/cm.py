@@ -75,6 +75,13 @@ def listens(bed, port):
     return any(owner and flags & LISTENS for owner, _, _, flags in ENTRY.iter_unpack(entries))
 
 
+TRIES = 4
+
+
+class TooEarly(Exception):
+    """The client was refused by a server that was about to listen."""
+
+
 class Recipe:
     """How to call the two sides, and what they must say."""
     server_stays = False
@@ -90,6 +97,13 @@ class Recipe:
 
     def ready(self, server):
         return listens(self.bed, int(self.port)) or server.status is not None
+
+    def came_too_early(self, client):
+        """
+        perftest's server listens twice, for the talk about the test and for the test itself; on a
+        busy machine its client may call in between, is refused, and does not try again.
+        """
+        return "RDMA_CM_EVENT_REJECTED; error: 8" in client.err
 
     def judge(self, client, server):
         sound(client)
@@ -255,6 +269,8 @@ def run(bed, args):
     for _ in range(args.clients):
         client = bed.start(recipe.client(), "client", core=1, **how)
         client.process.wait(bed.left())
+        if recipe.came_too_early(client):
+            raise TooEarly
         if recipe.server_stays:
             recipe.judge(client, server)
     if recipe.server_stays:
@@ -272,13 +288,18 @@ def main():
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--clients", type=int, default=1, help="so many, one after the other")
     args = arguments_of(parser)
-    try:
-        with Bed(args.seconds) as bed:
-            run(bed, args)
-    except Wrong:
-        return 1
-    print(f"{args.program}: passed")
-    return 0
+    for _ in range(TRIES):
+        try:
+            with Bed(args.seconds) as bed:
+                run(bed, args)
+        except TooEarly:
+            print(f"{args.program}: the client called before the server listened again")
+            continue
+        except Wrong:
+            return 1
+        print(f"{args.program}: passed")
+        return 0
+    return 1
 
 
 if __name__ == "__main__":
