@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+/* Pipes of fixed-size records, and taking back what was not read (core/pipe.h). */
 #define _GNU_SOURCE
 #include "core/pipe.h"
 

@@ -3,7 +3,7 @@
  * The objects of the data path as core, engine and link see them: receive queues, completion
  * queues, queue pairs. uapi/ never includes this.
  *
- *   struct qp --send queue--> engine/requester.c --link--> target's receive queue and CQ lane
+ *   struct qp --send queue--> core/requester.c --link--> target's receive queue and CQ lane
  *      |--- rq or srq <-- posted by the program, taken by the initiator
  *      `--- cqs: lanes (one an initiating process), spill (overflow, flushes)
  *
@@ -283,9 +283,9 @@ void qp_publish(struct qp *qp);
  * event: enum ibv_event_type + 1 to raise with it, or 0.
  */
 void qp_fail(struct qp *qp, int event);
-/* core_lock held, busy not: move to ERR, quiesce initiators, flush both queues in order. */
 /* Data path: a message came while in RTR (IBTA 11.6.3.2). The engine raises the event, once. */
 void qp_established(struct qp *qp);
+/* core_lock held, busy not: move to ERR, quiesce initiators, flush both queues in order. */
 void qp_enter_error(struct qp *qp);
 void qp_finish_errors(void); /* engine */
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+/* Rules about work requests, and the RNR timer codes (core/wr.h). */
 #include "core/wr.h"
 
 bool wr_opcode_allowed(enum ibv_qp_type type, enum ibv_wr_opcode opcode)

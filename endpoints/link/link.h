@@ -3,7 +3,7 @@
  * The seam between the transport and what carries it: how a queue pair's work reaches its target.
  * One table of operations a link; today there is one link, shm (same host, same user).
  *
- *   engine/requester.c --execute--> link --moves data, takes the receive, completes--> target
+ *   core/requester.c --execute--> link --moves data, takes the receive, completes--> target
  *
  * All run with qp->pub->busy held unless they say otherwise, never wait for another process, and
  * allocate nothing once a target is attached.

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+/* The global routing header in front of a received datagram. Pure: no locks, nothing is kept. */
 #ifndef VIADUCT_LINK_SHM_GRH_H
 #define VIADUCT_LINK_SHM_GRH_H
 
