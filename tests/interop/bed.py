@@ -108,13 +108,13 @@ class Bed:
     def __exit__(self, kind, what, trace):
         for program in self.programs:
             program.end()
-        if kind is None or not issubclass(kind, Exception):
+        try:
+            if kind is not None and issubclass(kind, Exception):
+                print(f"FAIL: {what if kind is Wrong else repr(what)}")
+                for program in self.programs:
+                    print(program.report())
+        finally:
             shutil.rmtree(self.scratch, ignore_errors=True)
-            return False
-        print(f"FAIL: {what if kind is Wrong else repr(what)}")
-        for program in self.programs:
-            print(program.report())
-        shutil.rmtree(self.scratch, ignore_errors=True)
         return False
 
     def start(self, argv, title="program", core=None, by_command=False, env=None):
