@@ -140,14 +140,14 @@ static void fill_req(const struct cma_id *id, const struct cma_params *params, s
     req->psn = id->psn;
     req->responder_resources = id->responder_resources;
     req->initiator_depth = id->initiator_depth;
-    req->transport = transport_of(id);
+    req->transport = (uint8_t)transport_of(id);
     req->xrc = req->transport == CM_TRANSPORT_EXTENDED;
     req->flow_control = params->flow_control & 1;
     req->srq = id->srq;
     req->retry_count = id->retry_count;
     req->rnr_retry = id->rnr_retry;
     req->ack_timeout = cma_ack_timeout_of(id);
-    req->mtu = id->mtu;
+    req->mtu = (uint8_t)id->mtu;
     req->pkey = 0xffff;
     memcpy(req->sgid, id->src.ip, 16);
     memcpy(req->dgid, id->dst.ip, 16);
@@ -184,8 +184,7 @@ static int accept_datagram(struct cma_id *id, const struct cma_params *params)
 {
     struct cm_mad rep = {.qpn = params->qpn, .private_len = params->private_len};
 
-    if (params->private_len > CM_SIDR_REP_PRIVATE ||
-        (params->qkey && params->qkey != id->qkey))
+    if (params->private_len > CM_SIDR_REP_PRIVATE || (params->qkey && params->qkey != id->qkey))
         return -EINVAL;
     rep.qkey = id->qkey;
     rep.service_id = cm_service_id(id->space, id->src.port);

@@ -127,8 +127,8 @@ struct cm_conn *cm_by_remote(struct cm *cm, uint32_t remote_id, uint64_t guid, u
 {
     struct cm_conn *conn = *bucket(cm, remote_id, guid, via);
 
-    while (conn && (conn->remote_id != remote_id || conn->remote_guid != guid ||
-                    conn->route.via != via))
+    while (conn &&
+           (conn->remote_id != remote_id || conn->remote_guid != guid || conn->route.via != via))
         conn = conn->next;
     return conn;
 }
@@ -147,8 +147,7 @@ void cm_set_remote(struct cm_conn *conn, uint32_t remote_id, uint64_t guid)
 
 static void unhash(struct cm_conn *conn)
 {
-    struct cm_conn **at =
-        bucket(conn->cm, conn->remote_id, conn->remote_guid, conn->route.via);
+    struct cm_conn **at = bucket(conn->cm, conn->remote_id, conn->remote_guid, conn->route.via);
 
     if (!conn->hashed)
         return;

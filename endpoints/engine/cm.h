@@ -61,8 +61,8 @@ enum cm_event {
     CM_EVENT_DREP,        /* mad, or NULL: nobody answered, or both asked */
     CM_EVENT_UNREACHABLE, /* no answer to a REQ, REP or SIDR_REQ */
     CM_EVENT_TIMEWAIT_EXIT,
-    CM_EVENT_SIDR_REQ,    /* as REQ */
-    CM_EVENT_SIDR_REP,    /* mad */
+    CM_EVENT_SIDR_REQ, /* as REQ */
+    CM_EVENT_SIDR_REP, /* mad */
 };
 
 /* One conversation: a connection from its first message on, or one SIDR exchange. */
@@ -72,8 +72,7 @@ struct cm;
 /* The functions may call any function below, and destroy the conversation an event is about. */
 struct cm_owner {
     void (*send)(void *owner, const struct cm_route *route, const uint8_t mad[CM_MAD_SIZE]);
-    void (*event)(void *owner, struct cm_conn *conn, enum cm_event event,
-                  const struct cm_mad *mad);
+    void (*event)(void *owner, struct cm_conn *conn, enum cm_event event, const struct cm_mad *mad);
 };
 
 struct cm_stats {
@@ -103,7 +102,7 @@ int cm_connect(struct cm *cm, uint64_t now_ns, const struct cm_route *route,
 int cm_sidr_connect(struct cm *cm, uint64_t now_ns, const struct cm_route *route,
                     const struct cm_mad *req, void *user, struct cm_conn **conn_out);
 int cm_accept(struct cm_conn *conn, uint64_t now_ns, const struct cm_mad *rep);
-int cm_confirm(struct cm_conn *conn, uint64_t now_ns); /* RTU */
+int cm_confirm(struct cm_conn *conn, uint64_t now_ns);     /* RTU */
 int cm_established(struct cm_conn *conn, uint64_t now_ns); /* data came before the RTU */
 int cm_sidr_reply(struct cm_conn *conn, const struct cm_mad *rep);
 int cm_reject(struct cm_conn *conn, uint64_t now_ns, enum cm_reason reason, const void *data,

@@ -34,7 +34,7 @@ static uint64_t get(const uint8_t *at, unsigned bytes)
 
 static uint8_t bits(uint8_t high, uint8_t low, unsigned low_bits)
 {
-    return (uint8_t)(high << low_bits | (low & ((1u << low_bits) - 1)));
+    return (uint8_t)((unsigned)high << low_bits | (low & ((1u << low_bits) - 1)));
 }
 
 /* ---- where private data lies ---- */

@@ -112,8 +112,8 @@ static void on_mra(struct cm_conn *conn, uint64_t now_ns, const struct cm_mad *m
         unexpected(conn->cm);
         return;
     }
-    uint8_t patience = mad->service_timeout < CM_SERVICE_TIMEOUT ? mad->service_timeout
-                                                                 : CM_SERVICE_TIMEOUT;
+    uint8_t patience =
+        mad->service_timeout < CM_SERVICE_TIMEOUT ? mad->service_timeout : CM_SERVICE_TIMEOUT;
     cm_arm(conn, now_ns + cm_timeout_ns(patience) + cm_timeout_ns(conn->answer_timeout));
 }
 
@@ -188,7 +188,9 @@ static void on_drep(struct cm_conn *conn, uint64_t now_ns, const struct cm_mad *
 /* Who disconnects from a conversation we have forgotten must not wait for us. */
 static void answer_stranger(struct cm *cm, const struct cm_route *from, const struct cm_mad *mad)
 {
-    struct cm_mad drep = {.attribute = CM_DREP, .tid = mad->tid, .local_id = mad->remote_id,
+    struct cm_mad drep = {.attribute = CM_DREP,
+                          .tid = mad->tid,
+                          .local_id = mad->remote_id,
                           .remote_id = mad->local_id};
     uint8_t bytes[CM_MAD_SIZE];
 

@@ -52,7 +52,8 @@ void cm_send_plain(struct cm_conn *conn, enum cm_attribute attribute)
 
 void cm_send_mra(struct cm_conn *conn, enum cm_about about)
 {
-    cm_send(conn, &(struct cm_mad){.attribute = CM_MRA, .about = (uint8_t)about,
+    cm_send(conn, &(struct cm_mad){.attribute = CM_MRA,
+                                   .about = (uint8_t)about,
                                    .service_timeout = CM_SERVICE_TIMEOUT});
 }
 

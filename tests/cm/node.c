@@ -62,7 +62,7 @@ static void describe(const struct rdma_cm_event *event, struct call *call)
     unsigned char len =
         datagram ? event->param.ud.private_data_len : event->param.conn.private_data_len;
 
-    call->type = event->event;
+    call->type = (int)event->event;
     call->status = event->status;
     call->data_len = data ? len : 0;
     if (data)
@@ -184,8 +184,7 @@ static void do_reject(void **where, void *arg)
 {
     struct call *call = arg;
 
-    call->result =
-        rdma_reject(state_of(where)->id, call->data, call->data_len) ? errno : 0;
+    call->result = rdma_reject(state_of(where)->id, call->data, call->data_len) ? errno : 0;
 }
 
 static void do_disconnect(void **where, void *arg)
@@ -307,8 +306,7 @@ struct call node_expect(struct node *node, enum rdma_cm_event_type type)
 
     T_ASSERT(call.type >= 0, "no %s within %d ms", rdma_event_str(type), SOON_MS);
     T_ASSERT(call.type == (int)type, "%s (status %d), not %s",
-             rdma_event_str((enum rdma_cm_event_type)call.type), call.status,
-             rdma_event_str(type));
+             rdma_event_str((enum rdma_cm_event_type)call.type), call.status, rdma_event_str(type));
     return call;
 }
 

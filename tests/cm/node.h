@@ -19,12 +19,12 @@ enum { SOON_MS = 1000, DATA_MAX = 256 };
 
 /* What to do, and what came of it: travels to the party and back. */
 struct call {
-    char host[64];       /* "": 127.0.0.1 */
+    char host[64]; /* "": 127.0.0.1 */
     uint16_t port;
-    int space;           /* 0: RDMA_PS_TCP */
+    int space; /* 0: RDMA_PS_TCP */
     int backlog;
-    int result;          /* 0 or errno */
-    int type;            /* event */
+    int result; /* 0 or errno */
+    int type;   /* event */
     int status;
     bool reuse, wildcard;
     unsigned char data_len;

@@ -4,7 +4,8 @@
 # ibv_srq_pingpong know neither -N nor -t, and ibv_ud_pingpong no -m. ODP and device memory
 # (-o, -O, -j) are not in the device. In perftest, -e is for send, read and atomic; -c UC for send
 # and write; -c UD and --use-srq for send; -I for send and write; -q, -b, -l and -Q for _bw; -s and
-# -a not for atomic. -R needs rdma_cm, which the device doesn't have yet.
+# -a not for atomic. -R is in
+# connected.cmake.
 
 # -- ibv_*_pingpong: sizes, then options, then MTUs
 foreach(kind rc uc srq)

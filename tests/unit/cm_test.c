@@ -48,9 +48,14 @@ static void send_packet(void *owner, const struct cm_route *route, const uint8_t
     memcpy(world.wire[number % PACKETS].bytes, mad, CM_MAD_SIZE);
 }
 
-static const struct cm_mad reply = {.qpn = 0x22, .psn = 0x222222, .ca_guid = 2, .rnr_retry = 7,
-                                    .responder_resources = 3, .initiator_depth = 4,
-                                    .private_len = 5, .private_data = "reply"};
+static const struct cm_mad reply = {.qpn = 0x22,
+                                    .psn = 0x222222,
+                                    .ca_guid = 2,
+                                    .rnr_retry = 7,
+                                    .responder_resources = 3,
+                                    .initiator_depth = 4,
+                                    .private_len = 5,
+                                    .private_data = "reply"};
 
 static void on_event(void *owner, struct cm_conn *conn, enum cm_event event,
                      const struct cm_mad *mad)
@@ -141,11 +146,20 @@ static void run_for(uint64_t ns)
     world.now = limit;
 }
 
-static const struct cm_mad request = {.service_id = 0x01061234, .ca_guid = 1, .qpn = 0x11,
-                                      .psn = 0x111111, .responder_resources = 1,
-                                      .initiator_depth = 2, .retry_count = 6, .rnr_retry = 5,
-                                      .ack_timeout = ACK_TIMEOUT, .mtu = 5, .pkey = 0xffff,
-                                      .hop_limit = 64, .private_len = 4, .private_data = "ask"};
+static const struct cm_mad request = {.service_id = 0x01061234,
+                                      .ca_guid = 1,
+                                      .qpn = 0x11,
+                                      .psn = 0x111111,
+                                      .responder_resources = 1,
+                                      .initiator_depth = 2,
+                                      .retry_count = 6,
+                                      .rnr_retry = 5,
+                                      .ack_timeout = ACK_TIMEOUT,
+                                      .mtu = 5,
+                                      .pkey = 0xffff,
+                                      .hop_limit = 64,
+                                      .private_len = 4,
+                                      .private_data = "ask"};
 static const struct cm_route there = {.via = 101};
 
 static void connect_them(void)
@@ -524,7 +538,9 @@ T_TEST(cm, from_another_place)
 T_TEST(cm, ip_header)
 {
     /* Shows that addresses of both families pass through the IP header. */
-    struct cm_ip v4 = {.v4 = true, .port = 4791, .src = {[10] = 255, 255, 192, 0, 2, 1},
+    struct cm_ip v4 = {.v4 = true,
+                       .port = 4791,
+                       .src = {[10] = 255, 255, 192, 0, 2, 1},
                        .dst = {[10] = 255, 255, 192, 0, 2, 2}};
     struct cm_ip v6 = {.port = 1, .src = {0x20, 1}, .dst = {0xfd, [15] = 9}};
     struct cm_ip out = {0};
