@@ -88,13 +88,13 @@ static int seal(int fd)
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
         return -errno;
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    read_fd = sys_open(path, O_RDONLY | O_CLOEXEC, 0);
+    read_fd = own_fd(sys_open(path, O_RDONLY | O_CLOEXEC, 0));
     return read_fd < 0 ? -errno : 0;
 }
 
 int arena_open(void)
 {
-    memfd = memfd_create("viaduct-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    memfd = own_fd(memfd_create("viaduct-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (memfd < 0)
         return -errno;
     int error = map_arena(memfd);

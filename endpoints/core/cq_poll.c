@@ -52,6 +52,8 @@ static bool resolve_recv(struct qp *qp, const struct cqe *cqe, bool hold, struct
 
     if (!rq->wr_ids)
         return false;
+    /* Whoever posted it did so before; the initiator saw that, and this thread by this load. */
+    (void)atomic_load_explicit(&rq->pub->tail, memory_order_acquire);
     if (__builtin_expect(qp_state(qp) == IBV_QPS_RTR, 0) && qp_is_connected_type(qp))
         qp_established(qp);
     if (cqe->flags & CQE_INV)
@@ -215,6 +217,26 @@ void cq_drain(struct cq *cq)
     spin_unlock(&cq->lock);
 }
 
+/*
+ * The same up to what the CQ may hold, and no more however fast the lanes fill. True: something is
+ * left that it has no place for.
+ */
+static bool drain_within(struct cq *cq)
+{
+    for (unsigned i = 0; i < cq->lane_count; i++) {
+        struct lane_in *lane = cq->lanes[i];
+
+        for (const struct cqe *cqe; (cqe = lane_next(lane)); lane_advance(lane)) {
+            if (cq->spill.count >= cq->cqe && owner(cq, lane, cqe))
+                return true;
+            if (!spill_has_room(&cq->spill))
+                return false;
+            spill_cqe(cq, lane, cqe);
+        }
+    }
+    return false;
+}
+
 void cq_set_overrun(struct cq *cq)
 {
     if (atomic_exchange(&cq->overrun, true))
@@ -226,8 +248,7 @@ void cq_set_overrun(struct cq *cq)
 void cq_make_room(struct cq *cq)
 {
     spin_lock(&cq->lock);
-    cq_drain_locked(cq);
-    bool full = cq->spill.count >= cq->cqe;
+    bool full = drain_within(cq) || cq->spill.count >= cq->cqe;
     spin_unlock(&cq->lock);
     if (full)
         cq_set_overrun(cq);
@@ -245,8 +266,7 @@ static bool still_waits(const struct cq *cq, const void *guest, uint32_t tail)
 void cq_make_room_for(struct cq *cq, const void *guest, uint32_t tail)
 {
     spin_lock(&cq->lock);
-    cq_drain_locked(cq);
-    bool full = cq->spill.count >= cq->cqe && still_waits(cq, guest, tail);
+    bool full = drain_within(cq) || (cq->spill.count >= cq->cqe && still_waits(cq, guest, tail));
     spin_unlock(&cq->lock);
     if (full)
         cq_set_overrun(cq);

@@ -40,8 +40,8 @@ int pipe_open(int *fd_out, int *wr_out, int *peek_out)
     fcntl(ends[1], F_SETFL, O_NONBLOCK);
     fcntl(ends[1], F_SETPIPE_SZ, PIPE_BYTES); /* best effort: the default holds thousands too */
     *fd_out = ends[0];
-    *wr_out = ends[1];
-    *peek_out = peek;
+    *wr_out = own_fd(ends[1]);
+    *peek_out = own_fd(peek);
     return 0;
 }
 

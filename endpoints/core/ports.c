@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/own_fd.h"
 #include "core/process.h"
 #include "core/sys.h"
 #include "core/thread.h"
@@ -86,7 +87,7 @@ static int open_table(void)
         return error;
     }
     table = map;
-    table_fd = fd;
+    table_fd = own_fd(fd);
     return 0;
 }
 

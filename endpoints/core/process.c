@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Slots: runtime_dir/slot-NNNN.lock is locked as long as its process lives (the kernel lets go of
- * it on death), slot-NNNN.sock is where peers call. Whoever gets the lock cleans up what is left.
+ * it on death), slot-NNNN.sock is where peers call. Whoever starts next removes what the dead left.
  */
 #define _GNU_SOURCE
 #include "core/process.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
@@ -74,7 +75,8 @@ static int lock_slot(uint32_t number)
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
     snprintf(name, sizeof(name), "slot-%04u.lock", number);
-    int fd = openat(runtime_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = own_fd(
+        sys_openat(runtime_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (fd < 0)
         return -errno;
     if (fcntl(fd, F_SETLK, &whole) == 0)
@@ -97,6 +99,37 @@ static int take_slot(void)
             return fd;
     }
     return -EAGAIN;
+}
+
+/* The lock is free: its process is gone, and what it left goes, too. */
+static void clean_slot(uint32_t number)
+{
+    char name[32];
+    int fd = lock_slot(number);
+
+    if (fd < 0)
+        return;
+    snprintf(name, sizeof(name), "slot-%04u.sock", number);
+    unlinkat(runtime_fd, name, 0);
+    sys_close(fd);
+}
+
+/* Not our own: closing its file a second time would unlock it. */
+static void clean_dead_slots(void)
+{
+    char path[32];
+    unsigned number;
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", runtime_fd);
+    DIR *dir = opendir(path);
+    if (!dir)
+        return;
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        if (sscanf(entry->d_name, "slot-%4u.sock", &number) == 1 && number != slot && number > 0 &&
+            number < LIMIT_SLOTS)
+            clean_slot(number);
+    }
+    closedir(dir);
 }
 
 static void publish_nics(struct pub_header *header, const struct config *config)
@@ -150,11 +183,8 @@ static void fork_parent(void)
 }
 
 /* The child has no engine thread, no slot and no queue pairs; its parent's go on without it. */
-static void fork_child(void)
+static void leave_parent(void)
 {
-    pthread_mutex_init(&lock, NULL);
-    if (!opened)
-        return;
     share_fork_child();
     requester_after_fork();
     link_shm.after_fork();
@@ -164,6 +194,14 @@ static void fork_child(void)
     close_fd(&runtime_fd);
     opened = false;
     slot = 0;
+}
+
+/* The thread that forked has the lock, and is the one that there is here. */
+static void fork_child(void)
+{
+    if (opened)
+        leave_parent();
+    core_unlock();
 }
 
 /* Early: children's handlers run in the order of registration, and others may touch shared pages.
@@ -214,7 +252,7 @@ static void close_parts(void)
 /* The engine's thread comes last: it can't be stopped any more. */
 static int open_parts(const struct config *config)
 {
-    runtime_fd = sys_open(config->runtime_dir, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+    runtime_fd = own_fd(sys_open(config->runtime_dir, O_PATH | O_DIRECTORY | O_CLOEXEC, 0));
     int error = runtime_fd < 0 ? -errno : take_slot();
 
     if (!error)
@@ -227,6 +265,8 @@ static int open_parts(const struct config *config)
         error = thread_prepare();
     if (!error)
         error = link_shm.open();
+    if (!error)
+        clean_dead_slots();
     return error ? error : thread_start();
 }
 

@@ -22,6 +22,7 @@
 
 enum {
     ATTACH_FLOOR_NS = 100000000,   /* a peer on a busy machine gets this long to answer */
+    CONNECT_FLOOR_NS = 2000000000, /* one that is known to live gets longer to let us in */
     DATAGRAM_WAIT_NS = 1000000000, /* UD, UC, while connecting: then the message counts as lost */
     RETRY_MIN_NS = 200000,         /* the program polls before that, or sleeps */
     RETRY_MAX_NS = 5000000,
@@ -140,13 +141,15 @@ static enum verdict run(struct qp *qp, const struct ibv_send_wr *wr, const struc
 
 /* ---- stalling ---- */
 
-static uint64_t ack_time_ns(const struct qp *qp)
+/* A peer that is there may be slow to let us in, for want of a core: hardware never is. */
+static uint64_t ack_time_ns(const struct qp *qp, enum stall stall)
 {
     /* IBTA 9.7.6.1.3: 4.096 us * 2^timeout, once and retry_cnt times again; 0 waits for ever */
     uint64_t once = qp->attr.timeout ? 4096ull << qp->attr.timeout : 0;
     uint64_t all = once * (qp->attr.retry_cnt + 1u);
+    uint64_t floor = stall == STALL_CONNECT ? CONNECT_FLOOR_NS : ATTACH_FLOOR_NS;
 
-    return once && all < ATTACH_FLOOR_NS ? ATTACH_FLOOR_NS : all;
+    return once && all < floor ? floor : all;
 }
 
 static bool is_reaching(enum stall stall)
@@ -154,13 +157,14 @@ static bool is_reaching(enum stall stall)
     return stall == STALL_ATTACH || stall == STALL_CONNECT;
 }
 
-static uint64_t patience_ns(const struct qp *qp)
+/* 0: without end */
+static uint64_t patience_ns(const struct qp *qp, enum stall stall)
 {
     if (qp->type != IBV_QPT_RC)
         return DATAGRAM_WAIT_NS;
-    if (is_reaching(qp->stall))
-        return ack_time_ns(qp);
-    if (qp->stall == STALL_RNR && qp->attr.rnr_retry != 7)
+    if (is_reaching(stall))
+        return ack_time_ns(qp, stall);
+    if (stall == STALL_RNR && qp->attr.rnr_retry != 7)
         return wr_rnr_time_ns(qp->target.rnr_timer) * qp->attr.rnr_retry;
     return 0;
 }
@@ -186,10 +190,15 @@ static uint64_t retry_after_ns(const struct qp *qp)
 /* The clock starts anew with a new reason; finding and connecting to the target are one. */
 static void begin_wait(struct qp *qp, enum stall before)
 {
-    if (qp->stall == before || (is_reaching(qp->stall) && is_reaching(before)))
+    if (qp->stall == before)
         return;
-    uint64_t now = now_ns(), patience = patience_ns(qp);
+    uint64_t now = now_ns(), patience = patience_ns(qp, qp->stall);
 
+    if (is_reaching(qp->stall) && is_reaching(before)) {
+        if (patience)
+            qp->deadline_ns += patience - patience_ns(qp, before);
+        return;
+    }
     qp->retry_at_ns = now;
     qp->rnr_tries = 0;
     qp->deadline_ns = patience ? now + patience : UINT64_MAX;
@@ -378,14 +387,24 @@ void requester_progress_all(void)
         progress_list();
 }
 
+/*
+ * A program that polls in vain may be preempted in here, and the engine, which needs the lock to
+ * get on with what is waited for, then waits as long. So polls hold it an eighth of the time only.
+ */
 void requester_poll(void)
 {
+    static _Atomic uint64_t again_ns;
+
     if (__builtin_expect(atomic_load_explicit(&stalled_count, memory_order_relaxed) == 0, 1))
         return;
-    if (!core_try_lock())
+    uint64_t begin = now_ns();
+    if (begin < atomic_load_explicit(&again_ns, memory_order_relaxed) || !core_try_lock())
         return;
     progress_list();
     core_unlock();
+    uint64_t end = now_ns(), pause = 8 * (end - begin);
+    atomic_store_explicit(&again_ns, end + (pause < RETRY_MIN_NS ? pause : RETRY_MIN_NS),
+                          memory_order_relaxed);
 }
 
 void requester_after_fork(void)

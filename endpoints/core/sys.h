@@ -16,6 +16,8 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "core/own_fd.h"
+
 static inline int sys_open(const char *path, int flags, mode_t mode)
 {
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
@@ -39,6 +41,7 @@ static inline ssize_t sys_readlink(const char *path, char *buf, size_t size)
 
 static inline int sys_close(int fd)
 {
+    own_fd_forget(fd);
     return (int)syscall(SYS_close, fd);
 }
 

@@ -182,10 +182,10 @@ int thread_start(void)
 
 int thread_prepare(void)
 {
-    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    epoll_fd = own_fd(epoll_create1(EPOLL_CLOEXEC));
     if (epoll_fd < 0)
         return -errno;
-    wake.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    wake.fd = own_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (wake.fd < 0)
         return -errno;
     wake.ready = on_wake;

@@ -88,6 +88,8 @@ ssize_t via_writev(int fd, const struct iovec *iov, int count)
 EXPORTED(int, close, (int fd));
 int via_close(int fd)
 {
+    if (RARELY(own_fd_has(fd)) && fdtab_is_owner())
+        return failed_with(EBADF);
     /* First the table: once the kernel has closed it, another thread may get the number. */
     if (RARELY(fdtab_has(fd)) && fdtab_is_owner())
         fdtab_clear(fd);
@@ -95,12 +97,26 @@ int via_close(int fd)
 }
 EXPORTED_ALIAS(int, __close, (int fd), close);
 
+/* All but the library's own. */
+static int close_others(uint64_t first, uint64_t last)
+{
+    while (first <= last) {
+        uint64_t own = own_fd_next(first, last);
+
+        if (own > first && real.close_range((unsigned)first, (unsigned)own - 1, 0))
+            return -1;
+        first = own + 1;
+    }
+    return 0;
+}
+
 static int close_range_any(unsigned first, unsigned last, int flags)
 {
     /* Other flags only mark the descriptors, or close them for this thread alone. */
-    if (flags == 0 && first <= last && fdtab_is_owner())
-        fdtab_clear_range(first, last);
-    return real.close_range(first, last, flags);
+    if (flags || first > last || !fdtab_is_owner())
+        return real.close_range(first, last, flags);
+    fdtab_clear_range(first, last);
+    return close_others(first, last);
 }
 
 EXPORTED(int, close_range, (unsigned first, unsigned last, int flags));
@@ -120,7 +136,8 @@ void via_closefrom(int first)
     /* A kernel before 5.9: one by one. */
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
         for (unsigned fd = from; fd < limit.rlim_cur && fd < INT_MAX; fd++)
-            sys_close((int)fd);
+            if (!own_fd_has((int)fd) || !fdtab_is_owner())
+                sys_close((int)fd);
 }
 
 /* ---- dup ---- */
@@ -139,17 +156,22 @@ int via_dup(int fd)
     return duplicated(fd, real.dup(fd));
 }
 
+static inline bool may_take(int fd, int to)
+{
+    return !RARELY(own_fd_has(to)) || fd == to || !fdtab_is_owner();
+}
+
 EXPORTED(int, dup2, (int fd, int to));
 int via_dup2(int fd, int to)
 {
-    return duplicated(fd, real.dup2(fd, to));
+    return may_take(fd, to) ? duplicated(fd, real.dup2(fd, to)) : failed_with(EBUSY);
 }
 EXPORTED_ALIAS(int, __dup2, (int fd, int to), dup2);
 
 EXPORTED(int, dup3, (int fd, int to, int flags));
 int via_dup3(int fd, int to, int flags)
 {
-    return duplicated(fd, real.dup3(fd, to, flags));
+    return may_take(fd, to) ? duplicated(fd, real.dup3(fd, to, flags)) : failed_with(EBUSY);
 }
 
 EXPORTED(int, fcntl, (int fd, int cmd, ...));

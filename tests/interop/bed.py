@@ -185,7 +185,7 @@ def arguments_of(parser):
     parser.add_argument("--by-command", action="store_true", help="start with `viaduct run`")
     parser.add_argument("--seconds", type=int, default=60, help="for all of it")
     parser.add_argument("--libraries", metavar="DIR",
-                        help="an rdma-core built in place: its libraries and its provider")
+                        help="an rdma-core built in place, to be used")
     parser.add_argument("program")
     parser.add_argument("options", nargs=argparse.REMAINDER)
     return parser.parse_args()
@@ -193,11 +193,11 @@ def arguments_of(parser):
 
 def environment_of(folder):
     """Of programs that shall use the rdma-core built in place under `folder`, if any."""
-    if folder is None:
-        return {}
-    providers = glob.glob(f"{folder}/lib/librxe-rdmav*.so")
-    if len(providers) != 1:
-        raise Wrong(f"{folder}/lib has no rxe provider")
-    driver = providers[0].rpartition("-rdmav")[0]
-    # The second name is the one that the oldest versions know.
-    return {"LD_LIBRARY_PATH": f"{folder}/lib", "IBV_DRIVERS": driver, "RDMAV_DRIVERS": driver}
+    return {} if folder is None else {"LD_LIBRARY_PATH": os.path.join(folder, "lib")}
+
+
+def uses(program, folder):
+    """Has the running program loaded the verbs library and the provider from there?"""
+    maps = open(f"/proc/{program.process.pid}/maps", encoding="utf-8").read()
+    where = os.path.join(os.path.realpath(folder), "lib")
+    return f"{where}/libibverbs.so" in maps and f"{where}/librxe-" in maps

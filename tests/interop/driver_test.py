@@ -32,6 +32,7 @@ if do == "die" and client:
     os.abort()
 if "ibv_" in sys.argv[0]:
     print(f"{80 if do == 'short' else 160} bytes in 1.00 seconds = 0.00 Mbit/sec")
+    print(f"{9 if do == 'few' else 10} iters in 1.00 seconds = 0.00 usec/iter")
     if do == "invalid" and not client:
         print("invalid data in page 0")
 else:
@@ -46,7 +47,8 @@ CASES = [  # what is done badly, by which program, and a part of the report: "" 
     ("well", "ib_pretend", ""),
     ("status", "ibv_pretend", "the server's status is 1"),
     ("die", "ibv_pretend", "the client's status is -6"),
-    ("short", "ibv_pretend", "the client did not move 160 bytes"),
+    ("short", "ibv_pretend", "the client moved 80 bytes in 10 rounds"),
+    ("few", "ibv_pretend", "the client did not do 10 rounds"),
     ("invalid", "ibv_pretend", "the server found wrong data"),
     ("complain", "ib_pretend", "the server complains: something is odd"),
     ("short", "ib_pretend", "9 messages of 8 bytes, not 10"),

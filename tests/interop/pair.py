@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 
-from bed import Bed, Wrong, arguments_of, environment_of, free_ports, listens
+from bed import Bed, Wrong, arguments_of, environment_of, free_ports, listens, uses
 from judge import perftest, pingpong
 
 
@@ -26,6 +26,8 @@ def start_pair(bed, args, port):
     how = {"by_command": args.by_command, "env": environment_of(args.libraries)}
     server = bed.start(command(args, port), "server", core=0, **how)
     bed.wait_until(lambda: listens(port), server, "listened")
+    if args.libraries and not uses(server, args.libraries):
+        raise Wrong(f"the server does not use {args.libraries}")
     return bed.start([*command(args, port), "127.0.0.1"], "client", core=1, **how), server
 
 

@@ -4,8 +4,8 @@
 # ibv_srq_pingpong know neither -N nor -t, and ibv_ud_pingpong no -m. ODP and device memory
 # (-o, -O, -j) are not in the device. In perftest, -e is for send, read and atomic; -c UC for send
 # and write; -c UD and --use-srq for send; -I for send and write; -q, -b, -l and -Q for _bw; -s and
-# -a not for atomic. -R is in
-# connected.cmake.
+# -a not for atomic. -R is in connected.cmake; -c XRC needs an XRC domain, which the device doesn't
+# have yet; -c DC and SRD are of other devices.
 
 # -- ibv_*_pingpong: sizes, then options, then MTUs
 foreach(kind rc uc srq)
@@ -34,6 +34,9 @@ foreach(qps 1 2 64)
     pair(srq_pingpong_qps_${qps}_events ibv_srq_pingpong -n 1000 -q ${qps} -e)
 endforeach()
 
+# perftest's own choice of a multicast group is not for IPv4.
+set(group -M 0:0:0:0:0:0:0:0:0:0:255:255:230:1:2:3)
+
 # -- perftest: latency
 foreach(op send write read atomic)
     pair(${op}_lat ib_${op}_lat -n 1000)
@@ -58,6 +61,7 @@ pair(send_lat_ud_all --seconds 110 ib_send_lat -n 100 -c UD -a)
 pair(send_lat_srq ib_send_lat -n 1000 --use-srq)
 pair(send_lat_srq_events ib_send_lat -n 1000 --use-srq -e)
 pair(send_lat_ud_srq ib_send_lat -n 1000 -c UD --use-srq)
+pair(send_lat_ud_group ib_send_lat -n 1000 -c UD -g ${group})
 pair(atomic_lat_swap ib_atomic_lat -n 1000 -A CMP_AND_SWAP)
 
 # -- perftest: bandwidth
@@ -101,6 +105,9 @@ pair(send_bw_srq_qps ib_send_bw -n 1000 --use-srq -q 8)
 pair(send_bw_srq_events ib_send_bw -n 1000 --use-srq -q 8 -e)
 pair(send_bw_ud_srq ib_send_bw -n 1000 -c UD --use-srq)
 pair(send_bw_recv_list ib_send_bw -n 1024 --recv_post_list=16)
+pair(send_bw_ud_group ib_send_bw -n 1000 -c UD -g ${group})
+pair(read_bw_outstanding ib_read_bw -n 1000 -o 4)
+pair(atomic_bw_outstanding ib_atomic_bw -n 1000 -o 4)
 pair(atomic_bw_swap ib_atomic_bw -n 1000 -A CMP_AND_SWAP)
 
 # -- started by the command, not by LD_PRELOAD

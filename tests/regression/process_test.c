@@ -158,3 +158,46 @@ T_TEST(process, waiting_for_nobody_costs_nothing)
     T_ASSERT(cpu_us() - before < FOR_MS * 1000 / 3, "%d us of CPU", (int)(cpu_us() - before));
     side_close(s, false);
 }
+
+enum { FILES = 40 };
+
+/* For a child: how many of the files it opens hold what it has not written. */
+static int close_all_and_look(void)
+{
+    struct side *s = side_open(NULL, NULL);
+    struct side_info nobody = s->info;
+    struct ibv_send_wr *bad, wr = {.opcode = IBV_WR_SEND};
+    FILE *files[FILES];
+    int strange = 0;
+
+    nobody.qpn[0] = 900 << 14 | 5;
+    side_connect(s, 0, &nobody, 0);
+    for (int fd = 3; fd < 256; fd++) {
+        if (fd != s->ctx->cmd_fd && fd != s->ctx->async_fd) {
+            close(fd);
+        }
+    }
+    for (int i = 0; i < FILES; i++) {
+        files[i] = tmpfile();
+    }
+    strange += ibv_post_send(s->qp[0], &wr, &bad) != 0; /* wakes the engine */
+    t_readable(s->ctx->async_fd, QUIET_MS);
+    for (int i = 0; i < FILES; i++) {
+        strange += !files[i] || fseek(files[i], 0, SEEK_END) || ftell(files[i]) != 0;
+    }
+    return strange;
+}
+
+T_TEST(process, closing_all_descriptors_spares_ours)
+{
+    /*
+     * A program that closes every number it does not know, and gets them again for files, finds
+     * nothing in these; the device goes on.
+     */
+    pid_t child = fork();
+
+    if (child == 0) {
+        _exit(close_all_and_look());
+    }
+    T_EQ(exit_code(child), 0);
+}

@@ -7,7 +7,7 @@
 
 enum { DEEP = 2000 };
 
-/* Signalled writes of 8 bytes to the side's own buffer until the queue is full; how many it took. */
+/* Signalled writes to the side's own buffer until the queue is full; how many it took. */
 static int fill_up(struct side *s, int max)
 {
     struct ibv_sge sge = {s->info.addr, 8, s->info.lkey};

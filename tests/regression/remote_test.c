@@ -43,8 +43,8 @@ struct region {
 static void new_region(struct side *s, void *arg)
 {
     struct region *region = arg;
-    void *memory =
-        mmap(NULL, REGION, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    void *memory = mmap(NULL, REGION, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
     T_ASSERT(memory != MAP_FAILED);
     if (s->mrs[0]) {

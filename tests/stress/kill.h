@@ -33,6 +33,9 @@ enum kill_mode {
 /* The connections between a survivor and the victim. */
 enum { CONN_PLAIN, CONN_SRQ, CONNS };
 
+/* Each has an area of its own in every memory, as in programs that mean to know what is where. */
+enum { CONN_AREA = BIG / CONNS };
+
 struct kill_end {
     struct rig_address conn[CONNS];
     struct rig_address ud;

@@ -12,7 +12,7 @@
 
 #include "kill.h"
 
-enum { SENDS = 16, RECEIVES = 16, PATTERN = 0x5a, LIMIT_S = 1, STUCK_S = 20 };
+enum { SENDS = 16, RECEIVES = 16, PATTERN = 0x5a, LIMIT_NS = 1000000000, STUCK_S = 20 };
 
 /* wr_id = round << 32 | kind << 16 | conn << 8 | place */
 enum kind { KIND_SEND, KIND_RECEIVE, KIND_SRQ, KIND_UD, KIND_PROOF, KIND_NEIGHBOUR };
@@ -38,6 +38,7 @@ struct survivor {
     unsigned srq_count, ud_count; /* posted */
     unsigned proofs, greetings;   /* under way */
     uint64_t connected_ns;        /* to the victim; 0: not */
+    uint64_t cpu_at_kill_ns;      /* 0: it still lives */
     bool hold_srq, hold_ud;       /* keep what arrives instead of posting it again */
 };
 
@@ -206,6 +207,9 @@ static unsigned poll(struct survivor *s)
     struct ibv_wc wc[16];
     int got = ibv_poll_cq(s->cq, 16, wc);
 
+    if (!s->cpu_at_kill_ns && rig_now_ns() >= atomic_load(&s->board->kill_ns))
+        s->cpu_at_kill_ns = rig_cpu_ns();
+
     CHECK(got >= 0);
     for (int i = 0; i < got; i++)
         on_completion(s, &wc[i]);
@@ -238,22 +242,22 @@ static void send_some(struct survivor *s, unsigned c)
 {
     static const enum ibv_wr_opcode opcodes[] = {IBV_WR_SEND, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ,
                                                  IBV_WR_ATOMIC_FETCH_AND_ADD};
-    static const uint32_t lengths[] = {8, 100, MESSAGE_MAX, BIG / 2};
+    static const uint32_t lengths[] = {8, 100, MESSAGE_MAX, CONN_AREA};
     const struct rig_address *to = &s->board->victim[s->self].conn[c];
     struct conn *conn = &s->conn[c];
     unsigned place = (unsigned)rig_random(SENDS), kind = (unsigned)rig_random(4);
-    struct ibv_sge sge = {(uintptr_t)s->big->addr, 8, s->big->lkey};
+    struct ibv_sge sge = {(uintptr_t)s->big->addr + c * CONN_AREA, 8, s->big->lkey};
     struct ibv_send_wr *bad, wr = send_wr(&sge, id_of(s, KIND_SEND, c, place), opcodes[kind]);
 
     if (conn->send[place])
         return;
     if (kind == 3) {
-        wr.wr.atomic.remote_addr = to->addr;
+        wr.wr.atomic.remote_addr = to->addr + c * CONN_AREA;
         wr.wr.atomic.rkey = to->rkey;
         wr.wr.atomic.compare_add = 1;
     } else {
         sge.length = lengths[rig_random(kind == 0 ? 3 : rig_random(8) ? 3 : 4)];
-        wr.wr.rdma.remote_addr = to->addr;
+        wr.wr.rdma.remote_addr = to->addr + c * CONN_AREA;
         wr.wr.rdma.rkey = to->rkey;
     }
     CHECK(ibv_post_send(conn->qp, &wr, &bad) == 0);
@@ -392,15 +396,20 @@ static void settle(struct survivor *s, struct conn *conn)
     atomic_fetch_add(&s->board->failed, live);
 }
 
+/*
+ * Within a second. On a machine that is busy otherwise we may not have been running: then what
+ * counts is the time that we were. We never sleep.
+ */
 static void note_slowest(struct survivor *s)
 {
     uint64_t now = rig_now_ns(), killed = atomic_load(&s->board->kill_ns);
     uint64_t took = now > killed ? now - killed : 0, seen = atomic_load(&s->board->slowest_ns);
+    uint64_t ran = s->cpu_at_kill_ns ? rig_cpu_ns() - s->cpu_at_kill_ns : 0;
 
     while (took > seen && !atomic_compare_exchange_weak(&s->board->slowest_ns, &seen, took))
         ;
-    CHECK(took < LIMIT_S * rig_slow() * 1000000000ull,
-          "%llu ns from the kill until all was settled", (unsigned long long)took);
+    CHECK(took < LIMIT_NS || ran < LIMIT_NS, "settled %llu ns after the kill, of which we ran %llu",
+          (unsigned long long)took, (unsigned long long)ran);
 }
 
 static void end_round(struct survivor *s, bool connected)
@@ -528,6 +537,7 @@ static void check_holdings(struct survivor *s, struct holdings *first)
 static void one_round(struct survivor *s)
 {
     rig_seed(s->board->seed + 1 + s->self);
+    s->cpu_at_kill_ns = 0;
     begin_round(s);
     bool connected = connect_to_victim(s);
     greet(s);
@@ -546,6 +556,7 @@ void kill_survivor(struct kill_board *board, unsigned self)
     s.self = self;
     current = &s;
     check_context = say_where;
+    rig_timeout = 14; /* a quarter of a second, to find out about victims that never answered */
     open_all(&s);
     for (;;) {
         unsigned round;

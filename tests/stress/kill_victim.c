@@ -120,12 +120,12 @@ static void connect_all(struct victim *v)
         atomic_store(&board->victim_connected, round);
 }
 
-static void receive(struct victim *v, struct ibv_qp *qp)
+static void receive(struct victim *v, unsigned k, unsigned c)
 {
-    struct ibv_sge sge = {(uintptr_t)v->mr->addr, MESSAGE_MAX, v->mr->lkey};
+    struct ibv_sge sge = {(uintptr_t)v->mr->addr + c * CONN_AREA, MESSAGE_MAX, v->mr->lkey};
     struct ibv_recv_wr *bad, wr = {.wr_id = 2, .sg_list = &sge, .num_sge = 1};
 
-    ibv_post_recv(qp, &wr, &bad);
+    ibv_post_recv(v->conn[k][c], &wr, &bad);
 }
 
 static uint32_t some_length(void)
@@ -162,7 +162,7 @@ static void act(struct victim *v, unsigned mode)
     if (mode != KILL_MIXED)
         return;
     static const enum ibv_wr_opcode opcodes[] = {IBV_WR_SEND, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ};
-    receive(v, v->conn[k][c]);
+    receive(v, k, c);
     send_to(v, v->conn[k][c], &to->conn[c], opcodes[rig_random(3)], some_length());
     if (rig_random(4) == 0)
         send_to(v, v->ud, &to->ud, IBV_WR_SEND, 100);
@@ -190,15 +190,14 @@ void kill_victim(struct kill_board *board)
     unsigned mode = atomic_load(&board->mode);
 
     rig_seed(board->seed);
-    rig_timeout = 20; /* it waits for survivors however busy the machine is */
-    alarm(20);        /* should the timer not come */
+    alarm(20); /* should the timer not come */
     if (mode == KILL_STARTING)
         die_within(board, 12000000);
     open_all(&v);
     connect_all(&v);
-    for (int k = 0; k < SURVIVORS && mode != KILL_UD; k++) {
-        for (int i = 0; i < QUEUE / 2; i++)
-            receive(&v, v.conn[k][i % CONNS]);
+    for (unsigned k = 0; k < SURVIVORS && mode != KILL_UD; k++) {
+        for (unsigned i = 0; i < QUEUE / 2; i++)
+            receive(&v, k, i % CONNS);
     }
     if (mode != KILL_STARTING)
         die_within(board, life_ns(mode));

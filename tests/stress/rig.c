@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 void (*check_context)(void);
-uint8_t rig_timeout = 14;
+uint8_t rig_timeout = 20;
 
 void check_failed(const char *file, int line, const char *what, const char *format, ...)
 {
@@ -209,12 +209,22 @@ uint64_t rig_random(uint64_t below)
     return state % below;
 }
 
-uint64_t rig_now_ns(void)
+static uint64_t clock_ns(clockid_t clock)
 {
     struct timespec now;
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+uint64_t rig_now_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t rig_cpu_ns(void)
+{
+    return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 uint64_t rig_slow(void)

@@ -54,8 +54,8 @@ struct ibv_qp *rig_qp(struct rig *rig, const struct rig_qp_options *options);
 struct rig_address rig_address(const struct rig *rig, const struct ibv_qp *qp,
                                const struct ibv_mr *mr);
 /*
- * How long requests wait for a peer that does not answer: 4.096 us * 2^this, four times; a quarter
- * of a second at first.
+ * How long requests wait for a peer that does not answer: 4.096 us * 2^this, four times. At first
+ * 17 s, because a busy machine may not let it run for a while.
  */
 extern uint8_t rig_timeout;
 /* Up to RTS. False: the other end died meanwhile, which has failed the queue pair. */
@@ -68,6 +68,7 @@ void rig_seed(uint64_t seed);
 uint64_t rig_random(uint64_t below);
 
 uint64_t rig_now_ns(void);
+uint64_t rig_cpu_ns(void); /* that this process has used */
 /* VIADUCT_TEST_SLOW: the factor by which limits are stretched on slow machines. */
 uint64_t rig_slow(void);
 unsigned rig_open_files(void);

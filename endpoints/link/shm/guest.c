@@ -36,6 +36,7 @@ enum { QUIESCE_NS_MAX = 1000000000, LOOK_EVERY = 4096 };
 struct patience {
     uint64_t until_ns;
     int fd; /* its connection; -1: our own process */
+    bool over;
 };
 
 static bool hung_up(int fd)
@@ -46,9 +47,11 @@ static bool hung_up(int fd)
 }
 
 /* Until the word was free once. False: its process is stopped; a dead one is busy no more. */
-static bool wait_free(const _Atomic uint32_t *busy, const struct patience *patience)
+static bool wait_free(const _Atomic uint32_t *busy, struct patience *patience)
 {
     for (unsigned tries = 1; atomic_load_explicit(busy, memory_order_acquire); tries++) {
+        if (patience->over)
+            return false;
         cpu_relax();
         if (tries % 64 == 0)
             sched_yield();
@@ -56,13 +59,12 @@ static bool wait_free(const _Atomic uint32_t *busy, const struct patience *patie
             continue;
         if (hung_up(patience->fd))
             return true;
-        if (now_ns() > patience->until_ns)
-            return false;
+        patience->over = now_ns() > patience->until_ns;
     }
     return true;
 }
 
-static bool wait_arena(const char *arena, const struct patience *patience)
+static bool wait_arena(const char *arena, struct patience *patience)
 {
     const struct pub_header *header = (const void *)arena;
     const struct pub_qp *qps = (const void *)(arena + PUB_QPS_OFFSET);
@@ -76,7 +78,8 @@ static bool wait_arena(const char *arena, const struct patience *patience)
 
 static struct patience patience_with(const struct guest *guest)
 {
-    return (struct patience){now_ns() + QUIESCE_NS_MAX, guest ? guest->watch.fd : -1};
+    return (struct patience){.until_ns = now_ns() + QUIESCE_NS_MAX,
+                             .fd = guest ? guest->watch.fd : -1};
 }
 
 static bool wait_guest(const struct guest *guest, uint32_t qpn)
@@ -334,7 +337,7 @@ static bool same_user(int fd)
 
 static void on_call(struct watch *watch)
 {
-    int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = own_fd(accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 
     if (fd < 0)
         return;
@@ -356,7 +359,7 @@ int guest_open(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-    listener.fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    listener.fd = own_fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (listener.fd < 0)
         return -errno;
     process_socket_path(process_slot(), address.sun_path, sizeof(address.sun_path));

@@ -142,7 +142,7 @@ static int peer_adopt(struct peer *peer, const int fds[2])
     if (error)
         return error;
     const void *map = peer->arena + PUB_SHARE_OFFSET;
-    error = share_view_open(&peer->view, map, fds[1]);
+    error = share_view_open(&peer->view, map, own_fd(fds[1]));
     if (error)
         munmap(peer->arena, peer->arena_size);
     return error;
@@ -193,7 +193,7 @@ static int connect_to(uint32_t slot)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     /* Not blocking: who does not accept any more must not hold up our engine. */
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = own_fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 
     if (fd < 0)
         return -errno;

@@ -143,7 +143,7 @@ int share_init(struct share_map *map)
         sys_close(fd);
         return error;
     }
-    share_owner.mem_fd = fd;
+    share_owner.mem_fd = own_fd(fd);
     share_owner.dev = st.st_dev;
     share_owner.ino = st.st_ino;
     share_owner.map = map;
