@@ -184,8 +184,7 @@ static int accept_datagram(struct cma_id *id, const struct cma_params *params)
 {
     struct cm_mad rep = {.qpn = params->qpn, .private_len = params->private_len};
 
-    if (params->private_len > CM_SIDR_REP_PRIVATE ||
-        (params->qkey && params->qkey != id->qkey))
+    if (params->private_len > CM_SIDR_REP_PRIVATE || (params->qkey && params->qkey != id->qkey))
         return -EINVAL;
     rep.qkey = id->qkey;
     rep.service_id = cm_service_id(id->space, id->src.port);

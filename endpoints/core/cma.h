@@ -87,13 +87,13 @@ struct cma_id {
     uint8_t ack_timeout;
     struct port_binding port;
     struct cm_conn *conn;
-    uint32_t qpn, qkey, psn;               /* ours */
+    uint32_t qpn, qkey, psn; /* ours */
     uint32_t remote_qpn, remote_psn;
     uint8_t responder_resources, initiator_depth, retry_count, rnr_retry;
-    bool srq, wants_reads;                 /* wants_reads: responder_resources are known */
+    bool srq, wants_reads; /* wants_reads: responder_resources are known */
     enum ibv_mtu mtu;
-    unsigned backlog, pending;             /* listening: requests the program has not taken yet */
-    struct cma_id *next;                   /* listening ones */
+    unsigned backlog, pending; /* listening: requests the program has not taken yet */
+    struct cma_id *next;       /* listening ones */
 };
 
 /*

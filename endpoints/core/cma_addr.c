@@ -43,8 +43,8 @@ static int check_family(const struct cma_addr *addr)
 
 static int take_port(struct cma_id *id, const struct cma_addr *addr)
 {
-    struct port_wish wish = {.space = id->space, .port = addr->port, .reuse = id->reuse,
-                             .v6_only = id->v6_only};
+    struct port_wish wish = {
+        .space = id->space, .port = addr->port, .reuse = id->reuse, .v6_only = id->v6_only};
     uint16_t port;
 
     memcpy(wish.address, addr->ip, 16);
@@ -211,8 +211,7 @@ void cma_path(const struct cma_id *id, struct ibv_ah_attr *ah_out)
 /* The group's GID is the address itself (RoCEv2), IPv4 mapped. */
 int cma_join(struct cma_id *id, const struct cma_addr *addr, struct cma_event *event_out)
 {
-    if (check_family(addr) || addr->family == AF_IB || !is_group(addr->ip) ||
-        !cma_is_datagram(id))
+    if (check_family(addr) || addr->family == AF_IB || !is_group(addr->ip) || !cma_is_datagram(id))
         return -EINVAL;
     if (!id->nic || id->state == CMA_IDLE || id->state == CMA_LISTEN || id->state == CMA_CONNECT)
         return -EINVAL;

@@ -116,8 +116,7 @@ void cma_on_request(struct cm_conn *conn, const struct cm_mad *mad, bool datagra
 {
     struct cma_event event = {0};
     struct asked asked = {0};
-    struct cma_id *listener =
-        understand(mad, datagram, &asked) ? find_listener(&asked) : NULL;
+    struct cma_id *listener = understand(mad, datagram, &asked) ? find_listener(&asked) : NULL;
 
     if (!listener) {
         refuse(conn, mad, datagram);

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/own_fd.h"
 #include "core/process.h"
 #include "core/sys.h"
 #include "core/thread.h"
@@ -75,10 +76,10 @@ static int open_table(void)
     int fd = sys_openat(process_runtime_dirfd(), "ports", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    void *map = ftruncate(fd, sizeof(struct port_table))
-                    ? MAP_FAILED
-                    : mmap(NULL, sizeof(struct port_table), PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-                           0);
+    void *map =
+        ftruncate(fd, sizeof(struct port_table))
+            ? MAP_FAILED
+            : mmap(NULL, sizeof(struct port_table), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) {
         int error = -errno;
 
@@ -86,7 +87,7 @@ static int open_table(void)
         return error;
     }
     table = map;
-    table_fd = fd;
+    table_fd = own_fd(fd);
     return 0;
 }
 
@@ -189,8 +190,7 @@ static void fill(struct port_entry *entry, const struct port_wish *wish)
 {
     memcpy(entry->address, wish->address, 16);
     entry->space = wish->space;
-    entry->flags =
-        (uint8_t)((wish->reuse ? PORT_REUSE : 0) | (wish->v6_only ? PORT_V6_ONLY : 0));
+    entry->flags = (uint8_t)((wish->reuse ? PORT_REUSE : 0) | (wish->v6_only ? PORT_V6_ONLY : 0));
     atomic_store(&entry->owner, process_name());
 }
 
@@ -207,20 +207,22 @@ int port_bind(const struct port_wish *wish, struct port_binding *binding_out, ui
     unlock_table();
     if (!place)
         return -EADDRINUSE;
-    binding_out->entry = (uint32_t)(place - table->entries[0]) + 1;
+    binding_out->entry = (uint32_t)(port * PORTS_PER_NUMBER + (place - table->entries[port])) + 1;
     *port_out = port;
     return 0;
 }
 
 static struct port_entry *entry_of(const struct port_binding *binding)
 {
-    return &table->entries[0][binding->entry - 1];
+    uint32_t index = binding->entry - 1;
+
+    return &table->entries[index / PORTS_PER_NUMBER][index % PORTS_PER_NUMBER];
 }
 
 int port_listen(struct port_binding *binding)
 {
     struct port_entry *own = entry_of(binding);
-    struct port_entry *number = own - (binding->entry - 1) % PORTS_PER_NUMBER;
+    struct port_entry *number = table->entries[(binding->entry - 1) / PORTS_PER_NUMBER];
     struct port_wish wish = {.space = own->space, .v6_only = own->flags & PORT_V6_ONLY};
     int error = lock_table();
 

@@ -18,6 +18,7 @@ struct cm_conn {
     void *user;
     enum cm_state state;
     bool passive;
+    bool datagram; /* a SIDR exchange */
     struct cm_route route;
     uint32_t local_id, remote_id;
     uint64_t remote_guid, ca_guid, tid;

@@ -64,8 +64,7 @@ enum cm_transport { CM_TRANSPORT_RC, CM_TRANSPORT_UC, CM_TRANSPORT_RD, CM_TRANSP
 struct cm_mad {
     uint16_t attribute; /* enum cm_attribute */
     uint64_t tid;
-    uint32_t local_id,
-        remote_id; /* of the sender, of the receiver; SIDR: local_id is the request */
+    uint32_t local_id, remote_id; /* sender's, receiver's; SIDR: the request, none */
     uint64_t service_id, ca_guid;
     uint32_t qkey, qpn, psn;
     uint8_t responder_resources, initiator_depth;
@@ -91,7 +90,7 @@ struct cm_mad {
 size_t cm_private_room(uint16_t attribute);
 /* The private data must fit. */
 void cm_mad_encode(const struct cm_mad *mad, uint8_t out[CM_MAD_SIZE]);
-/* False: not a whole message of ours. private_len is then the room: its true length isn't sent. */
+/* False: not a message of ours. private_len becomes the room: the true length isn't sent. */
 bool cm_mad_decode(const uint8_t *bytes, size_t len, struct cm_mad *mad_out);
 
 /* Who calls whom, by IP: addresses as IPv6, IPv4 ones mapped (::ffff:a.b.c.d). */

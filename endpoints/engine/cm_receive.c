@@ -27,7 +27,10 @@ static void on_req(struct cm *cm, const struct cm_route *from, const struct cm_m
     struct cm_conn *conn = cm_by_remote(cm, mad->local_id, mad->ca_guid, from->via);
 
     if (conn) {
-        on_req_again(conn);
+        if (conn->datagram)
+            unexpected(cm);
+        else
+            on_req_again(conn);
         return;
     }
     conn = cm_conn_new(cm, from, NULL);
@@ -52,14 +55,14 @@ static void on_sidr_req(struct cm *cm, const struct cm_route *from, const struct
 
     if (conn) {
         cm->stats.duplicates++;
-        if (conn->state == CM_IDLE)
+        if (conn->datagram && conn->state == CM_IDLE)
             cm_resend(conn);
         return;
     }
     conn = cm_conn_new(cm, from, NULL);
     if (!conn)
         return;
-    conn->passive = true;
+    conn->passive = conn->datagram = true;
     conn->tid = mad->tid;
     conn->state = CM_SIDR_REQ_RCVD;
     cm_set_remote(conn, mad->local_id, 0);
@@ -162,6 +165,7 @@ static void on_dreq(struct cm_conn *conn, uint64_t now_ns, const struct cm_mad *
         cm_tell(conn, CM_EVENT_DREP, NULL);
         break;
     case CM_TIMEWAIT:
+    case CM_IDLE: /* our answer was lost, and it is long over here */
         conn->cm->stats.duplicates++;
         cm_send_plain(conn, CM_DREP);
         break;

@@ -77,8 +77,7 @@ int ucma_addr_in(const void *sockaddr, size_t room, struct cma_addr *addr_out)
 
 static size_t put_ib(const struct cma_id *id, const struct cma_addr *addr, void *out)
 {
-    struct address_ib ib = {.family = AF_IB, .pkey = htobe16(PKEY),
-                            .service_mask = UINT64_MAX};
+    struct address_ib ib = {.family = AF_IB, .pkey = htobe16(PKEY), .service_mask = UINT64_MAX};
 
     ib.service_id = htobe64((uint64_t)id->space << 16 | addr->port);
     memcpy(ib.gid, addr->ip, 16);
@@ -89,8 +88,8 @@ static size_t put_ib(const struct cma_id *id, const struct cma_addr *addr, void 
 size_t ucma_addr_out(const struct cma_id *id, const struct cma_addr *addr, void *sockaddr_out)
 {
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(addr->port)};
-    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(addr->port),
-                              .sin6_scope_id = addr->scope_id};
+    struct sockaddr_in6 v6 = {
+        .sin6_family = AF_INET6, .sin6_port = htons(addr->port), .sin6_scope_id = addr->scope_id};
 
     switch (addr->family) {
     case AF_INET:
@@ -158,8 +157,8 @@ int ucma_query_route(struct ucma_call *call)
     if (error)
         return error;
     call->resp_len = sizeof(*resp);
-    ucma_addr_out(id->cma, &id->cma->src, id->cma->src.family == AF_IB ? (void *)other
-                                                                       : &resp->src_addr);
+    ucma_addr_out(id->cma, &id->cma->src,
+                  id->cma->src.family == AF_IB ? (void *)other : &resp->src_addr);
     ucma_addr_out(id->cma, &id->cma->dst, &resp->dst_addr);
     if (!id->cma->nic)
         return 0;

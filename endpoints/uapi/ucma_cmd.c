@@ -143,9 +143,9 @@ int ucma_resolve_addr(struct ucma_call *call)
     if (req->reserved || req->src_size > sizeof(req->src_addr) || !req->dst_size ||
         req->dst_size > sizeof(req->dst_addr))
         return -EINVAL;
-    return resolve(call, req->id,
-                   &(struct endpoints){&req->src_addr, &req->dst_addr, req->src_size,
-                                       req->dst_size});
+    return resolve(
+        call, req->id,
+        &(struct endpoints){&req->src_addr, &req->dst_addr, req->src_size, req->dst_size});
 }
 
 int ucma_resolve_route(struct ucma_call *call)

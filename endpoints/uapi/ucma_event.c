@@ -11,6 +11,7 @@
 #include <sys/eventfd.h>
 
 #include "core/objects.h"
+#include "core/own_fd.h"
 #include "core/sys.h"
 #include "uapi/ucma.h"
 
@@ -23,7 +24,7 @@ int ucma_channel_open(struct ucma_file *file, int flags, int *fd_out)
 
     if (fd < 0)
         return -errno;
-    file->fd = (int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
+    file->fd = own_fd((int)syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0));
     if (file->fd < 0) {
         int error = -errno;
 

@@ -4,8 +4,8 @@
 # ibv_srq_pingpong know neither -N nor -t, and ibv_ud_pingpong no -m. ODP and device memory
 # (-o, -O, -j) are not in the device. In perftest, -e is for send, read and atomic; -c UC for send
 # and write; -c UD and --use-srq for send; -I for send and write; -q, -b, -l and -Q for _bw; -s and
-# -a not for atomic. -R needs rdma_cm and -c XRC an XRC domain, which the device doesn't have yet;
-# -c DC and SRD are of other devices.
+# -a not for atomic. -R is in connected.cmake; -c XRC needs an XRC domain, which the device doesn't
+# have yet; -c DC and SRD are of other devices.
 
 # -- ibv_*_pingpong: sizes, then options, then MTUs
 foreach(kind rc uc srq)
