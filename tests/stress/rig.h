@@ -72,6 +72,7 @@ uint64_t rig_cpu_ns(void); /* that this process has used */
 /* VIADUCT_TEST_SLOW: the factor by which limits are stretched on slow machines. */
 uint64_t rig_slow(void);
 unsigned rig_open_files(void);
+/* 0 with AddressSanitizer, which keeps what was freed for a while. */
 uint64_t rig_resident_bytes(void);
 /* Bytes that the arena of this process takes. */
 uint64_t rig_arena_bytes(void);
