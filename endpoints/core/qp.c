@@ -340,6 +340,8 @@ static int check_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask,
 static void to_reset(struct qp *qp)
 {
     stop(qp);
+    /* Threads that post meanwhile are refused, but they look at all this first. */
+    spin_lock_word(&qp->pub->busy);
     if (!qp->srq)
         rq_reset(&qp->rq);
     memset(&qp->attr, 0, sizeof(qp->attr));
@@ -351,7 +353,6 @@ static void to_reset(struct qp *qp)
     qp->last_wqe_sent = false;
     atomic_store(&qp->established, false);
     atomic_store(&qp->established_due, false);
-    spin_lock_word(&qp->pub->busy);
     qp_publish(qp);
     spin_unlock_word(&qp->pub->busy);
 }
@@ -412,13 +413,10 @@ int qp_post_recv(struct qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad
 {
     int error = 0;
 
-    if (qp->srq || qp_state(qp) == IBV_QPS_RESET) {
-        *bad_wr = wr;
-        return EINVAL;
-    }
     spin_lock(&qp->rq.lock);
+    bool refused = qp->srq || qp_state(qp) == IBV_QPS_RESET;
     for (; wr; wr = wr->next) {
-        error = rq_post(&qp->rq, wr);
+        error = refused ? EINVAL : rq_post(&qp->rq, wr);
         if (error) {
             *bad_wr = wr;
             break;

@@ -113,20 +113,26 @@ void rq_fini(struct rq *rq)
     memset(rq, 0, sizeof(*rq));
 }
 
-/* Nobody reaches the ring (state RESET, or not yet created). */
-void rq_reset(struct rq *rq)
+static void reset_shared(struct rq *rq)
 {
-    rq->tail = 0;
-    atomic_store(&rq->done, 0);
-    atomic_store(&rq->held, 0);
-    atomic_store(&rq->pub->tail, 0);
-    if (!rq->claim)
-        return;
     atomic_store(rq->claim, 0);
     memset(rq->slot_states, SLOT_FREE, rq->mask + 1);
     rq->free_count = rq->mask + 1;
     for (uint32_t i = 0; i <= rq->mask; i++)
         rq->free_slots[i] = rq->mask - i;
+}
+
+/* Nobody reaches the ring (state RESET, or not yet created). */
+void rq_reset(struct rq *rq)
+{
+    spin_lock(&rq->lock);
+    rq->tail = 0;
+    atomic_store(&rq->done, 0);
+    atomic_store(&rq->held, 0);
+    atomic_store(&rq->pub->tail, 0);
+    if (rq->claim)
+        reset_shared(rq);
+    spin_unlock(&rq->lock);
 }
 
 /* The slot for the next WQE, or false if max_wr are outstanding. */
