@@ -156,11 +156,11 @@ void device_query(const struct nic *nic, struct ibv_device_attr *attr_out)
     snprintf(attr->fw_ver, sizeof(attr->fw_ver), "%s", VIADUCT_VERSION);
     attr->vendor_id = VENDOR_ID;
     attr->hw_ver = 1;
-    attr->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
-                             IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_MEM_WINDOW |
-                             IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_MEM_MGT_EXTENSIONS |
-                             IBV_DEVICE_BAD_PKEY_CNTR | IBV_DEVICE_BAD_QKEY_CNTR |
-                             IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_PORT_ACTIVE_EVENT | IBV_DEVICE_XRC;
+    attr->device_cap_flags =
+        IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN | IBV_DEVICE_SRQ_RESIZE |
+        IBV_DEVICE_MEM_WINDOW | IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_MEM_MGT_EXTENSIONS |
+        IBV_DEVICE_BAD_PKEY_CNTR | IBV_DEVICE_BAD_QKEY_CNTR | IBV_DEVICE_SYS_IMAGE_GUID |
+        IBV_DEVICE_PORT_ACTIVE_EVENT | IBV_DEVICE_XRC;
     limits_of_queues(attr);
     attr->max_mr = LIMIT_MR - 1;
     attr->max_mw = LIMIT_MR - 1;

@@ -45,8 +45,8 @@ static unsigned wc_flags(const struct cqe *cqe)
 }
 
 /*
- * In RTR: what came first on a connection; and all that an XRC SRQ receives, for the queue pair that
- * the initiator is connected to.
+ * In RTR: what came first on a connection; and all that an XRC SRQ receives, for the queue pair
+ * that the initiator is connected to.
  */
 static void first_receive(struct qp *qp, struct ibv_wc *wc)
 {

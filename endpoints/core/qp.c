@@ -65,8 +65,8 @@ struct cq *qp_send_cq(struct qp *qp)
 bool qp_has_datagrams_to_send(struct qp *qp)
 {
     spin_lock_word(&qp->pub->busy);
-    bool some = qp->type == IBV_QPT_UD && qp_state(qp) == IBV_QPS_RTS &&
-                qp->stall != STALL_NONE && qp->sq_head != qp->sq_tail;
+    bool some = qp->type == IBV_QPT_UD && qp_state(qp) == IBV_QPS_RTS && qp->stall != STALL_NONE &&
+                qp->sq_head != qp->sq_tail;
     spin_unlock_word(&qp->pub->busy);
     return some;
 }
@@ -148,8 +148,8 @@ static int alloc_receive(struct qp *qp, const struct qp_init *init)
     if (init->srq || xrc) {
         qp->cap.max_recv_wr = qp->cap.max_recv_sge = 0;
     } else {
-        error = rq_init(&qp->rq, init->cap.max_recv_wr, init->cap.max_recv_sge, init->pd->handle,
-                        ud);
+        error =
+            rq_init(&qp->rq, init->cap.max_recv_wr, init->cap.max_recv_sge, init->pd->handle, ud);
         qp->cap.max_recv_sge = qp->rq.max_sge;
     }
     if (error || !(ud || xrc))
@@ -357,8 +357,7 @@ int qp_open(struct xrcd *xrcd, uint32_t qpn, uint64_t user_handle, struct qp **q
     struct qp *real = qpn >> LIMIT_QP_BITS == process_slot() ? qp_at(qpn & (LIMIT_QP - 1)) : NULL;
     struct qp_init init = {.type = IBV_QPT_XRC_RECV, .xrcd = xrcd, .user_handle = user_handle};
 
-    if (!real || real->type != IBV_QPT_XRC_RECV || real->real ||
-        real->xrcd->number != xrcd->number)
+    if (!real || real->type != IBV_QPT_XRC_RECV || real->real || real->xrcd->number != xrcd->number)
         return -EINVAL;
     struct qp *qp = qp_new(&init);
     if (!qp)

@@ -18,7 +18,7 @@ struct qp_init {
     struct xrcd *xrcd;     /* XRC_RECV only */
     struct cq *send_cq;    /* not XRC_RECV */
     struct cq *recv_cq;    /* neither XRC_SEND nor XRC_RECV */
-    struct srq *srq; /* or NULL */
+    struct srq *srq;       /* or NULL */
     struct ibv_qp_cap cap;
     bool sq_sig_all;
     uint64_t user_handle; /* struct ibv_qp * of the program */
@@ -34,7 +34,7 @@ int qp_destroy(struct qp *qp, uint32_t *events_out); /* -EBUSY: in a multicast g
  * all its handles are destroyed. -EINVAL: this process has no such queue pair.
  */
 int qp_open(struct xrcd *xrcd, uint32_t qpn, uint64_t user_handle, struct qp **qp_out);
-struct qp *qp_get(uint32_t handle);                  /* data path: handle = index; NULL if free */
+struct qp *qp_get(uint32_t handle); /* data path: handle = index; NULL if free */
 struct context *qp_context(struct qp *qp);
 uint32_t qp_number(struct qp *qp);
 uint32_t qp_handle(struct qp *qp);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * XRC_RECV queue pairs with several handles (ibv_open_qp(3)): each handle is a struct qp of its own,
- * in whichever context it was opened, that passes all on to the one that is connected. When the
- * creator's handle goes first, the next one takes the queue pair over.
+ * XRC_RECV queue pairs with several handles (ibv_open_qp(3)): each handle is a struct qp of its
+ * own, in whichever context it was opened, that passes all on to the one that is connected. When
+ * the creator's handle goes first, the next one takes the queue pair over.
  */
 #include "core/state.h"
 #include "core/xrcd.h"

@@ -220,10 +220,10 @@ struct qp {
     struct context *context;
     struct pd *pd_object; /* NULL: XRC_RECV */
     struct xrcd *xrcd;
-    struct qp *real;          /* this is only another handle of that one */
-    struct qp *openers;       /* the other handles of this one */
+    struct qp *real;    /* this is only another handle of that one */
+    struct qp *openers; /* the other handles of this one */
     struct qp *opener_next;
-    bool disowned;            /* its own handle is gone: it lives for its openers */
+    bool disowned; /* its own handle is gone: it lives for its openers */
     uint64_t user_handle;
     struct event_counts events;
     struct ibv_qp_attr attr; /* as set; query answers from it */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Every command we answer, with the sizes its two structures have. A command that is not here is
- * -EOPNOTSUPP, which is what a kernel says whose driver is rxe: no flow steering, no work queues, no
- * CQ moderation.
+ * -EOPNOTSUPP, which is what a kernel says whose driver is rxe: no flow steering, no work queues,
+ * no CQ moderation.
  */
 #include <errno.h>
 

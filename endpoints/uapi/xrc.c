@@ -67,10 +67,10 @@ struct ibv_xrcd *xrc_open_domain(struct ibv_context *ibv, struct ibv_xrcd_init_a
 {
     uint32_t needed = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS;
     struct domain *domain = calloc(1, sizeof(*domain));
-    int error = !domain                             ? ENOMEM
-                : attr->comp_mask & ~needed         ? ENOSYS
-                : (attr->comp_mask ^ needed)        ? EINVAL
-                                                    : 0;
+    int error = !domain                      ? ENOMEM
+                : attr->comp_mask & ~needed  ? ENOSYS
+                : (attr->comp_mask ^ needed) ? EINVAL
+                                             : 0;
 
     if (!error)
         error = open_command(ibv, attr, &domain->handle);

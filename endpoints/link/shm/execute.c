@@ -454,9 +454,9 @@ static enum verdict execute(struct qp *qp, struct target *target, const struct i
 }
 
 /*
- * XRC (IBTA annex A14): the queue pair at the other end says who may send and what rights there are;
- * the SRQ that the request names has the receives, the domain of the keys and the completion queue.
- * One that is not there, or of another domain, is an invalid request.
+ * XRC (IBTA annex A14): the queue pair at the other end says who may send and what rights there
+ * are; the SRQ that the request names has the receives, the domain of the keys and the completion
+ * queue. One that is not there, or of another domain, is an invalid request.
  */
 static enum verdict execute_xrc(struct qp *qp, const struct ibv_send_wr *wr,
                                 enum ibv_wc_status *status)
