@@ -54,12 +54,12 @@ static void unlink_context(struct context *context)
         *at = context->next;
 }
 
-static void close_pds(struct context *context)
+static void close_pds(struct context *context, bool parents)
 {
     for (uint32_t i = 1; i < pds.high; i++) {
         struct pd *pd = table_get(&pds, i);
 
-        if (pd && pd->context == context)
+        if (pd && pd->context == context && parents == (pd->real != NULL))
             pd_dealloc(pd);
     }
 }
@@ -72,7 +72,8 @@ void context_close(struct context *context)
     cq_close_all(context);
     ah_close_all(context);
     mr_close_all(context);
-    close_pds(context);
+    close_pds(context, true);
+    close_pds(context, false);
     channel_close_all(context);
     pipe_close_ours(context->async_wr, context->async_peek);
     unlink_context(context);
@@ -112,10 +113,30 @@ int pd_alloc(struct context *context, struct pd **pd_out)
     return 0;
 }
 
+int pd_alloc_parent(struct pd *pd, struct td *td, struct pd **pd_out)
+{
+    struct pd *parent;
+    int error = pd_alloc(pd->context, &parent);
+
+    if (error)
+        return error;
+    parent->real = pd->real ? pd->real : pd;
+    parent->real->users++;
+    parent->td = td;
+    if (td)
+        td->users++;
+    *pd_out = parent;
+    return 0;
+}
+
 int pd_dealloc(struct pd *pd)
 {
     if (pd->users)
         return -EBUSY;
+    if (pd->real)
+        pd->real->users--;
+    if (pd->td)
+        pd->td->users--;
     table_release(&pds, pd->handle);
     free(pd);
     return 0;

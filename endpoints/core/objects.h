@@ -82,9 +82,22 @@ struct pd {
     uint32_t handle; /* never 0; also the domain's number in the arena */
     struct context *context;
     unsigned users;
+    struct pd *real; /* a parent domain: the protection domain that it stands for */
+    struct td *td;   /* and its thread domain, or NULL */
+};
+
+/*
+ * A thread domain: the program's word that one thread uses what is made with it. Nothing is made
+ * simpler by that here, but programs and their accounts of it work.
+ */
+struct td {
+    struct context *context;
+    unsigned users;
 };
 
 int pd_alloc(struct context *context, struct pd **pd_out);
+/* A parent domain (ibv_alloc_parent_domain(3)): another handle of pd, which must outlive it. */
+int pd_alloc_parent(struct pd *pd, struct td *td, struct pd **pd_out);
 int pd_dealloc(struct pd *pd); /* -EBUSY */
 struct pd *pd_get(uint32_t handle);
 

@@ -16,6 +16,7 @@
 #include "core/objects.h"
 #include "core/qp.h"
 #include "core/sys.h"
+#include "uapi/domain.h"
 #include "uapi/uapi.h"
 #include "uapi/xrc.h"
 
@@ -126,6 +127,7 @@ static struct ibv_cq_ex *fast_create_cq_ex(struct ibv_context *ibv,
         return NULL;
     }
     copy.wc_flags &= ~CQEX_OWN_FLAGS;
+    copy.comp_mask &= ~(uint32_t)IBV_CQ_INIT_ATTR_MASK_PD; /* a parent domain changes nothing */
     struct ibv_cq_ex *ex = original(ibv, &copy);
     if (!ex)
         return NULL;
@@ -238,6 +240,11 @@ static void patch_slots(struct verbs_context *verbs, struct patched *patched)
     }
     if (HAS_SLOT(verbs->sz, open_qp))
         __atomic_store_n(&verbs->open_qp, fast_open_qp, __ATOMIC_RELEASE);
+    if (HAS_SLOT(verbs->sz, alloc_parent_domain)) {
+        __atomic_store_n(&verbs->alloc_td, domain_alloc_td, __ATOMIC_RELEASE);
+        __atomic_store_n(&verbs->dealloc_td, domain_dealloc_td, __ATOMIC_RELEASE);
+        __atomic_store_n(&verbs->alloc_parent_domain, domain_alloc_parent, __ATOMIC_RELEASE);
+    }
     if (HAS_SLOT(verbs->sz, query_rt_values))
         __atomic_store_n(&verbs->query_rt_values, fast_query_rt_values, __ATOMIC_RELEASE);
 }
