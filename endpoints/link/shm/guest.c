@@ -153,12 +153,12 @@ static int open_lane(struct guest *guest, const struct shm_msg *ask, struct shm_
     return 0;
 }
 
-static void on_event(const struct shm_msg *msg)
+static void on_event(const struct guest *guest, const struct shm_msg *msg)
 {
     struct cq *cq = cq_get(msg->index);
 
     if (cq)
-        cq_announce(cq);
+        cq_notify(cq, guest, cq_arming(msg->key), (uint32_t)msg->id);
 }
 
 static void on_drain(const struct guest *guest, const struct shm_msg *msg)
@@ -246,7 +246,7 @@ static void serve(struct guest *guest, const struct shm_msg *msg, const char *pa
         on_lane_open(guest, msg);
         break;
     case SHM_EVENT:
-        on_event(msg);
+        on_event(guest, msg);
         break;
     case SHM_DRAIN:
         on_drain(guest, msg);

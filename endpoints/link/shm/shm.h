@@ -30,7 +30,7 @@ enum shm_type {
     SHM_HELLO = 1,  /* both ways, with descriptors: arena, mem */
     SHM_LANE_OPEN,  /* initiator: cq, gen; offset, entries of the ring */
     SHM_LANE_READY, /* target: cq, gen; offset of the head; status */
-    SHM_EVENT,      /* initiator: the CQ is armed and has news */
+    SHM_EVENT,      /* initiator: the arming `key` of the CQ asks for its completion `id` */
     SHM_DRAIN,      /* initiator: my lane to the CQ is full */
     SHM_QP_ERROR,   /* initiator: your queue pair must go to error; value: ibv_event_type + 1 */
     SHM_SRQ_LIMIT,  /* initiator: some SRQ fell below its limit */
