@@ -227,5 +227,5 @@ void tell_srq(struct target *target)
     if (target->peer->self)
         thread_wake();
     else
-        msg_send(target->peer->watch.fd, &msg, NULL, 0, NULL, 0, false);
+        msg_send(target->peer->watch.fd, &msg, NULL, 0, NULL, 0);
 }
