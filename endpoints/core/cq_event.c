@@ -123,13 +123,24 @@ static void fire(struct cq *cq, uint32_t arming)
     pay(cq);
 }
 
-/* cq->lock held: fire the present arming if something that it asks for can be seen. */
-static void look(struct cq *cq)
+/*
+ * cq->lock held: fire the present arming if something that it asks for can be seen. True: nothing
+ * is left to be told of.
+ */
+static bool look(struct cq *cq)
 {
     uint32_t armed = atomic_load(&cq->pub->armed);
 
-    if ((armed & CQ_ARMED_MASK) && has_news(cq, armed & CQ_ARMED_MASK))
-        fire(cq, cq_arming(armed));
+    if (!(armed & CQ_ARMED_MASK))
+        return true;
+    if (atomic_load(&cq->in_session)) {
+        atomic_store(&cq->event_due, true);
+        return true;
+    }
+    if (!has_news(cq, armed & CQ_ARMED_MASK))
+        return false;
+    fire(cq, cq_arming(armed));
+    return true;
 }
 
 void cq_announce(struct cq *cq)
@@ -138,6 +149,17 @@ void cq_announce(struct cq *cq)
     pay(cq);
     look(cq);
     spin_unlock(&cq->lock);
+}
+
+/*
+ * A pusher tells of an arming once. If that came to nothing the CQ is armed anew, so that the next
+ * completion is told of; who came between the two is looked for.
+ */
+static void arm_anew(struct cq *cq)
+{
+    atomic_fetch_add(&cq->pub->armed, CQ_ARMED_STEP);
+    fence_everyone(cq);
+    cq_announce(cq);
 }
 
 static const struct lane_in *lane_of(const struct cq *cq, const void *guest)
@@ -162,27 +184,28 @@ static bool came_before(const struct cq *cq, const void *guest, uint32_t arming,
 }
 
 /*
- * A pusher tells of an arming once. If it told of a completion that had been seen before the
- * arming, the CQ is armed anew, so that its next one is told of; who came between the two is looked
- * for.
+ * cq->lock held. Programs that poll in sessions take an event for the promise that the next session
+ * finds something, and arm before they poll: what was polled by now makes none for them.
  */
+static bool take_notice(struct cq *cq, const void *guest, uint32_t arming, uint32_t at)
+{
+    if ((int32_t)(cq_arming(atomic_load(&cq->pub->armed)) - arming) < 0)
+        return true;
+    if (cq->has_sessions)
+        return look(cq);
+    if (came_before(cq, guest, arming, at))
+        return false;
+    fire(cq, arming);
+    return true;
+}
+
 void cq_notify(struct cq *cq, const void *guest, uint32_t arming, uint32_t at)
 {
-    bool anew = false;
-
     spin_lock(&cq->lock);
-    if ((int32_t)(cq_arming(atomic_load(&cq->pub->armed)) - arming) >= 0) {
-        anew = came_before(cq, guest, arming, at);
-        if (anew)
-            atomic_fetch_add(&cq->pub->armed, CQ_ARMED_STEP);
-        else
-            fire(cq, arming);
-    }
+    bool told = take_notice(cq, guest, arming, at);
     spin_unlock(&cq->lock);
-    if (!anew)
-        return;
-    fence_everyone(cq);
-    cq_announce(cq);
+    if (!told)
+        arm_anew(cq);
 }
 
 void cq_notify_own(struct cq *cq, uint32_t armed, uint32_t at, bool loud)
@@ -202,8 +225,15 @@ void cq_notify_flushed(struct cq *cq)
 
 void cq_session(struct cq *cq, bool open)
 {
+    bool told = true;
+
     spin_lock(&cq->lock);
+    cq->has_sessions = true;
     atomic_store_explicit(&cq->in_session, open, memory_order_relaxed);
     pay(cq);
+    if (!open && atomic_exchange(&cq->event_due, false))
+        told = look(cq);
     spin_unlock(&cq->lock);
+    if (!told)
+        arm_anew(cq);
 }

@@ -111,6 +111,7 @@ struct cq {
     _Atomic bool overrun_due;  /* the engine must raise IBV_EVENT_CQ_ERR */
     _Atomic bool event_due;    /* the engine must call cq_announce() */
     _Atomic bool in_session;   /* extended polling: events wait for its end */
+    bool has_sessions;
     unsigned lane_count, turn; /* turn: the lane to be polled next */
     struct lane_in **lanes;    /* [0] is our own */
     struct spill spill;
