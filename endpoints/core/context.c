@@ -13,6 +13,7 @@
 #include "core/process.h"
 #include "core/state.h"
 #include "core/table.h"
+#include "core/xrcd.h"
 
 /* No vendor: what soft-RoCE reports, and what programs know not to look up. */
 enum { VENDOR_ID = 0xffffff };
@@ -67,6 +68,7 @@ void context_close(struct context *context)
 {
     qp_close_all(context);
     srq_close_all(context);
+    xrcd_close_all(context);
     cq_close_all(context);
     ah_close_all(context);
     mr_close_all(context);
@@ -86,6 +88,7 @@ void core_after_fork(void)
     qp_after_fork();
     cq_after_fork();
     srq_after_fork();
+    xrcd_after_fork();
     mr_after_fork();
     ah_after_fork();
     conn_after_fork();
@@ -153,11 +156,11 @@ void device_query(const struct nic *nic, struct ibv_device_attr *attr_out)
     snprintf(attr->fw_ver, sizeof(attr->fw_ver), "%s", VIADUCT_VERSION);
     attr->vendor_id = VENDOR_ID;
     attr->hw_ver = 1;
-    attr->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
-                             IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_MEM_WINDOW |
-                             IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_MEM_MGT_EXTENSIONS |
-                             IBV_DEVICE_BAD_PKEY_CNTR | IBV_DEVICE_BAD_QKEY_CNTR |
-                             IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_PORT_ACTIVE_EVENT;
+    attr->device_cap_flags =
+        IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN | IBV_DEVICE_SRQ_RESIZE |
+        IBV_DEVICE_MEM_WINDOW | IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_MEM_MGT_EXTENSIONS |
+        IBV_DEVICE_BAD_PKEY_CNTR | IBV_DEVICE_BAD_QKEY_CNTR | IBV_DEVICE_SYS_IMAGE_GUID |
+        IBV_DEVICE_PORT_ACTIVE_EVENT | IBV_DEVICE_XRC;
     limits_of_queues(attr);
     attr->max_mr = LIMIT_MR - 1;
     attr->max_mw = LIMIT_MR - 1;

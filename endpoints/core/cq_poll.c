@@ -40,6 +40,18 @@ static unsigned wc_flags(const struct cqe *cqe)
     return flags;
 }
 
+/*
+ * In RTR: what came first on a connection; and all that an XRC SRQ receives, for the queue pair
+ * that the initiator is connected to.
+ */
+static void first_receive(struct qp *qp, struct ibv_wc *wc)
+{
+    if (qp->type == QPT_XRC_SRQ)
+        wc->qp_num = wc->src_qp;
+    else if (qp_is_connected_type(qp))
+        qp_established(qp);
+}
+
 /* An initiator may be hostile: every number is checked before it is used. */
 static bool resolve_recv(struct qp *qp, const struct cqe *cqe, bool hold, struct ibv_wc *wc)
 {
@@ -50,8 +62,8 @@ static bool resolve_recv(struct qp *qp, const struct cqe *cqe, bool hold, struct
         return false;
     /* Whoever posted it did so before; the initiator saw that, and this thread by this load. */
     (void)atomic_load_explicit(&rq->pub->tail, memory_order_acquire);
-    if (__builtin_expect(qp_state(qp) == IBV_QPS_RTR, 0) && qp_is_connected_type(qp))
-        qp_established(qp);
+    if (__builtin_expect(qp_state(qp) == IBV_QPS_RTR, 0))
+        first_receive(qp, wc);
     if (cqe->flags & CQE_INV)
         mw_invalidate(qp->qpn, qp->pd, cqe->imm);
     if (inline_len && inline_len <= CQE_INLINE_MAX && wc->status == IBV_WC_SUCCESS &&

@@ -23,6 +23,7 @@
 #include "core/config.h"
 
 struct qp;
+struct xrcd;
 
 void core_lock(void);
 bool core_try_lock(void);
@@ -175,7 +176,8 @@ void srq_query(struct srq *srq, struct srq_attr *attr_out);
 int srq_destroy(struct srq *srq, uint32_t *events_out); /* -EBUSY */
 struct srq *srq_get(uint32_t handle);
 struct context *srq_context(struct srq *srq);
-uint32_t srq_number(struct srq *srq);
+uint32_t srq_number(struct srq *srq); /* what XRC requests name */
+uint32_t srq_handle(struct srq *srq);
 /* data path: 0 or positive errno with *bad_wr, as ibv_post_srq_recv(3) */
 int srq_post_recv(struct srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad_wr);
 

@@ -54,7 +54,7 @@ struct pub_header {
 struct pub_qp {
     /* line 0: written by the owner under its QP lock, published by gen (release) */
     _Atomic uint32_t gen; /* 0: no such queue pair; else odd = may receive, even = may not */
-    uint8_t type;         /* enum ibv_qp_type */
+    uint8_t type;         /* enum ibv_qp_type, or QPT_XRC_SRQ */
     uint8_t state;        /* enum ibv_qp_state */
     uint8_t min_rnr_timer;
     uint8_t nic;
@@ -69,7 +69,7 @@ struct pub_qp {
     uint32_t rd_atomic; /* max_dest_rd_atomic: 0 refuses reads and atomics */
     uint64_t rq_ring;   /* offset of struct pub_rq */
     uint32_t cookie;    /* what completions for it carry: index | life << LIMIT_QP_BITS */
-    uint32_t pad0;
+    uint32_t domain;    /* XRC: the number of its domain */
     /* line 1: the initiator's side */
     _Alignas(
         64) _Atomic uint32_t busy; /* lock of the send queue: 1 while a peer's memory is touched */

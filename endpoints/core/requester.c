@@ -65,7 +65,7 @@ static void push_completion(struct qp *qp, const struct ibv_send_wr *wr, uint32_
 /* IBTA 10.3.1: an error in the send queue of a connected RC moves to ERR, of UC and UD to SQE. */
 static void fail(struct qp *qp)
 {
-    bool rc = qp->type == IBV_QPT_RC;
+    bool rc = qp->reliable;
 
     atomic_store(&qp->state, rc ? IBV_QPS_ERR : IBV_QPS_SQE);
     qp->attr.qp_state = rc ? IBV_QPS_ERR : IBV_QPS_SQE;
@@ -160,7 +160,7 @@ static bool is_reaching(enum stall stall)
 /* 0: without end */
 static uint64_t patience_ns(const struct qp *qp, enum stall stall)
 {
-    if (qp->type != IBV_QPT_RC)
+    if (!qp->reliable)
         return DATAGRAM_WAIT_NS;
     if (is_reaching(stall))
         return ack_time_ns(qp, stall);
@@ -209,7 +209,7 @@ static void begin_wait(struct qp *qp, enum stall before)
 /* Waiting makes no sense at all: nobody there to take an unreliable message, or no RNR retries. */
 static bool is_hopeless(const struct qp *qp)
 {
-    if (qp->type != IBV_QPT_RC)
+    if (!qp->reliable)
         return qp->stall == STALL_ATTACH;
     return qp->stall == STALL_RNR && qp->attr.rnr_retry == 0;
 }
@@ -232,7 +232,7 @@ static bool stall_expired(struct qp *qp, enum stall before)
 
 static enum ibv_wc_status give_up_status(const struct qp *qp)
 {
-    if (qp->type != IBV_QPT_RC)
+    if (!qp->reliable)
         return IBV_WC_SUCCESS; /* unreliable: sent and lost */
     return qp->stall == STALL_RNR ? IBV_WC_RNR_RETRY_EXC_ERR : IBV_WC_RETRY_EXC_ERR;
 }
@@ -447,7 +447,7 @@ void requester_give_up(struct qp *qp)
     spin_lock_word(&qp->pub->busy);
     if (qp->sq_head != qp->sq_tail) {
         struct sq_entry *entry = entry_at(qp, qp->sq_head);
-        bool rc = qp->type == IBV_QPT_RC;
+        bool rc = qp->reliable;
 
         qp->stall = STALL_NONE;
         complete(qp, &entry->wr, rc ? IBV_WC_RETRY_EXC_ERR : IBV_WC_SUCCESS);

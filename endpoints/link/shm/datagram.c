@@ -168,7 +168,7 @@ static void for_members(struct peer *peer, struct datagram *datagram,
             memcmp(members[i].mgid, datagram->ah->dgid, 16))
             continue;
         memcpy(member.dgid, peer_header(peer)->nics[nic].gids[0].raw, 16);
-        act(datagram, peer, target_of_datagram(datagram->qp, &member, qpn));
+        act(datagram, peer, target_of_many(datagram->qp, member.dgid, qpn));
     }
 }
 
@@ -268,6 +268,6 @@ enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const str
     if (!gather(&datagram, status))
         return VERDICT_DONE;
     if (!is_group(ah, qpn))
-        return verdict_of(qp, send_to(&datagram, target_of_datagram(qp, ah, qpn)) == MOVE_DONE);
+        return verdict_of(qp, send_to(&datagram, target_of_many(qp, ah->dgid, qpn)) == MOVE_DONE);
     return verdict_of(qp, send_to_group(&datagram));
 }

@@ -59,7 +59,7 @@ static bool shared_claim(struct qp *qp, struct target *target)
 static bool wait_a_moment(struct qp *qp, struct target *target, const struct pub_sge **sges_out,
                           uint32_t *slot_out)
 {
-    if (qp->rnr_hurried || qp->rnr_tries || qp->type != IBV_QPT_RC || target->peer->self)
+    if (qp->rnr_hurried || qp->rnr_tries || !qp->reliable || target->peer->self)
         return false;
     for (unsigned i = 0; i < RECEIVE_LOOKS; i++) {
         cpu_relax();
@@ -125,7 +125,7 @@ static void fill(struct cqe *slot, const struct qp *qp, const struct target *tar
     slot->wqe = delivery->slot;
     slot->byte_len = delivery->byte_len;
     slot->imm = delivery->imm;
-    slot->src_qp = qp->qpn;
+    slot->src_qp = qp->shown_qpn;
     slot->sl = delivery->sl;
     slot->inline_len = (uint8_t)delivery->inline_length;
     if (delivery->inline_length)

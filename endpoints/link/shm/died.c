@@ -80,7 +80,7 @@ void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer)
         if (!connected)
             continue;
         requester_give_up(qp);
-        if (qp->type == IBV_QPT_RC)
+        if (qp->reliable)
             qp_fail(qp, IBV_EVENT_QP_FATAL + 1);
     }
 }

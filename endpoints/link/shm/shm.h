@@ -192,7 +192,8 @@ void execute_here(const struct shm_msg *ask, const void *payload, struct shm_msg
 /* ---- target.c ---- */
 /* Data path, busy held: make qp's target good, or say why not yet (qp->stall). */
 bool target_reach(struct qp *qp, struct target *target);
-struct target *target_of_datagram(struct qp *qp, const struct ah *ah, uint32_t qpn);
+/* Of a queue pair with many: one of them, to be reached. */
+struct target *target_of_many(struct qp *qp, const uint8_t dgid[16], uint32_t qpn);
 /* The owner's address behind a key, or 0 if the access is refused (IBTA 9.7.4.1.3). */
 uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint64_t addr,
                    uint64_t length, unsigned access);
