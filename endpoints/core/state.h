@@ -109,12 +109,15 @@ struct cq {
     bool stamp;
     _Atomic bool overrun;
     _Atomic bool overrun_due;  /* the engine must raise IBV_EVENT_CQ_ERR */
-    _Atomic bool event_due;    /* the channel was full: the engine must announce again */
-    _Atomic bool in_session;   /* extended polling: events wait for its end, in event_due */
+    _Atomic bool event_due;    /* the engine must call cq_announce() */
+    _Atomic bool in_session;   /* extended polling: events wait for its end */
+    bool has_sessions;
     unsigned lane_count, turn; /* turn: the lane to be polled next */
     struct lane_in **lanes;    /* [0] is our own */
     struct spill spill;
     uint64_t spill_armed_from; /* spilled completions beyond this total came after arming */
+    uint32_t fired;            /* the last arming that had its event */
+    uint32_t owed;             /* events still to be written to the channel */
     struct lane_out own;
     struct pub_cq *pub;
     /* ---- control path ---- */
@@ -268,7 +271,7 @@ int cq_add_lane(struct cq *cq, struct lane_in *lane);
 void cq_drop_lanes(struct cq *cq, const void *guest);
 /* Drop what was spilled for the queue pair's life so far (destroy, reset); pollers are past it. */
 void cq_forget_qp(struct cq *cq, uint32_t cookie);
-/* Engine: write events for armed CQs that have something to announce. */
+/* Engine: write the events that are owed, and those that nobody told of. */
 void cq_announce_all(void);
 void cq_announce(struct cq *cq);
 void cq_set_overrun(struct cq *cq);

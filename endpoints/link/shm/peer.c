@@ -61,7 +61,7 @@ struct peer *peer_get(uint32_t slot)
 
 bool peer_send(struct peer *peer, const struct shm_msg *msg, const void *payload, size_t length)
 {
-    return msg_send(peer->watch.fd, msg, payload, length, NULL, 0, false) == 0;
+    return msg_send(peer->watch.fd, msg, payload, length, NULL, 0) == 0;
 }
 
 /* ---- the engine thread: executed requests ---- */
@@ -209,7 +209,7 @@ static int say_hello(struct peer *peer)
     struct shm_msg msg = {.type = SHM_HELLO, .index = process_slot()};
     int fds[2] = {arena_fd(), share_mem_fd()};
 
-    return msg_send(peer->watch.fd, &msg, NULL, 0, fds, 2, true);
+    return msg_send(peer->watch.fd, &msg, NULL, 0, fds, 2);
 }
 
 static void start(uint32_t slot)
@@ -357,6 +357,16 @@ static void each_peer(void (*act)(struct peer *peer))
     }
 }
 
+static void flush(struct peer *peer)
+{
+    outbox_flush(&peer->outbox, peer->watch.fd);
+}
+
+void peer_flush(void)
+{
+    each_peer(flush);
+}
+
 void peer_progress(void)
 {
     if (atomic_exchange(&some_wanted, false)) {
@@ -368,8 +378,6 @@ void peer_progress(void)
     reach_everybody();
     if (lanes_due())
         each_peer(lanes_ask);
-    if (outbox_due())
-        each_peer(outbox_flush);
 }
 
 /* ---- opening, and the child of a fork ---- */

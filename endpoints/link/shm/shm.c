@@ -38,6 +38,10 @@ static void shm_quiesce(struct qp *qp)
 static void shm_progress(void)
 {
     peer_progress();
+    if (outbox_due()) {
+        peer_flush();
+        guest_flush();
+    }
     mad_progress();
     shm_reclaim_due();
 }

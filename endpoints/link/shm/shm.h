@@ -30,7 +30,7 @@ enum shm_type {
     SHM_HELLO = 1,  /* both ways, with descriptors: arena, mem */
     SHM_LANE_OPEN,  /* initiator: cq, gen; offset, entries of the ring */
     SHM_LANE_READY, /* target: cq, gen; offset of the head; status */
-    SHM_EVENT,      /* initiator: the CQ is armed and has news */
+    SHM_EVENT,      /* initiator: the arming `key` of the CQ asks for its completion `id` */
     SHM_DRAIN,      /* initiator: my lane to the CQ is full */
     SHM_QP_ERROR,   /* initiator: your queue pair must go to error; value: ibv_event_type + 1 */
     SHM_SRQ_LIMIT,  /* initiator: some SRQ fell below its limit */
@@ -57,9 +57,10 @@ struct shm_msg {
     uint32_t op;
 };
 
-/* Messages to a peer that have to wait for room in its socket. */
+/* Messages that have to wait for room in another process's socket. */
 struct outbox {
     struct spin lock;
+    size_t bytes;
     struct letter *first;
 };
 
@@ -98,6 +99,7 @@ bool peer_is_absent(uint32_t slot);
 /* Data path: false if the socket is full or gone (try later, or let it be). Never waits. */
 bool peer_send(struct peer *peer, const struct shm_msg *msg, const void *payload, size_t length);
 void peer_progress(void);
+void peer_flush(void); /* engine: what waits in outboxes */
 int peer_open(void);
 void peer_after_fork(void);
 /*
@@ -117,11 +119,16 @@ void lane_on_ready(struct peer *peer, const struct shm_msg *msg);
 void lanes_free(struct peer *peer);
 
 /* ---- outbox.c: messages that must arrive ---- */
-/* Data path: at once, or when there is room again. Never waits. */
+/*
+ * Data path: at once, or when there is room again. Never waits. False: far too much waits already,
+ * or there is no memory; the message is lost.
+ */
+bool outbox_send(struct outbox *outbox, int fd, const struct shm_msg *msg, const void *payload,
+                 size_t length);
 void peer_tell(struct peer *peer, const struct shm_msg *msg);
 /* Engine: is anything left over? Then try again. */
 bool outbox_due(void);
-void outbox_flush(struct peer *peer);
+void outbox_flush(struct outbox *outbox, int fd);
 void outbox_free(struct outbox *outbox);
 
 /* A checked pointer into the peer's arena: NULL if [offset, offset + size) is not inside. */
@@ -140,6 +147,7 @@ static inline const struct pub_header *peer_header(const struct peer *peer)
 /* ---- guest.c: processes that send to us ---- */
 int guest_open(void);
 void guest_after_fork(void);
+void guest_flush(void); /* engine: what waits in outboxes */
 /* Pass over the busy words of what every guest (or the one of a slot) has, until all were seen
  * free. */
 bool guest_quiesce(uint32_t qpn); /* false: somebody was busy all the time */
@@ -169,8 +177,9 @@ void shm_reclaim_due(void);  /* engine */
 void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer);
 
 /* ---- message.c ---- */
+/* Never waits: -EAGAIN or -ENOBUFS if the socket is full. */
 int msg_send(int fd, const struct shm_msg *msg, const void *payload, size_t length, const int *fds,
-             unsigned fd_count, bool wait);
+             unsigned fd_count);
 /* Bytes of payload, or negative errno; -ENOTCONN: the other end is gone. fds_out gets -1 or fds. */
 ssize_t msg_receive(int fd, struct shm_msg *msg, void *payload, size_t room, int fds_out[2]);
 void close_fds(const int fds[2]);
