@@ -37,8 +37,6 @@ REASONS = (
     r"Importing a device is not supported",
     r"All gid indices populated, cannot check bad flow",
     r"Converting timestamp to nanoseconds is not supported",
-    r"Parent Domain is not supported on this device",
-    r"Create XRCD is not supported",
     # Of two attempts, the second: tag matching, and IBV_WR_ATOMIC_WRITE, which this ABI has not.
     r"Extended CQ is not supported",
     r"Extended QP is not supported on this device",
