@@ -95,8 +95,8 @@ struct viaduct_process {
 /*
  * Call `show` for each process, with its qp_count queue pairs; all pointers are good during the
  * call. Ends early if that returns anything but 0, and returns it. Negative errno: the runtime
- * folder can't be read (-ENOENT: nobody has used the NIC yet), or no memory. Blocks for 0.2 s at
- * most, if a process does not answer. Any thread.
+ * folder can't be read (-ENOENT: nobody has used the NIC yet), or no memory. Blocks for half
+ * a second at most, if a process does not answer. Any thread.
  */
 int viaduct_look(int (*show)(void *argument, const struct viaduct_process *process,
                              const struct viaduct_qp *qps),

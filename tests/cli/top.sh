@@ -49,7 +49,7 @@ again=$(counter hw_counters/sent_pkts)
 # A stopped process is named, and nobody waits for it.
 kill -STOP "$server"
 for _ in {1..500}; do
-    [ -n "$(grep -L '^State:.T' /proc/"$server"/task/*/status)" ] || break
+    grep -L '^State:.T' /proc/"$server"/task/*/status | grep -q . || break
 done
 expect 0 top --once
 says "^\| +$server \| does not answer "

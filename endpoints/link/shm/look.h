@@ -26,7 +26,8 @@ struct look_list {
     struct look looks[LIMIT_SLOTS];
 };
 
-/* Everybody who lives. NULL: no memory, or the directory can't be read (errno). Takes 0.2 s at
+/*
+ * Everybody who lives. NULL: no memory, or the directory can't be read (errno). Half a second at
  * most.
  */
 struct look_list *look_all(const char *runtime_dir);
