@@ -491,7 +491,8 @@ static void to_working(struct qp *qp, const struct ibv_qp_attr *attr, int mask,
     }
     qp_publish(qp);
     spin_unlock_word(&qp->pub->busy);
-    if (next == IBV_QPS_RTR && qp_is_connected_type(qp) && qp->type != IBV_QPT_XRC_RECV)
+    if ((next == IBV_QPS_RTR || before == IBV_QPS_RTR) && qp_is_connected_type(qp) &&
+        qp->type != IBV_QPT_XRC_RECV)
         link_shm.prepare(qp);
     requester_start(qp);
 }
