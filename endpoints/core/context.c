@@ -158,7 +158,8 @@ static void limits_of_queues(struct ibv_device_attr *attr)
     attr->max_qp_rd_atom = LIMIT_RD_ATOMIC;
     attr->max_qp_init_rd_atom = LIMIT_RD_ATOMIC;
     attr->max_res_rd_atom = LIMIT_RD_ATOMIC * (LIMIT_QP - 1);
-    attr->atomic_cap = IBV_ATOMIC_GLOB;
+    /* Ours are even the processor's; but what adapters answer is what programs look for. */
+    attr->atomic_cap = IBV_ATOMIC_HCA;
     attr->max_srq = LIMIT_SRQ - 1;
     attr->max_srq_wr = LIMIT_SRQ_WR;
     attr->max_srq_sge = LIMIT_SGE;

@@ -125,7 +125,7 @@ class Bed:
         if by_command:
             argv = [self.viaduct, "run", "--", *argv]
         else:
-            env["LD_PRELOAD"] = self.library
+            env.setdefault("LD_PRELOAD", self.library)
         base = os.path.join(self.scratch, str(len(self.programs)))
         cores = self.cores if core is None else [self.cores[core % len(self.cores)]]
         program = Program(title, argv, f"{base}.out", f"{base}.err", env=env, cwd="/",
