@@ -41,14 +41,15 @@ T_TEST(bind, waits_with_what_it_was_given)
     /* Shows that a stored bind does not look at the program's structures any more. */
     struct side_opt opt = {.mr_access = ACCESS_ALL | IBV_ACCESS_MW_BIND};
     struct pair *p = pair_open(TWO_PROCESSES, &opt);
+    int nothing = 0;
 
     e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND, .len = 8});
-    e_run(p->a, bind_and_spoil, NULL, 0);
+    e_run(p->a, bind_and_spoil, &nothing, sizeof(nothing));
     e_quiet(p->a, SEND_CQ);
     e_recv(p->b, &(struct post){.id = 9, .off = p->rx, .len = 64});
     e_done(p->a, 1, IBV_WC_SEND);
     e_done(p->a, 2, IBV_WC_BIND_MW);
     e_got(p->b, 9, IBV_WC_RECV, 8);
-    e_run(p->a, drop, NULL, 0);
+    e_run(p->a, drop, &nothing, sizeof(nothing));
     pair_close(p);
 }
