@@ -55,6 +55,16 @@ static void forget_peer(struct qp *qp, const struct peer *peer)
     requester_drop_remote(qp);
 }
 
+/*
+ * pub->busy held. Nothing tells a UC queue pair's owner that its peer is gone. But whoever gets
+ * that number next must not take it for his, with receives that he would count from the first.
+ */
+static void shut(struct qp *qp)
+{
+    qp->peer_gone = true;
+    qp_publish(qp);
+}
+
 /* pub->busy held. */
 static bool is_aimed_at(const struct qp *qp, uint32_t slot)
 {
@@ -88,6 +98,8 @@ void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer)
         spin_lock_word(&qp->pub->busy);
         bool connected = is_connected(qp, slot, arena);
         forget_peer(qp, peer);
+        if (connected && !qp->reliable)
+            shut(qp);
         spin_unlock_word(&qp->pub->busy);
         if (connected)
             lose(qp);

@@ -175,6 +175,8 @@ int guest_socket(uint64_t name); /* -ESRCH: it has not called us */
 void shm_reclaim(void);      /* core_lock held */
 void shm_reclaim_soon(void); /* any thread: the engine will do it */
 void shm_reclaim_due(void);  /* engine */
+/* Our shared ring that a queue pair's claim_ring names, or NULL. */
+struct rq *shm_claimed_ring(uint32_t ring);
 
 /* A process is gone: our queue pairs that were connected to a live one of it fail. died.c */
 void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer);
@@ -194,8 +196,10 @@ void close_fds(const int fds[2]);
 int map_arena_of(int fd, char **arena_out, uint64_t *size_out);
 
 /* ---- execute_here.c: what a guest may ask us to do for it ---- */
-void execute_here(const struct shm_msg *ask, const void *payload, struct shm_msg *answer,
-                  void *reply_payload, size_t *reply_length);
+/* from: the guest's queue pair that the request is for. */
+void execute_here(const struct pub_qp *from, uint32_t from_qpn, const struct shm_msg *ask,
+                  const void *payload, struct shm_msg *answer, void *reply_payload,
+                  size_t *reply_length);
 
 /* ---- target.c ---- */
 /* Data path, busy held: make qp's target good, or say why not yet (qp->stall). */

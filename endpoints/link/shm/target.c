@@ -118,6 +118,8 @@ static enum stall look(struct qp *qp, struct target *target)
     if (receives && !take_lane(target, pub))
         return STALL_CONNECT;
     take_values(target, pub, first);
+    if (first && target == &qp->target)
+        qp->pub->rq_head = 0;
     target->gen_seen = gen;
     return STALL_NONE;
 }
