@@ -109,9 +109,9 @@ struct cq {
     uint32_t cqe;
     bool stamp;
     _Atomic bool overrun;
-    _Atomic bool overrun_due;  /* the engine must raise IBV_EVENT_CQ_ERR */
-    _Atomic bool event_due;    /* the engine must call cq_announce() */
-    _Atomic bool in_session;   /* extended polling: events wait for its end */
+    _Atomic bool overrun_due; /* the engine must raise IBV_EVENT_CQ_ERR */
+    _Atomic bool event_due;   /* the engine must call cq_announce() */
+    _Atomic bool in_session;  /* extended polling: events wait for its end */
     bool has_sessions;
     unsigned lane_count, turn; /* turn: the lane to be polled next */
     struct lane_in **lanes;    /* [0] is our own */
@@ -147,6 +147,7 @@ struct target {
     _Atomic uint64_t *claim; /* NULL: exclusive, we keep the head */
     uint32_t rq_mask, rq_sge, rq_pd;
     uint32_t head, tail_seen;
+    bool in_rtr; /* and has not been told that it hears from us */
     struct lane_out *lane;
 };
 
@@ -235,6 +236,7 @@ struct qp {
     _Atomic bool error_due;  /* the engine must finish the move to the error state */
     _Atomic int error_event; /* ibv_event_type + 1 to raise with it */
     bool sq_drained_due, last_wqe_sent;
+    bool marked; /* process_mark_qp() was last told so */
     _Atomic bool on_stall_list;
     struct qp *stall_next;
     struct claimed claimed;
