@@ -40,6 +40,7 @@ enum shm_type {
     SHM_EXECUTED,   /* target: status, value; payload with reads */
     SHM_FIRST,      /* initiator: your queue pair, which is in RTR, hears from me */
     SHM_MAD,        /* both: a connection management datagram, as payload */
+    SHM_LOOK,       /* anybody: may I see your arena? the same back, with its descriptor (look.h) */
 };
 
 enum shm_op { SHM_OP_WRITE, SHM_OP_READ, SHM_OP_CAS, SHM_OP_ADD };
