@@ -9,6 +9,7 @@
 
 #include "core/arena.h"
 #include "core/conn.h"
+#include "core/counters.h"
 #include "core/pipe.h"
 #include "core/process.h"
 #include "core/state.h"
@@ -84,6 +85,7 @@ void context_close(struct context *context)
 void core_after_fork(void)
 {
     arena_after_fork();
+    counters_after_fork();
     rq_after_fork();
     table_clear(&pds);
     qp_after_fork();

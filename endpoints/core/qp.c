@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/arena.h"
+#include "core/counters.h"
 #include "core/cq_impl.h"
 #include "core/process.h"
 #include "core/requester.h"
@@ -317,6 +318,8 @@ static uint32_t end_events(struct qp *qp)
 static void destroy(struct qp *qp, uint32_t *events_out)
 {
     stop(qp);
+    counters_retire(qp->pub);
+    qp->pub->type = 0;
     *events_out = end_events(qp);
     table_set(&qps, qp->index, NULL);
     each_cq(qp, pass_through);

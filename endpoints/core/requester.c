@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/counters.h"
 #include "core/cq_impl.h"
 #include "core/mr_bind.h"
 #include "core/thread.h"
@@ -96,6 +97,18 @@ static void forget_progress(struct qp *qp)
     qp->group_done = 0;
 }
 
+static enum counter counter_of(enum ibv_wc_status status)
+{
+    switch (status) {
+    case IBV_WC_RNR_RETRY_EXC_ERR:
+        return COUNTER_RNR_EXCEEDED;
+    case IBV_WC_RETRY_EXC_ERR:
+        return COUNTER_RETRY_EXCEEDED;
+    default:
+        return COUNTER_ERRORS;
+    }
+}
+
 /* The WQE at the head is over. */
 static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_status status)
 {
@@ -103,12 +116,13 @@ static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_st
 
     forget_progress(qp);
     if (status == IBV_WC_SUCCESS) {
-        qp->pub->tx_messages++;
+        qp->pub->messages++;
         if (is_signalled(qp, wr))
             push_completion(qp, wr, position, status);
         return;
     }
     qp->stall = STALL_NONE;
+    counters_add(qp->pub->nic, counter_of(status), 1);
     push_completion(qp, wr, position, status);
     fail(qp);
 }
@@ -224,6 +238,7 @@ static bool stall_expired(struct qp *qp, enum stall before)
     if (now >= qp->retry_at_ns) {
         qp->retry_at_ns = now + retry_after_ns(qp);
         qp->rnr_tries++;
+        qp->pub->retries++;
     }
     if (qp->retry_at_ns > qp->deadline_ns)
         qp->retry_at_ns = qp->deadline_ns;
@@ -324,6 +339,11 @@ static void drained(struct qp *qp)
         event_async(qp->context, IBV_EVENT_SQ_DRAINED, qp->user_handle, &qp->events);
 }
 
+static void note_waiting(struct qp *qp)
+{
+    qp->pub->waiting = qp->sq_tail - qp->sq_head;
+}
+
 static void run_queue(struct qp *qp)
 {
     while (qp->sq_head != qp->sq_tail && may_run(qp)) {
@@ -332,9 +352,10 @@ static void run_queue(struct qp *qp)
         if (!run_head(qp, &entry->wr, qp->type == IBV_QPT_UD ? &entry->ah : NULL)) {
             list_push(qp);
             thread_wake_at(qp->retry_at_ns);
-            return;
+            break;
         }
     }
+    note_waiting(qp);
 }
 
 void requester_start(struct qp *qp)
@@ -425,6 +446,7 @@ void requester_flush(struct qp *qp)
         push_completion(qp, &entry->wr, qp->sq_head++, IBV_WC_WR_FLUSH_ERR);
     }
     forget_progress(qp);
+    note_waiting(qp);
 }
 
 void requester_reset(struct qp *qp)
@@ -433,6 +455,7 @@ void requester_reset(struct qp *qp)
     qp->sq_head = qp->sq_tail;
     forget_progress(qp);
     qp->sq_drained_due = false;
+    note_waiting(qp);
 }
 
 void requester_leave_list(struct qp *qp)
@@ -496,6 +519,7 @@ static int post_stored(struct qp *qp, const struct ibv_send_wr *wr, const struct
         return ENOMEM;
     }
     store(qp, wr, ah, qp->sq_tail++);
+    note_waiting(qp);
     if (stalled_now) {
         list_push(qp);
         thread_wake_at(qp->retry_at_ns);

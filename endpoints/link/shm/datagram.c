@@ -146,6 +146,8 @@ static enum move send_to(struct datagram *datagram, struct target *target)
     if (moved == MOVE_STALL || !complete_receive(datagram, target, slot, moved == MOVE_DONE))
         return MOVE_STALL;
     receive_taken(qp, target);
+    qp->pub->tx_bytes += datagram->length - GRH_BYTES;
+    qp->pub->sends++;
     qp->wqe_done_bytes = 0;
     return MOVE_DONE;
 }

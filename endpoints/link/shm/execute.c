@@ -270,6 +270,7 @@ static enum verdict do_send(struct qp *qp, struct target *target, const struct i
         return VERDICT_STALL;
     receive_taken(qp, target);
     qp->pub->tx_bytes += local.length;
+    qp->pub->sends++;
     return VERDICT_DONE;
 }
 
@@ -300,6 +301,7 @@ static enum verdict notify_write(struct qp *qp, struct target *target, const str
     if (!deliver(qp, target, &delivery))
         return VERDICT_STALL;
     receive_taken(qp, target);
+    qp->pub->sends++;
     return VERDICT_DONE;
 }
 
@@ -385,6 +387,7 @@ static enum verdict do_read(struct qp *qp, struct target *target, const struct i
         return VERDICT_STALL;
     if (moved == MOVE_FAULT)
         return refuse(qp, IBV_WC_REM_OP_ERR, IBV_EVENT_QP_FATAL + 1, status);
+    qp->pub->read_bytes += local.length;
     return VERDICT_DONE;
 }
 

@@ -39,6 +39,7 @@ enum shm_type {
     SHM_EXECUTE,    /* initiator: move or compute this for me; payload with writes */
     SHM_EXECUTED,   /* target: status, value; payload with reads */
     SHM_MAD,        /* both: a connection management datagram, as payload */
+    SHM_LOOK,       /* anybody: may I see your arena? the same back, with its descriptor (look.h) */
 };
 
 enum shm_op { SHM_OP_WRITE, SHM_OP_READ, SHM_OP_CAS, SHM_OP_ADD };
