@@ -446,6 +446,9 @@ static int check_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask,
     int error = qp_attr_check(qp->type, now, next, mask);
     if (error)
         return error;
+    /* IBTA 10.3.1.5: what was begun ends before the queue goes on. */
+    if (now == IBV_QPS_SQD && next == IBV_QPS_RTS && qp->sq_drained_due)
+        return -EINVAL;
     device_query(qp->context->nic, &limits);
     *next_out = next;
     return qp_attr_values_check(attr, mask, &limits, qp->context->nic->gid_count);
@@ -483,10 +486,16 @@ static void to_working(struct qp *qp, const struct ibv_qp_attr *attr, int mask,
     atomic_store(&qp->state, (uint8_t)next);
     if (mask & IBV_QP_SQ_PSN)
         qp->sq_psn = qp->attr.sq_psn;
-    qp->sq_drained_due = next == IBV_QPS_SQD && before == IBV_QPS_RTS;
+    if (next != before) {
+        qp->sq_drained_due = next == IBV_QPS_SQD;
+        /* It is asked for with each transition, not once for all. */
+        if (!(mask & IBV_QP_EN_SQD_ASYNC_NOTIFY))
+            qp->attr.en_sqd_async_notify = 0;
+    }
     qp_publish(qp);
     spin_unlock_word(&qp->pub->busy);
-    if (next == IBV_QPS_RTR && qp_is_connected_type(qp) && qp->type != IBV_QPT_XRC_RECV)
+    if ((next == IBV_QPS_RTR || before == IBV_QPS_RTR) && qp_is_connected_type(qp) &&
+        qp->type != IBV_QPT_XRC_RECV)
         link_shm.prepare(qp);
     requester_start(qp);
 }

@@ -159,6 +159,7 @@ static void on_hello(struct peer *peer, int fds[2])
     atomic_store(&peer->ready, true);
     atomic_store_explicit(&peers[peer->slot], peer, memory_order_release);
     settle(peer->slot, true);
+    shm_peer_came(peer->slot);
 }
 
 static void on_peer(struct watch *watch)
@@ -185,8 +186,11 @@ static void on_peer(struct watch *watch)
         }
         close_fds(fds);
     }
-    if (length == -ENOTCONN)
+    if (length == -ENOTCONN) {
+        if (connecting[peer->slot] == peer)
+            shm_process_vanished(peer->slot);
         peer_died(peer);
+    }
 }
 
 static int connect_to(uint32_t slot)
@@ -232,8 +236,16 @@ static void start(uint32_t slot)
     peer->watch.ready = on_peer;
     peer->slot = slot;
     connecting[slot] = peer;
-    if (thread_watch(&peer->watch) || say_hello(peer))
+    if (thread_watch(&peer->watch))
         peer_died(peer);
+    else if (say_hello(peer))
+        shutdown(fd, SHUT_RDWR); /* the engine may have seen its event already, and ends it */
+}
+
+void peer_reach(uint32_t slot)
+{
+    if (slot < LIMIT_SLOTS)
+        start(slot);
 }
 
 int peer_socket(uint64_t name, bool connect)

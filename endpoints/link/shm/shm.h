@@ -99,6 +99,8 @@ struct peer *peer_get(uint32_t slot);
 bool peer_is_absent(uint32_t slot);
 /* Data path: false if the socket is full or gone (try later, or let it be). Never waits. */
 bool peer_send(struct peer *peer, const struct shm_msg *msg, const void *payload, size_t length);
+/* core_lock held: connect now, so that its end is heard of from here on. */
+void peer_reach(uint32_t slot);
 void peer_progress(void);
 void peer_flush(void); /* engine: what waits in outboxes */
 int peer_open(void);
@@ -176,6 +178,11 @@ void shm_reclaim_due(void);  /* engine */
 
 /* A process is gone: our queue pairs that were connected to a live one of it fail. died.c */
 void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer);
+/* The same for one that was there, but did not live to let us in. */
+void shm_process_vanished(uint32_t slot);
+
+/* Engine, core_lock held: a process let us in; our queue pairs ask for their lanes. shm.c */
+void shm_peer_came(uint32_t slot);
 
 /* ---- message.c ---- */
 /* Never waits: -EAGAIN or -ENOBUFS if the socket is full. */
