@@ -244,7 +244,7 @@ struct qp {
     _Atomic int error_event; /* ibv_event_type + 1 to raise with it */
     bool sq_drained_due, last_wqe_sent;
     bool peer_gone; /* UC: nobody is to send to it until it is connected anew */
-    bool marked; /* process_mark_qp() was last told so */
+    bool marked;    /* process_mark_qp() was last told so */
     _Atomic bool on_stall_list;
     struct qp *stall_next;
     struct claimed claimed;

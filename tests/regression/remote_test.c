@@ -7,7 +7,9 @@
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <inttypes.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -136,4 +138,47 @@ T_TEST(remote, receives_need_no_right_for_others)
     send_by_the_target((struct side_opt){.type = IBV_QPT_UC});
     send_by_the_target((struct side_opt){.type = IBV_QPT_UD});
     send_by_the_target((struct side_opt){.use_srq = true});
+}
+
+/* How much of the region its owner has for mappings of the memory that it shares with peers. */
+static void count_shared(struct side *s, void *arg)
+{
+    struct region *region = arg;
+    uint64_t from = (uintptr_t)s->mrs[0]->addr, shared = 0;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char line[512];
+
+    T_ASSERT(maps != NULL);
+    while (fgets(line, sizeof(line), maps)) {
+        uint64_t start, end;
+
+        if (strstr(line, "viaduct-mem") && sscanf(line, "%" SCNx64 "-%" SCNx64, &start, &end) == 2)
+            for (uint64_t page = start; page < end; page += 4096)
+                shared += page >= from && page < from + REGION ? 4096 : 0;
+    }
+    fclose(maps);
+    region->addr = shared;
+}
+
+static void write_little(struct side *s, void *arg)
+{
+    transfer(s, arg, IBV_WR_RDMA_WRITE, 0, REGION / 2, 64);
+    T_EQ(cq_wait(s->send_cq).status, IBV_WC_SUCCESS);
+}
+
+T_TEST(remote, pages_are_shared_with_their_neighbours)
+{
+    /* A pool of small buffers was shared page by page, each a mapping, each asked for by itself. */
+    struct side_opt opt = {.size = REGION};
+    struct pair *p = pair_open(TWO_PROCESSES, &opt);
+    struct region region, shared = {0};
+    enum { PATIENCE = 2000 };
+
+    e_run(p->b, new_region, &region, sizeof(region));
+    e_run(p->a, write_little, &region, sizeof(region));
+    /* Up to the region's ends, or those of the aligned piece around. */
+    for (int i = 0; i < PATIENCE && shared.addr < REGION / 2; i++)
+        e_run(p->b, count_shared, &shared, sizeof(shared));
+    T_ASSERT(shared.addr >= REGION / 2);
+    pair_close_loose(p);
 }

@@ -33,6 +33,8 @@ static struct guest *guests;
 
 enum { QUIESCE_NS_MAX = 1000000000, LOOK_EVERY = 4096 };
 
+#define SHARE_AROUND (1ull << 20) /* shared at a time, aligned, as far as the region reaches */
+
 /* One call's patience with one process. */
 struct patience {
     uint64_t until_ns;
@@ -198,22 +200,43 @@ static void on_first(const struct guest *guest, const struct shm_msg *msg)
         qp_established(qp);
 }
 
-static bool covered(const struct shm_msg *msg)
+static const struct mr *covering(const struct shm_msg *msg)
 {
-    struct mr *mr = mr_get(msg->key >> 8);
+    const struct mr *mr = mr_get(msg->key >> 8);
+    bool covers = mr && mr->key == msg->key && msg->length && msg->offset >= mr->addr &&
+                  msg->length <= mr->length && msg->offset - mr->addr <= mr->length - msg->length;
 
-    return mr && mr->key == msg->key && msg->offset >= mr->addr && msg->length <= mr->length &&
-           msg->offset - mr->addr <= mr->length - msg->length;
+    return covers ? mr : NULL;
+}
+
+/*
+ * What lies around in the region is reached next: a pool of small receives would otherwise be
+ * asked for page by page, and each page become a mapping.
+ */
+static void share_around(const struct mr *mr, uint64_t addr, uint64_t length)
+{
+    uint64_t start = addr & ~(SHARE_AROUND - 1), end = mr->addr + mr->length;
+    uint64_t stop = ((addr + length - 1) | (SHARE_AROUND - 1)) + 1;
+
+    if (start < mr->addr)
+        start = mr->addr;
+    if (stop < end)
+        end = stop;
+    int64_t reached = share_range(start, end - start);
+    if (reached < 0 || start + (uint64_t)reached < addr + length)
+        share_range(addr, length);
 }
 
 /* Who may be copying into these pages by process_vm_writev() has to be done first. */
 static void on_share(const struct shm_msg *msg)
 {
-    if (!covered(msg))
+    const struct mr *mr = covering(msg);
+
+    if (!mr)
         return;
     share_announce(true);
     if (guest_quiesce(0))
-        share_range(msg->offset, msg->length);
+        share_around(mr, msg->offset, msg->length);
     share_announce(false);
 }
 
