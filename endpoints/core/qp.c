@@ -108,6 +108,10 @@ void qp_publish(struct qp *qp)
                                        state == IBV_QPS_SQD || state == IBV_QPS_SQE);
     uint32_t gen = atomic_load_explicit(&pub->gen, memory_order_relaxed);
 
+    if (receives != qp->marked && qp_is_connected_type(qp)) {
+        qp->marked = receives;
+        process_mark_qp(qp->index, receives);
+    }
     pub->state = (uint8_t)state;
     pub->min_rnr_timer = qp->attr.min_rnr_timer;
     pub->dest_qpn = qp->attr.dest_qp_num;

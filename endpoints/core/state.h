@@ -147,6 +147,7 @@ struct target {
     _Atomic uint64_t *claim; /* NULL: exclusive, we keep the head */
     uint32_t rq_mask, rq_sge, rq_pd;
     uint32_t head, tail_seen;
+    bool in_rtr; /* and has not been told that it hears from us */
     struct lane_out *lane;
 };
 
@@ -243,6 +244,7 @@ struct qp {
     _Atomic int error_event; /* ibv_event_type + 1 to raise with it */
     bool sq_drained_due, last_wqe_sent;
     bool peer_gone; /* UC: nobody is to send to it until it is connected anew */
+    bool marked; /* process_mark_qp() was last told so */
     _Atomic bool on_stall_list;
     struct qp *stall_next;
     struct claimed claimed;

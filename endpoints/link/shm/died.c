@@ -6,6 +6,7 @@
  */
 #include "core/arena.h"
 #include "core/conn.h"
+#include "core/process.h"
 #include "core/requester.h"
 #include "link/shm/shm.h"
 
@@ -106,7 +107,7 @@ void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer)
     }
 }
 
-/* What it had there can't be seen; whoever told us the numbers meant them to be used. */
+/* Its arena was never ours to look at; what it has left in its lock file is. */
 void shm_process_vanished(uint32_t slot)
 {
     for (uint32_t i = 1; i < qp_high(); i++) {
@@ -116,8 +117,9 @@ void shm_process_vanished(uint32_t slot)
             continue;
         spin_lock_word(&qp->pub->busy);
         bool aimed = is_aimed_at(qp, slot) && !qp->target.peer;
+        uint32_t qpn = qp->attr.dest_qp_num;
         spin_unlock_word(&qp->pub->busy);
-        if (aimed)
+        if (aimed && process_left_qp(qpn))
             lose(qp);
     }
 }

@@ -189,6 +189,15 @@ static void on_qp_error(const struct guest *guest, const struct shm_msg *msg)
         qp_fail(qp, msg->status);
 }
 
+static void on_first(const struct guest *guest, const struct shm_msg *msg)
+{
+    struct qp *qp = qp_at(msg->index & (LIMIT_QP - 1));
+
+    if (qp && qp->pub->cookie == msg->gen && qp_is_connected_type(qp) &&
+        qp->attr.dest_qp_num >> LIMIT_QP_BITS == guest->slot && qp_state(qp) == IBV_QPS_RTR)
+        qp_established(qp);
+}
+
 static bool covered(const struct shm_msg *msg)
 {
     struct mr *mr = mr_get(msg->key >> 8);
@@ -283,6 +292,9 @@ static void serve(struct guest *guest, const struct shm_msg *msg, const char *pa
         break;
     case SHM_QP_ERROR:
         on_qp_error(guest, msg);
+        break;
+    case SHM_FIRST:
+        on_first(guest, msg);
         break;
     case SHM_SHARE:
         on_share(msg);

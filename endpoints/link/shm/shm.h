@@ -38,6 +38,7 @@ enum shm_type {
     SHM_SHARE,      /* initiator: I keep reaching these pages: share them */
     SHM_EXECUTE,    /* initiator: move or compute this for me; payload with writes */
     SHM_EXECUTED,   /* target: status, value; payload with reads */
+    SHM_FIRST,      /* initiator: your queue pair, which is in RTR, hears from me */
     SHM_MAD,        /* both: a connection management datagram, as payload */
     SHM_LOOK,       /* anybody: may I see your arena? the same back, with its descriptor (look.h) */
 };
@@ -243,6 +244,8 @@ bool deliver(struct qp *qp, struct target *target, const struct delivery *delive
 /* The target's queue pair must go to error; it raises event - 1, or nothing. */
 void tell_error(struct target *target, int event);
 void tell_srq(struct target *target);
+/* Something came for a queue pair in RTR: IBV_EVENT_COMM_EST. */
+void tell_first(struct target *target);
 
 /* ---- execute.c, datagram.c ---- */
 enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,

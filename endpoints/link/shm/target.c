@@ -95,6 +95,7 @@ static void take_values(struct target *target, const struct pub_qp *pub, bool fi
     target->rd_atomic = pub->rd_atomic;
     target->rnr_timer = pub->min_rnr_timer;
     target->domain = pub->domain;
+    target->in_rtr = pub->state == IBV_QPS_RTR;
     if (first)
         target->head = target->tail_seen = 0;
 }
