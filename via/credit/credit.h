@@ -7,11 +7,9 @@
  * the other side has posted, and who has none does not send.
  *
  *        A                                             B
- *      limit 4 ──┐   data  [word: I have granted 9]   ┌── posted: D D D D + R
- *      sent  2   └──────────────────────────────────▶ │
- *                ◀────────────────────────────────────┘
- *                    data    [word: I have granted 5]      a return rides on data,
- *                    update  [word: I have granted 6]      or goes alone, into the reserve R
+ *      limit 9   --- data,   word: I granted 5 --->   posted: D D D D  and the reserve R
+ *      sent  2   <-- data,   word: I granted 9 ----   a return rides on data,
+ *                <-- update, word: I granted 11 ---   or goes alone, into A's reserve
  *
  * Every message carries one 32-bit word (in its immediate data, or wherever you put it):
  *
