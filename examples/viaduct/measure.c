@@ -35,7 +35,7 @@ int measure_prepare(struct rig *rig)
 }
 
 /* Which loop belongs to a case. Reads and atomics leave the server nothing to do. */
-static pass_fn pass_of(const struct measure_case *which, bool client)
+static pass_fn *pass_of(const struct measure_case *which, bool client)
 {
     bool one_sided = which->op == OP_READ || which->op == OP_ATOMIC;
 
@@ -73,7 +73,7 @@ static int pass_begin(struct pass *pass, struct rig *rig, const struct measure_c
     return error == 0 ? CMD_OK : gone(error);
 }
 
-static int server_case(struct pass *pass, pass_fn run)
+int measure_passes_server(struct pass *pass, pass_fn *run)
 {
     int channel = pass->rig->channel;
     int code = CMD_OK;
@@ -98,13 +98,13 @@ int measure_server(struct rig *rig, const struct measure_case *which)
     int code = pass_begin(&pass, rig, which);
 
     if (code == CMD_OK)
-        code = server_case(&pass, pass_of(which, false));
+        code = measure_passes_server(&pass, pass_of(which, false));
     free(pass.queues);
     return code;
 }
 
 /* One pass at the client, timed from the server's answer on. */
-static int client_pass(struct pass *pass, pass_fn run, uint64_t iters, struct hist *hist,
+static int client_pass(struct pass *pass, pass_fn *run, uint64_t iters, struct hist *hist,
                        double *ns_out)
 {
     uint64_t answer, began;
@@ -123,7 +123,7 @@ static int client_pass(struct pass *pass, pass_fn run, uint64_t iters, struct hi
 }
 
 /* Untimed passes, doubling until one shows how many messages make a pass by time. */
-static int warm_up(struct pass *pass, pass_fn run, uint64_t *pass_iters_out)
+static int warm_up(struct pass *pass, pass_fn *run, uint64_t *pass_iters_out)
 {
     uint64_t iters = PASS_ITERS_MIN;
     double ns = 0;
@@ -143,7 +143,7 @@ static int warm_up(struct pass *pass, pass_fn run, uint64_t *pass_iters_out)
     return CMD_OK;
 }
 
-static int timed(struct pass *pass, pass_fn run, uint64_t pass_iters, struct hist *hist,
+static int timed(struct pass *pass, pass_fn *run, uint64_t pass_iters, struct hist *hist,
                  struct measure_result *result)
 {
     uint64_t iters = pass->which.iters != 0 ? pass->which.iters : pass_iters;
@@ -177,7 +177,7 @@ static void summarize(const struct hist *hist, struct measure_result *result)
     result->max_ns = (double)hist->max * tick;
 }
 
-static int client_case(struct pass *pass, pass_fn run, struct hist *hist,
+static int client_case(struct pass *pass, pass_fn *run, struct hist *hist,
                        struct measure_result *result)
 {
     uint64_t pass_iters;
@@ -195,12 +195,10 @@ static int client_case(struct pass *pass, pass_fn run, struct hist *hist,
     return code;
 }
 
-int measure_client(struct rig *rig, const struct measure_case *which,
-                   struct measure_result *result_out)
+int measure_passes_client(struct pass *pass, pass_fn *run, struct measure_result *result_out)
 {
-    struct measure_result result = {.which = *which};
+    struct measure_result result = {.which = pass->which};
     struct hist *hist = malloc(sizeof(*hist));
-    struct pass pass;
     int code;
 
     if (hist == NULL) {
@@ -209,12 +207,21 @@ int measure_client(struct rig *rig, const struct measure_case *which,
     }
     hist_reset(hist);
     clock_ns_per_tick(); /* now, not between two passes */
-    code = pass_begin(&pass, rig, which);
-    if (code == CMD_OK)
-        code = client_case(&pass, pass_of(which, true), hist, &result);
-    free(pass.queues);
+    code = client_case(pass, run, hist, &result);
     free(hist);
     if (code == CMD_OK)
         *result_out = result;
+    return code;
+}
+
+int measure_client(struct rig *rig, const struct measure_case *which,
+                   struct measure_result *result_out)
+{
+    struct pass pass;
+    int code = pass_begin(&pass, rig, which);
+
+    if (code == CMD_OK)
+        code = measure_passes_client(&pass, pass_of(which, true), result_out);
+    free(pass.queues);
     return code;
 }

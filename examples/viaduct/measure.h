@@ -49,6 +49,14 @@ struct measure_result {
 /* Post every receive that the tests count on. Once, before the first case. Enum cmd_exit. */
 int measure_prepare(struct rig *rig);
 
+struct pass;
+typedef int pass_fn(struct pass *pass, uint64_t iters);
+
+/* Run passes with the server's half until the case has what it asks for, or until the client ends
+ * it. Enum cmd_exit. */
+int measure_passes_client(struct pass *pass, pass_fn *run, struct measure_result *result_out);
+int measure_passes_server(struct pass *pass, pass_fn *run);
+
 /* Each returns enum cmd_exit, after one line to stderr if it is not CMD_OK. */
 int measure_client(struct rig *rig, const struct measure_case *which,
                    struct measure_result *result_out);
