@@ -531,8 +531,10 @@ static void deal_with_broken(struct vip_nic *nic)
 
         if (!atomic_exchange(&vi->broken, false) || !vi->conn)
             continue;
-        if (vi->report_what)
+        if (vi->report_what && vi->report_what != REPORTED) {
             send_report(nic, vi->conn, vi->report_what);
+            vi->report_what = REPORTED;
+        }
         rdma_disconnect(vi->conn->id);
     }
 }

@@ -88,14 +88,20 @@ static uint32_t error_of(enum ibv_wc_status status)
 }
 
 /* What the other side should raise, because nobody tells it. */
-static uint8_t report_of(enum ibv_wc_status status, uint32_t flags)
+static uint8_t report_of(enum ibv_wc_status status, uint32_t error, uint32_t operation)
 {
     if (status == IBV_WC_RNR_RETRY_EXC_ERR)
         return VIP_ERROR_RECVQ_EMPTY + 1;
-    if (status != IBV_WC_REM_ACCESS_ERR)
+    if (error != VIP_STATUS_RDMA_PROT_ERROR || operation == VIP_STATUS_OP_RECEIVE)
         return 0;
-    return (flags & VIP_STATUS_OP_MASK) == VIP_STATUS_OP_RDMA_READ ? VIP_ERROR_RDMAR_PROT + 1
-                                                                   : VIP_ERROR_RDMAW_PROT + 1;
+    return operation == VIP_STATUS_OP_RDMA_READ ? VIP_ERROR_RDMAR_PROT + 1
+                                                : VIP_ERROR_RDMAW_PROT + 1;
+}
+
+/* A queue pair without the right refuses the request as invalid, one with it the memory's key. */
+static bool is_rdma(uint32_t operation)
+{
+    return operation == VIP_STATUS_OP_RDMA_WRITE || operation == VIP_STATUS_OP_RDMA_READ;
 }
 
 /* Deregistered since it was posted: then nobody may write there. Rare, so a count says if to look.
@@ -206,9 +212,11 @@ static uint32_t received(const struct ibv_wc *wc, VIP_DESCRIPTOR *descriptor)
 
 static void consume_failed(struct queue *queue, const struct ibv_wc *wc, uint32_t flags)
 {
-    uint32_t status = (flags & VIP_STATUS_OP_MASK) | error_of(wc->status);
+    uint32_t operation = flags & VIP_STATUS_OP_MASK, error = error_of(wc->status);
 
-    complete(queue, status, 0, report_of(wc->status, flags));
+    if (error == VIP_STATUS_REMOTE_DESC_ERROR && is_rdma(operation))
+        error = VIP_STATUS_RDMA_PROT_ERROR;
+    complete(queue, operation | error, 0, report_of(wc->status, error, operation));
     /* A device that gives up an unreliable queue pair leaves nothing to go on with. */
     if (wc->status != IBV_WC_WR_FLUSH_ERR && !queue->vi->reliable)
         vi_break(queue->vi, 0);

@@ -347,15 +347,19 @@ bool vi_break(struct vi *vi, uint8_t report)
     bool first = vi_state(vi) == VIP_STATE_CONNECTED;
     if (first) {
         atomic_store(&vi->state, VIP_STATE_ERROR);
-        vi->report_what = report;
         qp_to(vi, IBV_QPS_ERR);
+    }
+    /* The reason may come after the news. */
+    bool tells = report && !vi->report_what && vi_state(vi) == VIP_STATE_ERROR;
+    if (tells)
+        vi->report_what = report;
+    if (first || tells)
         atomic_store(&vi->broken, true);
-    }
     spin_unlock(&vi->break_lock);
-    if (first) {
+    if (first)
         raise_error(vi->head.nic, VIP_ERROR_CONN_LOST, vi, NULL, NULL, 0);
+    if (first || tells)
         cm_wake(vi->head.nic);
-    }
     return first;
 }
 
@@ -372,6 +376,7 @@ void vi_reset(struct vi *vi)
     qp_to(vi, IBV_QPS_RESET);
     qp_init(vi->qp, vi->head.nic, &vi->attributes);
     vi->send.stopped = vi->recv.stopped = false;
+    vi->report_what = 0;
     atomic_store(&vi->broken, false);
     vi_set_state(vi, VIP_STATE_IDLE);
     spin_unlock(&vi->recv.post_lock);

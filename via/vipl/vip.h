@@ -460,7 +460,7 @@ void address_socket(const struct address *from, uint16_t port, struct sockaddr_s
 void address_host(const struct sockaddr *from, struct address *to);
 size_t message_put(const struct message *message, uint8_t *to);
 bool message_get(const uint8_t *from, size_t len, struct message *message_out);
-enum { PROBES = 8, MESSAGE_MAX = 56 };
+enum { PROBES = 8, MESSAGE_MAX = 56, REPORTED = 0xff };
 
 /* ---- cm.c: nic->lock held, unless said otherwise ---- */
 
