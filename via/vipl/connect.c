@@ -113,7 +113,10 @@ static VIP_RETURN attach(struct vi *vi, struct conn *conn)
         conn->vi = vi;
         vi->conn = conn;
         vi_set_state(vi, VIP_STATE_CONNECT_PENDING);
-        result = conn_accept(conn) ? VIP_ERROR_RESOURCE : VIP_SUCCESS;
+        /* What can't be accepted any more was withdrawn. */
+        int error = conn_accept(conn);
+        result = error == -ENOMEM ? VIP_ERROR_RESOURCE : VIP_TIMEOUT;
+        result = error ? result : VIP_SUCCESS;
     }
     pthread_mutex_unlock(&nic->lock);
     return result;
