@@ -17,6 +17,19 @@
 
 const char *const measure_test_names[] = {"lat", "bw", "rate", NULL};
 const char *const measure_op_names[] = {"send", "write", "read", "atomic", NULL};
+const char *const measure_api_names[] = {"verbs", "vipl", NULL};
+
+const char *measure_case_name(const struct measure_case *which)
+{
+    static const char *const vipl_names[] = {"vipl send", "vipl write", "vipl read", "none"};
+
+    return which->api == API_VIPL ? vipl_names[which->op] : measure_op_names[which->op];
+}
+
+bool measure_api_has(enum measure_api api, enum measure_op op)
+{
+    return api == API_VERBS || op != OP_ATOMIC;
+}
 
 static int gone(int error)
 {

