@@ -154,7 +154,8 @@ T_TEST(vipl_management, autodiscovery)
     T_EQ(list.NumAdAddrs, 1);
     T_EQ(list.ADAddrArray[0]->HostAddressLen, a.limits.NicAddressLen);
     T_MEMEQ(list.ADAddrArray[0]->HostAddress, a.limits.LocalNicAddress, a.limits.NicAddressLen);
-    T_EQ(VipNSInit(a.nic, write_hosts("198.51.100.1 a\n198.51.100.2 b c\n198.51.100.1 d\n")), VIP_SUCCESS);
+    T_EQ(VipNSInit(a.nic, write_hosts("198.51.100.1 a\n198.51.100.2 b c\n198.51.100.1 d\n")),
+         VIP_SUCCESS);
     T_EQ(VipQuerySystemManagementInfo(a.nic, VIP_SMI_AUTODISCOVERY, &list), VIP_SUCCESS);
     T_EQ(list.NumAdAddrs, 1);
     list.NumberOfHops = 1;

@@ -651,6 +651,9 @@ int cm_init(struct vip_nic *nic)
     nic->cm_wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     nic->cm = rdma_create_event_channel();
     int error = nic->cm_wake < 0 || !nic->cm ? -ENOMEM : 0;
+    /* An event that poll() has seen goes with its identifier, if that is destroyed first. */
+    if (!error)
+        error = set_nonblocking(nic->cm->fd);
     if (!error)
         error = thread_start(&nic->cm_thread, run, nic);
     if (!error)

@@ -19,7 +19,10 @@ static VIP_RETURN queue_done(struct queue *queue, VIP_DESCRIPTOR **out)
         if (cq_poll(cq, cq->only ? DONE_BATCH : INT32_MAX))
             descriptor = queue_take(queue);
     }
+    bool more = queue_has_more(queue);
     spin_unlock(&cq->lock);
+    if (unlikely(more) && unlikely(atomic_load_explicit(&cq->armed, memory_order_relaxed)))
+        wait_share(cq);
     if (!descriptor)
         return VIP_NOT_DONE;
     *out = descriptor;
@@ -90,7 +93,10 @@ static VIP_RETURN cq_done(struct cq *cq, VIP_VI_HANDLE *vi_out, VIP_BOOLEAN *rec
 {
     spin_lock(&cq->lock);
     struct queue *queue = cq_next(cq);
+    bool more = cq->put != cq->got;
     spin_unlock(&cq->lock);
+    if (unlikely(more) && unlikely(atomic_load_explicit(&cq->armed, memory_order_relaxed)))
+        wait_share(cq);
     if (!queue)
         return VIP_NOT_DONE;
     *vi_out = queue->vi;

@@ -172,7 +172,7 @@ static int find_address(struct vip_nic *nic, const struct ibv_port_attr *port)
 
 /* ---- opening and closing ---- */
 
-static int set_nonblocking(int fd)
+int set_nonblocking(int fd)
 {
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) ? -errno : 0;
 }

@@ -84,11 +84,15 @@ static bool serve(struct cq *cq, struct served *served_out)
         served_out->descriptor = queue_take(cq->only);
         if (!served_out->descriptor && cq_poll(cq, 1))
             served_out->descriptor = queue_take(cq->only);
-        spin_unlock(&cq->lock);
-        return served_out->descriptor;
+    } else {
+        served_out->queue = cq_next(cq);
     }
-    served_out->queue = cq_next(cq);
+    bool more = cq->only ? queue_has_more(cq->only) : cq->put != cq->got;
     spin_unlock(&cq->lock);
+    if (more)
+        wait_share(cq);
+    if (cq->only)
+        return served_out->descriptor;
     return served_out->queue;
 }
 

@@ -195,6 +195,14 @@ VIP_DESCRIPTOR *queue_take(struct queue *queue)
     return NULL;
 }
 
+bool queue_has_more(const struct queue *queue)
+{
+    const struct cq *cq = queue->cq;
+
+    return atomic_load_explicit(&queue->taken, memory_order_relaxed) != queue->done ||
+           cq->put != cq->got;
+}
+
 /* ---- what the device says ---- */
 
 static uint32_t received(const struct ibv_wc *wc, VIP_DESCRIPTOR *descriptor)

@@ -213,7 +213,10 @@ static bool queue_is_empty(struct queue *queue)
     spin_lock(&queue->cq->lock);
     cq_poll(queue->cq, INT32_MAX);
     bool empty = atomic_load(&queue->taken) == atomic_load(&queue->posted);
+    bool more = queue_has_more(queue);
     spin_unlock(&queue->cq->lock);
+    if (more)
+        wait_share(queue->cq);
     return empty;
 }
 

@@ -342,6 +342,7 @@ int remaining_ms(int64_t deadline);
 /* Waits until the deadline at most; false: it has passed. */
 bool cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t deadline);
 void cond_init(pthread_cond_t *cond);
+int set_nonblocking(int fd);
 void list_add(struct head **list, struct head *item);
 void list_remove(struct head **list, struct head *item);
 /* A thread that no signal of the program's goes to. */
@@ -384,6 +385,8 @@ VIP_DESCRIPTOR *queue_take(struct queue *queue);
 int cq_poll(struct cq *cq, int most);
 /* The next queue that has a complete descriptor not told of yet; NULL: none. */
 struct queue *cq_next(struct cq *cq);
+/* Something complete waits to be taken, or to be told of. */
+bool queue_has_more(const struct queue *queue);
 /* Everything that is posted fails: the device has been told to flush. Not under the lock. */
 void queue_flush(struct queue *queue, bool at_device);
 
@@ -401,6 +404,8 @@ bool wait_turn(struct vip_nic *nic, uint32_t turn, int64_t deadline);
 void wait_wake(struct vip_nic *nic);
 /* Has the device tell of the next completion. True: do look once more before you sleep. */
 bool wait_arm(struct cq *cq);
+/* Complete descriptors are left behind for whoever else waits. Not under the lock. */
+void wait_share(struct cq *cq);
 
 /* ---- cq.c ---- */
 

@@ -3,7 +3,6 @@
  * Sleeping until something completes. All completion queues of a NIC share a channel; of the
  * threads that wait one reads it, and wakes the others when anything came.
  */
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -18,8 +17,7 @@ int wait_init(struct vip_nic *nic)
     nic->channel = ibv_create_comp_channel(nic->verbs);
     if (nic->wait.wake < 0 || !nic->channel)
         return -ENOMEM;
-    int flags = fcntl(nic->channel->fd, F_GETFL);
-    return fcntl(nic->channel->fd, F_SETFL, flags | O_NONBLOCK) ? -errno : 0;
+    return set_nonblocking(nic->channel->fd);
 }
 
 void wait_fini(struct vip_nic *nic)
@@ -101,4 +99,14 @@ bool wait_arm(struct cq *cq)
         return false;
     ibv_req_notify_cq(cq->verbs, 0);
     return true;
+}
+
+/*
+ * Who asked to be told may sleep, while somebody else took the completions from the device, and a
+ * device need not tell of what was taken.
+ */
+void wait_share(struct cq *cq)
+{
+    if (atomic_exchange(&cq->armed, false))
+        wait_wake(cq->head.nic);
 }
