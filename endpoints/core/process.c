@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "core/arena.h"
+#include "core/counters.h"
 #include "core/state.h"
 #include "core/sys.h"
 #include "core/requester.h"
@@ -75,8 +76,7 @@ static int lock_slot(uint32_t number)
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
     snprintf(name, sizeof(name), "slot-%04u.lock", number);
-    int fd = own_fd(
-        sys_openat(runtime_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    int fd = own_fd(sys_openat(runtime_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (fd < 0)
         return -errno;
     if (fcntl(fd, F_SETLK, &whole) == 0)
@@ -303,5 +303,6 @@ int process_open(void)
     /* Debian's default lets same-user processes reach our memory; where Yama does not, allow it. */
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
     opened = true;
+    counters_open(config);
     return 0;
 }

@@ -20,6 +20,7 @@ static const struct subcommand {
     {"vibe", "viaduct vibe", vibe_main, "the VIA micro-benchmarks, over VIPL"},
     {"doctor", "viaduct doctor", doctor_main,
      "check this machine or a program, and how to mend it"},
+    {"top", "viaduct top", top_main, "what the processes on the NIC are doing, live"},
 };
 #define SUBCOMMAND_COUNT (sizeof(subcommands) / sizeof(subcommands[0]))
 
