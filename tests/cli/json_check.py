@@ -9,8 +9,8 @@ UNITS = ("_ns", "_bytes", "_bytes_per_s", "_messages_per_s", "seconds", "bytes_p
          "messages_per_s", "answers_per_s")
 COUNTS = {
     "count", "qps", "depth", "batch", "iters", "check", "rounds", "gid", "gid_index", "port",
-    "client_cpu", "server_cpu", "lat_cpu", "flow_cpu", "repeat", "cpus_allowed", "index", "ports", "ratio",
-    "messages_compared",
+    "client_cpu", "server_cpu", "lat_cpu", "flow_cpu", "repeat", "cpus_allowed", "index", "ports",
+    "ratio", "messages_compared",
     "pid", "peer_pid", "number", "peer", "messages", "peer_messages", "rnr_waits", "retries",
     "sends_waiting", "receives_waiting", "connections", "regions",
 }
