@@ -24,6 +24,7 @@
 
 #define VI_TRANSFER_BYTES 65536
 #define VI_PATIENCE_MS 30000
+#define VI_MEMORIES 4
 
 /* Who we are, and where the other one is. */
 struct vi_side {
@@ -38,6 +39,8 @@ struct vi {
     VIP_NIC_ATTRIBUTES limits;
     VIP_PROTECTION_HANDLE tag; /* VIs and memory of one tag may be used together */
     VIP_VI_HANDLE vi;          /* a send queue and a receive queue, connected to another VI */
+    void *memory[VI_MEMORIES]; /* to be freed when the NIC is closed */
+    unsigned memories;
 };
 
 struct vi_memory {
@@ -118,6 +121,7 @@ static inline void vi_error(VIP_PVOID context, VIP_ERROR_DESCRIPTOR *error)
 
 static inline void vi_open(struct vi *vi, VIP_RELIABILITY_LEVEL level)
 {
+    memset(vi, 0, sizeof(*vi));
     vi_well(VipOpenNic("", &vi->nic), "VipOpenNic");
     vi_well(VipErrorCallback(vi->nic, NULL, vi_error), "VipErrorCallback");
     vi_well(VipQueryNic(vi->nic, &vi->limits), "VipQueryNic");
@@ -142,7 +146,8 @@ static inline struct vi_memory vi_memory(struct vi *vi, VIP_ULONG length, bool r
     struct vi_memory memory = {.length = (length + 4095) / 4096 * 4096};
 
     memory.at = aligned_alloc(4096, memory.length);
-    vi_need(memory.at != NULL, "aligned_alloc");
+    vi_need(memory.at != NULL && vi->memories < VI_MEMORIES, "aligned_alloc");
+    vi->memory[vi->memories++] = memory.at;
     memset(memory.at, 0, memory.length);
     memory.handle = vi_register(vi, memory.at, memory.length, remote);
     return memory;
@@ -170,6 +175,8 @@ static inline int vi_close(struct vi *vi, const struct vi_side *side)
 
     vi_destroy(vi->vi);
     vi_well(VipCloseNic(vi->nic), "VipCloseNic");
+    while (vi->memories > 0)
+        free(vi->memory[--vi->memories]);
     if (side->child > 0)
         waitpid(side->child, &status, 0);
     return status != 0;

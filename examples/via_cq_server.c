@@ -105,7 +105,7 @@ int main(int argc, char **argv)
 
     vi_open(&vi, VIP_SERVICE_RELIABLE_DELIVERY);
     if (side.server)
-        vi_well(VipCreateCQ(vi.nic, 4 * CLIENTS, &cq), "VipCreateCQ");
+        vi_well(VipCreateCQ(vi.nic, 4ul * CLIENTS, &cq), "VipCreateCQ");
     struct vi_memory memory = vi_memory(&vi, CLIENTS * sizeof(struct line), false);
     struct line *lines = (struct line *)memory.at;
     for (int i = 0; i < CLIENTS; i++) {

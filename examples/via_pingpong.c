@@ -75,7 +75,7 @@ static void ignore(void *context, VIP_ERROR_DESCRIPTOR *lost) /* as the other si
 int main(void)
 {
     int server = fork() == 0, status = 0; /* before the NIC is opened */
-    struct page *page = aligned_alloc(64, 192);
+    static _Alignas(64) struct page room, *page = &room;
     VIP_MEM_ATTRIBUTES memory = {0};
     VIP_VI_ATTRIBUTES mine = {VIP_SERVICE_RELIABLE_DELIVERY, 4096, NULL, NULL, 0, 0};
     VIP_NIC_HANDLE nic;

@@ -81,7 +81,7 @@ static void ask(struct vi *vi, struct desk *desk, VIP_MEM_HANDLE handle)
                            (VIP_UINT64)i * LINE_BYTES);
     }
     memset(desk->line, 0, LINE_BYTES);
-    status |= transfer(vi, desk, handle, VIP_CONTROL_OP_RDMAREAD, 0, 2 * LINE_BYTES);
+    status |= transfer(vi, desk, handle, VIP_CONTROL_OP_RDMAREAD, 0, 2ul * LINE_BYTES);
     vi_need(status == 0, "a transfer");
     printf("client: read back: %s\n", desk->line);
 

@@ -154,8 +154,10 @@ static struct pair *open_flow(enum topology topology, const struct ask *wanted)
 /* What is left in the completion queues is the test's own business. */
 static void close_flow(struct pair *p)
 {
-    e_run(p->a, flow_close, NULL, 0);
-    e_run(p->b, flow_close, NULL, 0);
+    struct ask nothing = {0};
+
+    e_run(p->a, flow_close, &nothing, sizeof(nothing));
+    e_run(p->b, flow_close, &nothing, sizeof(nothing));
     pair_close_loose(p);
 }
 
@@ -281,8 +283,9 @@ T_CONTRACT(credit_qp, bad_posts)
 {
     /* Lists, sends that can't carry a word, a reserve of nothing. */
     struct pair *p = open_flow(topology, &four);
+    struct ask nothing = {0};
 
-    e_run(p->a, bad_posts, NULL, 0);
+    e_run(p->a, bad_posts, &nothing, sizeof(nothing));
     close_flow(p);
 }
 
