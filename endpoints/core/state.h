@@ -42,6 +42,7 @@ struct rq {
     _Atomic uint32_t held;       /* of these, the ones that wait in a spill to be polled */
     uint32_t mask, max_wr, max_sge;
     uint64_t *wr_ids;          /* by slot */
+    uint8_t *used;             /* by place: elements that are not zero, at most */
     uint32_t *free_slots;      /* shared rings: stack of free slots */
     struct pub_sge *slot_sges; /* shared rings: the elements, by slot */
     uint8_t *slot_states;      /* shared rings: enum slot_state, by slot */
@@ -109,9 +110,9 @@ struct cq {
     uint32_t cqe;
     bool stamp;
     _Atomic bool overrun;
-    _Atomic bool overrun_due;  /* the engine must raise IBV_EVENT_CQ_ERR */
-    _Atomic bool event_due;    /* the engine must call cq_announce() */
-    _Atomic bool in_session;   /* extended polling: events wait for its end */
+    _Atomic bool overrun_due; /* the engine must raise IBV_EVENT_CQ_ERR */
+    _Atomic bool event_due;   /* the engine must call cq_announce() */
+    _Atomic bool in_session;  /* extended polling: events wait for its end */
     bool has_sessions;
     unsigned lane_count, turn; /* turn: the lane to be polled next */
     struct lane_in **lanes;    /* [0] is our own */
