@@ -119,13 +119,13 @@ VIP_RETURN VipResizeCQ(VIP_CQ_HANDLE CQHandle, VIP_ULONG EntryCount)
         return VIP_INVALID_PARAMETER;
     if (EntryCount > cq->head.nic->attributes.MaxCQEntries)
         return VIP_ERROR_RESOURCE;
-    spin_lock(&cq->lock);
+    lock_take(&cq->lock);
     int error = EntryCount < cq->put - cq->got ? -EBUSY : 0;
     if (!error)
         error = ibv_resize_cq(cq->verbs, (int)EntryCount);
     if (!error)
         error = cq_make_ring(cq, (uint32_t)EntryCount);
-    spin_unlock(&cq->lock);
+    lock_give(&cq->lock);
     return error ? VIP_ERROR_RESOURCE : VIP_SUCCESS;
 }
 

@@ -14,11 +14,6 @@ enum { TABLE_BITS = 8, BLOCK_REGIONS = 64 };
 
 /* ---- the table ---- */
 
-static uint32_t place_of(const struct table *table, VIP_MEM_HANDLE handle)
-{
-    return (handle * 0x9e3779b1u) >> table->shift;
-}
-
 static struct table *table_new(unsigned bits, struct table *older)
 {
     struct table *table = calloc(1, sizeof(*table) + sizeof(table->slot[0]) * (1ul << bits));
@@ -33,7 +28,7 @@ static struct table *table_new(unsigned bits, struct table *older)
 
 static void table_put(struct table *table, struct region *region)
 {
-    uint32_t at = place_of(table, region->handle);
+    uint32_t at = table_place(table, region->handle);
 
     while (atomic_load_explicit(&table->slot[at], memory_order_relaxed))
         at = (at + 1) & table->mask;
@@ -42,7 +37,7 @@ static void table_put(struct table *table, struct region *region)
 
 static const struct region *table_search(const struct table *table, VIP_MEM_HANDLE handle)
 {
-    for (uint32_t at = place_of(table, handle);; at = (at + 1) & table->mask) {
+    for (uint32_t at = table_place(table, handle);; at = (at + 1) & table->mask) {
         const struct region *region = atomic_load_explicit(&table->slot[at], memory_order_acquire);
 
         if (!region || region->handle == handle)
@@ -50,7 +45,7 @@ static const struct region *table_search(const struct table *table, VIP_MEM_HAND
     }
 }
 
-const struct region *region_find(struct vip_nic *nic, VIP_MEM_HANDLE handle)
+const struct region *region_search(struct vip_nic *nic, VIP_MEM_HANDLE handle)
 {
     for (;;) {
         uint32_t turn = atomic_load_explicit(&nic->table_turn, memory_order_acquire);
@@ -88,7 +83,7 @@ static int table_make_room(struct vip_nic *nic)
 static void table_drop(struct vip_nic *nic, struct region *region)
 {
     struct table *table = atomic_load(&nic->table);
-    uint32_t gap = place_of(table, region->handle);
+    uint32_t gap = table_place(table, region->handle);
 
     atomic_fetch_add(&nic->table_turn, 1);
     while (atomic_load(&table->slot[gap]) != region)
@@ -96,7 +91,7 @@ static void table_drop(struct vip_nic *nic, struct region *region)
     for (uint32_t at = (gap + 1) & table->mask; atomic_load(&table->slot[at]);
          at = (at + 1) & table->mask) {
         struct region *moved = atomic_load(&table->slot[at]);
-        uint32_t home = place_of(table, moved->handle);
+        uint32_t home = table_place(table, moved->handle);
 
         if (((at - home) & table->mask) < ((at - gap) & table->mask))
             continue;

@@ -222,8 +222,11 @@ static int nic_open(struct vip_nic *nic, const char *name)
 
 VIP_RETURN VipOpenNic(const VIP_CHAR *DeviceName, VIP_NIC_HANDLE *NicHandle)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
     if (!NicHandle)
         return VIP_INVALID_PARAMETER;
+    pthread_once(&once, lock_prepare);
     struct vip_nic *nic = pool_take(KIND_NIC, NULL);
     if (!nic)
         return VIP_ERROR_RESOURCE;

@@ -78,7 +78,7 @@ struct served {
 
 static bool serve(struct cq *cq, struct served *served_out)
 {
-    spin_lock(&cq->lock);
+    lock_take(&cq->lock);
     if (cq->only) {
         served_out->queue = cq->only;
         served_out->descriptor = queue_take(cq->only);
@@ -88,7 +88,7 @@ static bool serve(struct cq *cq, struct served *served_out)
         served_out->queue = cq_next(cq);
     }
     bool more = cq->only ? queue_has_more(cq->only) : cq->put != cq->got;
-    spin_unlock(&cq->lock);
+    lock_give(&cq->lock);
     if (more)
         wait_share(cq);
     if (cq->only)

@@ -14,7 +14,7 @@ struct work {
 };
 
 /* The descriptor lies where the NIC may read and write it. */
-static bool readable(const struct vi *vi, const VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
+HOT bool readable(const struct vi *vi, const VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
 {
     uintptr_t at = (uintptr_t)descriptor;
 
@@ -28,9 +28,8 @@ static bool readable(const struct vi *vi, const VIP_DESCRIPTOR *descriptor, VIP_
 }
 
 /* The data segments; empty ones are left out. Returns error bits. */
-static uint32_t take_segments(const struct vi *vi, const VIP_DESCRIPTOR_SEGMENT *segment,
-                              unsigned count, struct ibv_sge *sge, int *sges_out,
-                              uint64_t *total_out)
+HOT uint32_t take_segments(const struct vi *vi, const VIP_DESCRIPTOR_SEGMENT *segment,
+                           unsigned count, struct ibv_sge *sge, int *sges_out, uint64_t *total_out)
 {
     uint64_t total = 0;
     int sges = 0;
@@ -54,7 +53,7 @@ static uint32_t take_segments(const struct vi *vi, const VIP_DESCRIPTOR_SEGMENT 
 
 /* ---- sends ---- */
 
-static uint32_t operation_of(uint16_t control)
+HOT uint32_t operation_of(uint16_t control)
 {
     switch (control & VIP_CONTROL_OP_MASK) {
     case VIP_CONTROL_OP_RDMAWRITE:
@@ -66,7 +65,7 @@ static uint32_t operation_of(uint16_t control)
     }
 }
 
-static bool well_formed(const struct vi *vi, const VIP_DESCRIPTOR *descriptor)
+HOT bool well_formed(const struct vi *vi, const VIP_DESCRIPTOR *descriptor)
 {
     unsigned control = descriptor->CS.Control, op = control & VIP_CONTROL_OP_MASK;
     unsigned addresses = op == VIP_CONTROL_OP_SENDRECV ? 0 : 1;
@@ -79,7 +78,7 @@ static bool well_formed(const struct vi *vi, const VIP_DESCRIPTOR *descriptor)
            descriptor->CS.SegCount - addresses <= vi->head.nic->attributes.MaxSegmentsPerDesc;
 }
 
-static uint32_t check_length(const struct vi *vi, const VIP_DESCRIPTOR *descriptor, uint64_t total)
+HOT uint32_t check_length(const struct vi *vi, const VIP_DESCRIPTOR *descriptor, uint64_t total)
 {
     return likely(total == descriptor->CS.Length && total <= vi->max_transfer)
                ? 0
@@ -87,7 +86,7 @@ static uint32_t check_length(const struct vi *vi, const VIP_DESCRIPTOR *descript
 }
 
 /* The operation, and what it names at the other side. */
-static void take_operation(const VIP_DESCRIPTOR *descriptor, struct ibv_send_wr *wr)
+HOT void take_operation(const VIP_DESCRIPTOR *descriptor, struct ibv_send_wr *wr)
 {
     bool immediate = descriptor->CS.Control & VIP_CONTROL_IMMEDIATE;
 
@@ -124,8 +123,8 @@ static void add_confirmation(const struct vi *vi, struct work *work)
 }
 
 /* Returns error bits; the length goes to the entry. */
-static uint32_t make_send(const struct vi *vi, const VIP_DESCRIPTOR *descriptor, uint64_t id,
-                          struct work *work, uint32_t *length_out)
+HOT uint32_t make_send(const struct vi *vi, const VIP_DESCRIPTOR *descriptor, uint64_t id,
+                       struct work *work, uint32_t *length_out)
 {
     unsigned first = descriptor->CS.Control & VIP_CONTROL_OP_MASK ? 1 : 0;
     struct ibv_send_wr *wr = &work->wr;
@@ -160,15 +159,15 @@ static uint32_t make_send(const struct vi *vi, const VIP_DESCRIPTOR *descriptor,
 /* ---- both queues; with the post lock held ---- */
 
 /* What fails at once, by the state: nothing is sent but on a connection. */
-static uint32_t refused_by_state(const struct queue *queue, VIP_VI_STATE state)
+HOT uint32_t refused_by_state(const struct queue *queue, VIP_VI_STATE state)
 {
     if (likely(state == VIP_STATE_CONNECTED))
         return queue->stopped ? VIP_STATUS_DESC_FLUSHED_ERROR : 0;
     return state == VIP_STATE_ERROR || !queue->receives ? VIP_STATUS_DESC_FLUSHED_ERROR : 0;
 }
 
-static struct entry *add_entry(struct queue *queue, VIP_DESCRIPTOR *descriptor,
-                               VIP_MEM_HANDLE handle, uint32_t flags, uint32_t length)
+HOT struct entry *add_entry(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
+                            uint32_t flags, uint32_t length)
 {
     uint32_t posted = atomic_load_explicit(&queue->posted, memory_order_relaxed);
     struct entry *entry = &queue->ring[posted & queue->mask];
@@ -203,8 +202,8 @@ static void refused_by_device(struct queue *queue, struct entry *entry)
 }
 
 /* Room, and a descriptor to look at; VIP_NOT_DONE: neither, but the call is over. */
-static VIP_RETURN admit(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
-                        uint64_t *id_out)
+HOT VIP_RETURN admit(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
+                     uint64_t *id_out)
 {
     struct vi *vi = queue->vi;
     uint32_t posted = atomic_load_explicit(&queue->posted, memory_order_relaxed);
@@ -252,8 +251,8 @@ static VIP_RETURN post_send(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP
 }
 
 /* Returns error bits. */
-static uint32_t make_recv(const struct vi *vi, const VIP_DESCRIPTOR *descriptor,
-                          struct ibv_recv_wr *wr)
+HOT uint32_t make_recv(const struct vi *vi, const VIP_DESCRIPTOR *descriptor,
+                       struct ibv_recv_wr *wr)
 {
     uint64_t total;
 
@@ -311,9 +310,9 @@ VIP_RETURN VipPostSend(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR *DescriptorPtr,
 
     if (unlikely(!vi || !DescriptorPtr))
         return VIP_INVALID_PARAMETER;
-    spin_lock(&vi->send.post_lock);
+    lock_take(&vi->send.post_lock);
     VIP_RETURN result = post_send(&vi->send, DescriptorPtr, MemoryHandle);
-    spin_unlock(&vi->send.post_lock);
+    lock_give(&vi->send.post_lock);
     return unlikely(result == VIP_NOT_DONE) ? VIP_SUCCESS : result;
 }
 
@@ -324,9 +323,9 @@ VIP_RETURN VipPostRecv(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR *DescriptorPtr,
 
     if (unlikely(!vi || !DescriptorPtr))
         return VIP_INVALID_PARAMETER;
-    spin_lock(&vi->recv.post_lock);
+    lock_take(&vi->recv.post_lock);
     VIP_RETURN result = post_recv(&vi->recv, DescriptorPtr, MemoryHandle);
-    spin_unlock(&vi->recv.post_lock);
+    lock_give(&vi->recv.post_lock);
     return unlikely(result == VIP_NOT_DONE) ? VIP_SUCCESS : result;
 }
 

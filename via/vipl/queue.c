@@ -34,7 +34,7 @@ int queue_init(struct queue *queue, struct vi *vi, struct cq *cq, bool receives)
 /* Forgets that a CQ tells of this queue. */
 static void purge(struct cq *cq, const struct queue *queue)
 {
-    spin_lock(&cq->lock);
+    lock_take(&cq->lock);
     uint32_t kept = cq->got;
     for (uint32_t at = cq->got; at != cq->put; at++) {
         struct queue *waiting = cq->waiting[at & cq->mask];
@@ -43,7 +43,7 @@ static void purge(struct cq *cq, const struct queue *queue)
             cq->waiting[kept++ & cq->mask] = waiting;
     }
     cq->put = kept;
-    spin_unlock(&cq->lock);
+    lock_give(&cq->lock);
 }
 
 void queue_fini(struct queue *queue)
@@ -106,7 +106,7 @@ static bool is_rdma(uint32_t operation)
 
 /* Deregistered since it was posted: then nobody may write there. Rare, so a count says if to look.
  */
-static bool memory_gone(const struct queue *queue, const struct entry *entry, uint32_t flags)
+HOT bool memory_gone(const struct queue *queue, const struct entry *entry, uint32_t flags)
 {
     struct vip_nic *nic = queue->vi->head.nic;
     uint32_t removals = atomic_load_explicit(&nic->removals, memory_order_relaxed);
@@ -127,8 +127,8 @@ static void tell(struct cq *cq, struct queue *queue)
     cq->waiting[cq->put++ & cq->mask] = queue;
 }
 
-static void write_back(struct queue *queue, VIP_DESCRIPTOR *descriptor, uint32_t status,
-                       uint32_t length)
+HOT void write_back(struct queue *queue, VIP_DESCRIPTOR *descriptor, uint32_t status,
+                    uint32_t length)
 {
     if (unlikely(descriptor->CS.Next.AddressBits || descriptor->CS.NextHandle))
         raise_error(queue->vi->head.nic, VIP_ERROR_POST_DESC, queue->vi, NULL, descriptor, status);
@@ -137,7 +137,7 @@ static void write_back(struct queue *queue, VIP_DESCRIPTOR *descriptor, uint32_t
 }
 
 /* The oldest that is not done. Error bits on a reliable VI break it. */
-static void complete(struct queue *queue, uint32_t status, uint32_t length, uint8_t report)
+HOT void complete(struct queue *queue, uint32_t status, uint32_t length, uint8_t report)
 {
     struct entry *entry = &queue->ring[queue->done & queue->mask];
     uint32_t flags = atomic_load_explicit(&entry->flags, memory_order_relaxed);
@@ -175,9 +175,9 @@ void queue_settle(struct queue *queue)
 
 void queue_settle_now(struct queue *queue)
 {
-    spin_lock(&queue->cq->lock);
+    lock_take(&queue->cq->lock);
     queue_settle(queue);
-    spin_unlock(&queue->cq->lock);
+    lock_give(&queue->cq->lock);
     wait_wake(queue->vi->head.nic);
 }
 
@@ -205,7 +205,7 @@ bool queue_has_more(const struct queue *queue)
 
 /* ---- what the device says ---- */
 
-static uint32_t received(const struct ibv_wc *wc, VIP_DESCRIPTOR *descriptor)
+HOT uint32_t received(const struct ibv_wc *wc, VIP_DESCRIPTOR *descriptor)
 {
     uint32_t status = VIP_STATUS_OP_RECEIVE;
 
@@ -234,7 +234,7 @@ static void consume_failed(struct queue *queue, const struct ibv_wc *wc, uint32_
  * The identifier is queue << 16 | place. One that isn't the oldest's comes from a connection that
  * has gone, or is the second that a confirmed request gets when it fails.
  */
-static void consume(const struct ibv_wc *wc)
+HOT void consume(const struct ibv_wc *wc)
 {
     struct queue *queue = (struct queue *)(uintptr_t)(wc->wr_id >> 16);
     struct entry *entry = &queue->ring[queue->done & queue->mask];
@@ -299,14 +299,14 @@ void queue_flush(struct queue *queue, bool at_device)
     int64_t deadline = clock_ns() + (int64_t)FLUSH_MS * 1000000;
 
     for (bool over = false; !over;) {
-        spin_lock(&cq->lock);
+        lock_take(&cq->lock);
         if (at_device)
             cq_poll(cq, INT32_MAX);
         queue_settle(queue);
         if (!at_device || clock_ns() > deadline)
             fail_rest(queue);
         over = queue->done == atomic_load(&queue->posted);
-        spin_unlock(&cq->lock);
+        lock_give(&cq->lock);
         if (!over)
             sched_yield();
     }

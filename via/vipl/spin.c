@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Waiting: for a lock that is held for a moment, and by the clock. */
+#include <linux/membarrier.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "vip.h"
 
@@ -17,6 +20,48 @@ void spin_wait(struct spin *spin)
             sched_yield();
     }
 }
+
+/* ---- locks with an owner ---- */
+
+__thread char lock_self __attribute__((tls_model("initial-exec")));
+static bool can_revoke;
+
+void lock_prepare(void)
+{
+#ifndef __SANITIZE_THREAD__
+    can_revoke = !syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+#endif
+}
+
+/* With the ordinary lock held: nobody else does this. */
+static void lock_revoke(struct lock *lock)
+{
+    if (atomic_exchange(&lock->owner, LOCK_SHARED) == NULL)
+        return;
+    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    for (unsigned turn = 1; atomic_load_explicit(&lock->inside, memory_order_acquire); turn++) {
+        if (turn % SPINS_BEFORE_YIELD == 0)
+            sched_yield();
+    }
+}
+
+/* Owners come and go with the ordinary lock held. */
+void lock_slowly(struct lock *lock)
+{
+    spin_lock(&lock->spin);
+    const void *owner = atomic_load_explicit(&lock->owner, memory_order_relaxed);
+    if (!owner && can_revoke) {
+        atomic_store(&lock->inside, 1);
+        atomic_store(&lock->owner, &lock_self);
+        spin_unlock(&lock->spin);
+        return;
+    }
+    if (owner != LOCK_SHARED)
+        lock_revoke(lock);
+    lock->held_shared = true;
+}
+
+/* ---- the clock ---- */
 
 int64_t clock_ns(void)
 {

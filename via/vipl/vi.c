@@ -210,11 +210,11 @@ VIP_RETURN VipCreateVi(VIP_NIC_HANDLE NicHandle, VIP_VI_ATTRIBUTES *ViAttribs,
 
 static bool queue_is_empty(struct queue *queue)
 {
-    spin_lock(&queue->cq->lock);
+    lock_take(&queue->cq->lock);
     cq_poll(queue->cq, INT32_MAX);
     bool empty = atomic_load(&queue->taken) == atomic_load(&queue->posted);
     bool more = queue_has_more(queue);
-    spin_unlock(&queue->cq->lock);
+    lock_give(&queue->cq->lock);
     if (more)
         wait_share(queue->cq);
     return empty;
@@ -300,13 +300,13 @@ static VIP_RETURN change_attributes(struct vi *vi, const VIP_VI_ATTRIBUTES *attr
 
     if (!prepare(attributes))
         return VIP_ERROR_RESOURCE;
-    spin_lock(&vi->send.post_lock);
-    spin_lock(&vi->recv.post_lock);
+    lock_take(&vi->send.post_lock);
+    lock_take(&vi->recv.post_lock);
     VIP_RETURN result = vi_adopt(vi, attributes);
     if (!result)
         repost(&vi->recv);
-    spin_unlock(&vi->recv.post_lock);
-    spin_unlock(&vi->send.post_lock);
+    lock_give(&vi->recv.post_lock);
+    lock_give(&vi->send.post_lock);
     if (!result && vi->ptag != old) {
         ptag_use(vi->ptag, 1);
         ptag_use(old, -1);
@@ -368,8 +368,8 @@ bool vi_break(struct vi *vi, uint8_t report)
 
 void vi_reset(struct vi *vi)
 {
-    spin_lock(&vi->send.post_lock);
-    spin_lock(&vi->recv.post_lock);
+    lock_take(&vi->send.post_lock);
+    lock_take(&vi->recv.post_lock);
     bool posted = vi->send.done != atomic_load(&vi->send.posted) ||
                   vi->recv.done != atomic_load(&vi->recv.posted);
     vi_set_state(vi, VIP_STATE_ERROR);
@@ -382,8 +382,8 @@ void vi_reset(struct vi *vi)
     vi->report_what = 0;
     atomic_store(&vi->broken, false);
     vi_set_state(vi, VIP_STATE_IDLE);
-    spin_unlock(&vi->recv.post_lock);
-    spin_unlock(&vi->send.post_lock);
+    lock_give(&vi->recv.post_lock);
+    lock_give(&vi->send.post_lock);
     wait_wake(vi->head.nic);
 }
 
@@ -391,14 +391,14 @@ void vi_reset(struct vi *vi)
 void vi_rewind(struct vi *vi)
 {
     if (vi->qp->state != IBV_QPS_INIT) {
-        spin_lock(&vi->send.post_lock);
-        spin_lock(&vi->recv.post_lock);
+        lock_take(&vi->send.post_lock);
+        lock_take(&vi->recv.post_lock);
         queue_is_empty(&vi->recv);
         qp_to(vi, IBV_QPS_RESET);
         qp_init(vi->qp, vi->head.nic, &vi->attributes);
         repost(&vi->recv);
-        spin_unlock(&vi->recv.post_lock);
-        spin_unlock(&vi->send.post_lock);
+        lock_give(&vi->recv.post_lock);
+        lock_give(&vi->send.post_lock);
     }
     vi_set_state(vi, VIP_STATE_IDLE);
 }

@@ -27,8 +27,8 @@ enum {
     LIMIT_PTAGS = 256,
     LIMIT_REGIONS = 8192,
     LIMIT_CQ_ENTRIES = 65536,
-    LIMIT_DESCRIPTORS = 1024, /* a power of two */
-    LIMIT_SEGMENTS = 32,
+    LIMIT_DESCRIPTORS = 256, /* a power of two */
+    LIMIT_SEGMENTS = 16,
     LIMIT_INLINE = 64,
     LIMIT_RDMA_READS = 16,
     DISCRIMINATOR_MAX = 16,
@@ -36,6 +36,9 @@ enum {
     CACHE_LINE = 64,
 };
 #define LIMIT_TRANSFER 0x7fffffffu
+
+/* On the way of every message: no call is worth it. */
+#define HOT static inline __attribute__((always_inline))
 
 static inline bool likely(bool x)
 {
@@ -47,7 +50,7 @@ static inline bool unlikely(bool x)
     return __builtin_expect(x, 0);
 }
 
-/* ---- a lock for moments (spin.c has the slow way) ---- */
+/* ---- locks for moments (spin.c has the slow ways) ---- */
 
 struct spin {
     _Atomic uint32_t taken;
@@ -64,6 +67,49 @@ static inline void spin_lock(struct spin *spin)
 static inline void spin_unlock(struct spin *spin)
 {
     atomic_store_explicit(&spin->taken, 0, memory_order_release);
+}
+
+/*
+ * A lock that belongs to the first thread that takes it, which then needs no atomic operation: it
+ * says that it is in, and looks whether the lock is still its own. Who else wants it takes it away
+ * for good: from then on it is an ordinary lock. Taking it away, it makes every thread of the
+ * process pass a barrier (membarrier), so that the owner either sees that, or is seen.
+ */
+struct lock {
+    const void *_Atomic owner; /* NULL: nobody yet; LOCK_SHARED; else a thread's own address */
+    _Atomic uint32_t inside;   /* the owner is, or looks whether it may be */
+    bool held_shared;          /* by who holds the lock */
+    struct spin spin;          /* of all, when it is shared */
+};
+
+#define LOCK_SHARED ((const void *)1)
+
+extern __thread char lock_self __attribute__((tls_model("initial-exec")));
+
+/* Once, before the first lock: locks are shared from the beginning where barriers can't be made. */
+void lock_prepare(void);
+void lock_slowly(struct lock *lock);
+
+static inline void lock_take(struct lock *lock)
+{
+    if (likely(atomic_load_explicit(&lock->owner, memory_order_relaxed) == &lock_self)) {
+        atomic_store_explicit(&lock->inside, 1, memory_order_relaxed);
+        atomic_signal_fence(memory_order_seq_cst);
+        if (likely(atomic_load_explicit(&lock->owner, memory_order_acquire) == &lock_self))
+            return;
+        atomic_store_explicit(&lock->inside, 0, memory_order_release);
+    }
+    lock_slowly(lock);
+}
+
+static inline void lock_give(struct lock *lock)
+{
+    if (unlikely(lock->held_shared)) {
+        lock->held_shared = false;
+        spin_unlock(&lock->spin);
+    } else {
+        atomic_store_explicit(&lock->inside, 0, memory_order_release);
+    }
 }
 
 /* ---- handles (pool.c) ---- */
@@ -139,11 +185,12 @@ struct notice {
 
 struct cq {
     struct head head; /* a handle, or inside a work queue */
-    struct spin lock; /* of everything below, and of its queues' done and taken */
+    struct lock lock; /* of everything below, and of its queues' done and taken */
     struct ibv_cq *verbs;
     struct queue *only; /* of this queue; NULL: VipCreateCQ's */
     uint32_t entries, mask;
     uint32_t put, got;      /* entries told of, entries taken */
+    uint32_t streak;        /* completions in a row that were there when looked for */
     struct queue **waiting; /* ring: whose descriptor is complete */
     _Atomic bool armed;
     unsigned users;         /* nic->lock */
@@ -167,7 +214,7 @@ struct entry {
 };
 
 struct queue {
-    struct spin post_lock;
+    struct lock post_lock;
     bool receives;
     bool stopped; /* post_lock: a failure is on its way, nothing posted later may begin */
     uint32_t mask;
@@ -360,7 +407,23 @@ int memory_init(struct vip_nic *nic);
 void memory_fini(struct vip_nic *nic);
 struct ptag *ptag_of(struct vip_nic *nic, VIP_PROTECTION_HANDLE handle);
 void ptag_use(struct ptag *ptag, int change);
-const struct region *region_find(struct vip_nic *nic, VIP_MEM_HANDLE handle);
+/* NULL: there is none. Not of a table that was being changed: that is searched again. */
+const struct region *region_search(struct vip_nic *nic, VIP_MEM_HANDLE handle);
+
+HOT uint32_t table_place(const struct table *table, VIP_MEM_HANDLE handle)
+{
+    return (handle * 0x9e3779b1u) >> table->shift;
+}
+
+/* Nearly always it is the first that is looked at. */
+HOT const struct region *region_find(struct vip_nic *nic, VIP_MEM_HANDLE handle)
+{
+    const struct table *table = atomic_load_explicit(&nic->table, memory_order_acquire);
+    const struct region *region =
+        atomic_load_explicit(&table->slot[table_place(table, handle)], memory_order_acquire);
+
+    return likely(region && region->handle == handle) ? region : region_search(nic, handle);
+}
 
 /* True if [address, address + length) lies in the region and both have the tag. */
 static inline bool region_covers(const struct region *region, const struct ptag *ptag,
