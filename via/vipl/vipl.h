@@ -374,20 +374,25 @@ typedef void (*VIP_CQ_CALLBACK)(VIP_PVOID Context, VIP_NIC_HANDLE NicHandle, VIP
  */
 VIP_RETURN VipOpenNic(IN const VIP_CHAR *DeviceName, OUT VIP_NIC_HANDLE *NicHandle);
 
-/* Ends everything of this handle: connections break, VIs, CQs, regions and tags are gone. */
+/*
+ * End everything of this handle: connections break, VIs, CQs, regions and tags are gone.
+ * VIP_ERROR_RESOURCE: called by a handler.
+ */
 VIP_RETURN VipCloseNic(IN VIP_NIC_HANDLE NicHandle);
 
+/* What the NIC can do, and how much of it. */
 VIP_RETURN VipQueryNic(IN VIP_NIC_HANDLE NicHandle, OUT VIP_NIC_ATTRIBUTES *NicAttribs);
 
 /* --- memory ---------------------------------------------------------------------------------- */
 
-/* VIP_ERROR_RESOURCE: MaxPtags exist. */
+/* A new protection tag. VIP_ERROR_RESOURCE: MaxPtags exist. */
 VIP_RETURN VipCreatePtag(IN VIP_NIC_HANDLE NicHandle, OUT VIP_PROTECTION_HANDLE *ProtectionTag);
 
-/* VIP_ERROR_RESOURCE: a VI or a region has it. */
+/* End a protection tag. VIP_ERROR_RESOURCE: a VI or a region has it. */
 VIP_RETURN VipDestroyPtag(IN VIP_NIC_HANDLE NicHandle, IN VIP_PROTECTION_HANDLE ProtectionTag);
 
 /*
+ * Register memory: the NIC may access it from now on, under the handle and with the tag's VIs only.
  * Regions may overlap, and the same memory may be registered many times, each time with a handle
  * of its own. VIP_INVALID_PARAMETER: Length 0, memory that is not there. VIP_ERROR_RESOURCE:
  * a limit. VIP_INVALID_PTAG. VIP_INVALID_RDMAREAD: the NIC has none.
@@ -396,10 +401,14 @@ VIP_RETURN VipRegisterMem(IN VIP_NIC_HANDLE NicHandle, IN VIP_PVOID VirtualAddre
                           IN VIP_ULONG Length, IN VIP_MEM_ATTRIBUTES *MemAttribs,
                           OUT VIP_MEM_HANDLE *MemoryHandle);
 
-/* VirtualAddress must be the one that was registered. Nothing touches the memory afterwards. */
+/*
+ * End a registration. VirtualAddress must be the one that was registered. Nothing touches the
+ * memory afterwards.
+ */
 VIP_RETURN VipDeregisterMem(IN VIP_NIC_HANDLE NicHandle, IN VIP_PVOID VirtualAddress,
                             IN VIP_MEM_HANDLE MemoryHandle);
 
+/* The attributes of a region, which handle and address name together. */
 VIP_RETURN VipQueryMem(IN VIP_NIC_HANDLE NicHandle, IN VIP_PVOID VirtualAddress,
                        IN VIP_MEM_HANDLE MemoryHandle, OUT VIP_MEM_ATTRIBUTES *MemAttribs);
 
@@ -422,16 +431,21 @@ VIP_RETURN VipSetMemAttributes(IN VIP_NIC_HANDLE NicHandle, IN VIP_PVOID Virtual
 VIP_RETURN VipCreateCQ(IN VIP_NIC_HANDLE NicHandle, IN VIP_ULONG EntryCount,
                        OUT VIP_CQ_HANDLE *CQHandle);
 
-/* VIP_ERROR_RESOURCE: a VI has it. Notifications that were asked for are cancelled. */
+/* End a CQ. VIP_ERROR_RESOURCE: a VI has it. Notifications that were asked for are cancelled. */
 VIP_RETURN VipDestroyCQ(IN VIP_CQ_HANDLE CQHandle);
 
-/* VIP_INVALID_PARAMETER: 0. VIP_ERROR_RESOURCE: over the limit, or fewer than it holds now. */
+/*
+ * Change the size of a CQ. VIP_INVALID_PARAMETER: 0 entries. VIP_ERROR_RESOURCE: over the limit, or
+ * fewer than it holds now.
+ */
 VIP_RETURN VipResizeCQ(IN VIP_CQ_HANDLE CQHandle, IN VIP_ULONG EntryCount);
 
-/* VIP_NOT_DONE: it is empty. */
+/*
+ * Take the next entry: *ViHandle and *RecvQueue say which queue of which VI has a complete
+ * descriptor. VIP_NOT_DONE: there is none. VipCQWait waits for one, and says VIP_TIMEOUT.
+ */
 VIP_RETURN VipCQDone(IN VIP_CQ_HANDLE CQHandle, OUT VIP_VI_HANDLE *ViHandle,
                      OUT VIP_BOOLEAN *RecvQueue);
-/* VIP_TIMEOUT. */
 VIP_RETURN VipCQWait(IN VIP_CQ_HANDLE CQHandle, IN VIP_ULONG Timeout, OUT VIP_VI_HANDLE *ViHandle,
                      OUT VIP_BOOLEAN *RecvQueue);
 
@@ -455,17 +469,19 @@ VIP_RETURN VipCreateVi(IN VIP_NIC_HANDLE NicHandle, IN VIP_VI_ATTRIBUTES *ViAttr
                        OUT VIP_VI_HANDLE *ViHandle);
 
 /*
- * VIP_INVALID_STATE: not idle. VIP_ERROR_RESOURCE: descriptors have not been taken from a queue
- * (VipDisconnect completes them, also on an idle VI). Notifications are cancelled.
+ * End a VI. VIP_INVALID_STATE: not idle. VIP_ERROR_RESOURCE: descriptors have not been taken from a
+ * queue (VipDisconnect completes them, also on an idle VI). Notifications are cancelled.
  */
 VIP_RETURN VipDestroyVi(IN VIP_VI_HANDLE ViHandle);
 
-/* Each output may be NULL. A queue is empty when nothing is posted or waiting to be taken. */
+/* State and attributes of a VI. Each output may be NULL. A queue is empty when nothing is posted or
+ * waiting to be taken. */
 VIP_RETURN VipQueryVi(IN VIP_VI_HANDLE ViHandle, OUT VIP_VI_STATE *State,
                       OUT VIP_VI_ATTRIBUTES *ViAttribs, OUT VIP_BOOLEAN *SendQueueEmpty,
                       OUT VIP_BOOLEAN *RecvQueueEmpty);
 
-/* Idle VIs only (VIP_INVALID_STATE). Codes as VipCreateVi; after an error nothing has changed. */
+/* Change the attributes of an idle VI (VIP_INVALID_STATE). Codes as VipCreateVi; after an error
+ * nothing has changed. */
 VIP_RETURN VipSetViAttributes(IN VIP_VI_HANDLE ViHandle, IN VIP_VI_ATTRIBUTES *ViAttribs);
 
 /* --- connections: client and server ---------------------------------------------------------- */
@@ -490,6 +506,7 @@ VIP_RETURN VipConnectWait(IN VIP_NIC_HANDLE NicHandle, IN VIP_NET_ADDRESS *Local
  */
 VIP_RETURN VipConnectAccept(IN VIP_CONN_HANDLE ConnHandle, IN VIP_VI_HANDLE ViHandle);
 
+/* Refuse the request: the other side is told VIP_REJECT. The handle is gone. */
 VIP_RETURN VipConnectReject(IN VIP_CONN_HANDLE ConnHandle);
 
 /*
@@ -521,14 +538,13 @@ VIP_RETURN VipConnectPeerRequest(IN VIP_VI_HANDLE ViHandle, IN VIP_NET_ADDRESS *
                                  IN VIP_NET_ADDRESS *RemoteAddr, IN VIP_ULONG Timeout);
 
 /*
- * VIP_NOT_DONE: still trying. VIP_TIMEOUT: the time given with the request is over. VIP_NO_MATCH:
- * who is at RemoteAddr wants somebody else. VIP_INVALID_RELIABILITY_LEVEL, ..._MTU, ..._QOS: they
- * differ (both sides are told). VIP_NOT_REACHABLE. VIP_INVALID_STATE: there is no request, or its
- * result was taken. After any error the VI is idle.
+ * What came of VipConnectPeerRequest; VipConnectPeerWait waits for it. VIP_NOT_DONE: still trying.
+ * VIP_TIMEOUT: the time given with the request is over. VIP_NO_MATCH: who is at RemoteAddr wants
+ * somebody else. VIP_INVALID_RELIABILITY_LEVEL, ..._MTU, ..._QOS: they differ (both sides are
+ * told). VIP_NOT_REACHABLE. VIP_INVALID_STATE: there is no request, or its result was taken. After
+ * any error the VI is idle.
  */
 VIP_RETURN VipConnectPeerDone(IN VIP_VI_HANDLE ViHandle, OUT VIP_VI_ATTRIBUTES *RemoteViAttribs);
-
-/* The same, and waits instead of VIP_NOT_DONE. */
 VIP_RETURN VipConnectPeerWait(IN VIP_VI_HANDLE ViHandle, OUT VIP_VI_ATTRIBUTES *RemoteViAttribs);
 
 /* --- data transfer --------------------------------------------------------------------------- */
@@ -560,8 +576,8 @@ VIP_RETURN VipSendDone(IN VIP_VI_HANDLE ViHandle, OUT VIP_DESCRIPTOR **Descripto
 VIP_RETURN VipRecvDone(IN VIP_VI_HANDLE ViHandle, OUT VIP_DESCRIPTOR **DescriptorPtr);
 
 /*
- * The same, and wait. VIP_TIMEOUT. VIP_INVALID_PARAMETER also if the queue belongs to a CQ: wait
- * for that.
+ * Wait for the descriptor at the head of the queue, and take it, as VipSendDone and VipRecvDone do.
+ * VIP_TIMEOUT. VIP_INVALID_PARAMETER also if the queue belongs to a CQ: wait for that.
  */
 VIP_RETURN VipSendWait(IN VIP_VI_HANDLE ViHandle, IN VIP_ULONG Timeout,
                        OUT VIP_DESCRIPTOR **DescriptorPtr);
@@ -581,7 +597,10 @@ VIP_RETURN VipRecvNotify(IN VIP_VI_HANDLE ViHandle, IN VIP_PVOID Context,
 
 /* --- management, errors ---------------------------------------------------------------------- */
 
-/* NULL brings back the handler that is there from the beginning: it writes a line to stderr. */
+/*
+ * Have Handler called for errors that no descriptor tells of. NULL brings back the handler that is
+ * there from the beginning: it writes a line to stderr.
+ */
 VIP_RETURN VipErrorCallback(IN VIP_NIC_HANDLE NicHandle, IN VIP_PVOID Context,
                             IN VIP_ERROR_HANDLER Handler);
 
@@ -597,39 +616,43 @@ typedef struct {
     VIP_ULONG NumAdAddrs;
 } VIP_AUTODISCOVERY_LIST;
 
+/* InfoType must be VIP_SMI_AUTODISCOVERY, and SysManInfo a VIP_AUTODISCOVERY_LIST. */
 VIP_RETURN VipQuerySystemManagementInfo(IN VIP_NIC_HANDLE NicHandle, IN VIP_ULONG InfoType,
                                         OUT VIP_PVOID SysManInfo);
 
 /* --- name service ---------------------------------------------------------------------------- */
 
 /*
- * Names come from a hosts file, then from the system's resolver. A line of the file is an IP
- * address and names, or a name and an IP address; "#" begins a comment. NSInitInfo is the file's
- * path; NULL: that in the environment variable VIPL_HOSTS, or /etc/vip_hosts if it is there.
- * VIP_ERROR_NAMESERVICE: the file can't be read; in the other calls: not initialized, no such name.
+ * Begin the name service. Names come from a hosts file, then from the system's resolver. A line of
+ * the file is an IP address and names, or a name and an IP address; "#" begins a comment.
+ * NSInitInfo is the file's path; NULL: that in the environment variable VIPL_HOSTS, or
+ * /etc/vip_hosts if it is there. VIP_ERROR_NAMESERVICE: the file can't be read; in the other calls:
+ * not initialized, no such name.
  */
 VIP_RETURN VipNSInit(IN VIP_NIC_HANDLE NicHandle, IN VIP_PVOID NSInitInfo);
 
-/* NameIndex 0, 1, ... are the addresses of a host that has several. DiscriminatorLen becomes 0. */
+/* The address of a host. NameIndex 0, 1, ... are the addresses of a host that has several.
+ * DiscriminatorLen becomes 0. */
 VIP_RETURN VipNSGetHostByName(IN VIP_NIC_HANDLE NicHandle, IN VIP_CHAR *Name,
                               OUT VIP_NET_ADDRESS *Address, IN VIP_ULONG NameIndex);
 
 /*
- * *NameLen is the room at Name, and becomes the length with the terminating 0. If the room is too
- * small: VIP_ERROR_RESOURCE, and *NameLen is what it takes.
+ * The name of a host. *NameLen is the room at Name, and becomes the length with the terminating 0.
+ * If the room is too small: VIP_ERROR_RESOURCE, and *NameLen is what it takes.
  */
 VIP_RETURN VipNSGetHostByAddr(IN VIP_NIC_HANDLE NicHandle, IN VIP_NET_ADDRESS *Address,
                               OUT VIP_CHAR *Name, IN OUT VIP_ULONG *NameLen);
 
+/* End the name service. */
 VIP_RETURN VipNSShutdown(IN VIP_NIC_HANDLE NicHandle);
 
 /* --- extensions that vendors had ------------------------------------------------------------- */
 
-/* A pointer of the program's own in the VI; NULL at first. */
+/* Keep a pointer of the program's own in the VI. It is NULL at first. */
 VIP_RETURN VipSetUserData(IN VIP_VI_HANDLE ViHandle, IN VIP_PVOID UserData);
 VIP_PVOID VipGetUserData(IN VIP_VI_HANDLE ViHandle);
 
-/* Nothing is ever deferred: *SendsDeferred becomes VIP_FALSE. */
+/* Send what was deferred. Nothing ever is: *SendsDeferred becomes VIP_FALSE. */
 VIP_RETURN VipPostDeferredSends(IN VIP_VI_HANDLE ViHandle, IN VIP_BOOLEAN EnableInterrupt,
                                 IN OUT VIP_BOOLEAN *SendsDeferred);
 
