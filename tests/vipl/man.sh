@@ -14,10 +14,10 @@ mapfile -t calls < <(sed -n 's/^    \(Vip[A-Za-z]*\);$/\1/p' "$OLDPWD/via/vipl/v
 [ ${#calls[@]} -gt 40 ]
 failed=0
 for call in "${calls[@]}"; do
-    [ -s "$call.3" ] && grep -q "^.Xr $call 3" vipl.7 || {
+    if [ ! -s "$call.3" ] || ! grep -q "^.Xr $call 3" vipl.7; then
         echo "$call: no page, or vipl.7 does not name it"
         failed=1
-    }
+    fi
 done
 # Pages of other packages need not be installed here.
 if mandoc -Tlint ./*.3 vipl.7 | grep -vE 'referenced manual not found: Xr (ibv_|rdma_)'; then
