@@ -87,7 +87,8 @@ static size_t size_of(const struct virig *rig, bool from_client)
 }
 
 /* Reads are checked by reading what was written. */
-static int say(struct virig *rig, const struct rig *watch, bool client, uint64_t n)
+static int say(struct virig *rig, const struct rig *watch, struct virig_vi *vi, bool client,
+               uint64_t n)
 {
     bool send = rig->which.which.op == OP_SEND;
     VIP_UINT16 control = send ? 0 : VIP_CONTROL_OP_RDMAWRITE | VIP_CONTROL_IMMEDIATE;
@@ -96,43 +97,48 @@ static int say(struct virig *rig, const struct rig *watch, bool client, uint64_t
 
     for (size_t i = 0; i < size; i++)
         buffer[i] = pattern(n, i);
-    if (virig_post_send(rig, rig->vis, control, 0, size) != CMD_OK)
+    if (virig_post_send(rig, vi, control, 0, size) != CMD_OK)
         return CMD_FAILED;
-    return virig_reap(rig, watch, rig->vis, 0);
+    return virig_reap(rig, watch, vi, 0);
 }
 
-static int hear(struct virig *rig, const struct rig *watch, bool client, uint64_t n)
+static int hear(struct virig *rig, const struct rig *watch, struct virig_vi *vi, bool client,
+                uint64_t n)
 {
     VIP_DESCRIPTOR *d;
 
-    if (virig_take(rig, watch, rig->vis, true, &d) != CMD_OK ||
+    if (virig_take(rig, watch, vi, true, &d) != CMD_OK ||
         compare(rig, rig->receive_part, size_of(rig, !client), n) != CMD_OK)
         return CMD_FAILED;
-    return virig_post_receive(rig, rig->vis, d);
+    return virig_post_receive(rig, vi, d);
 }
 
-static int read_back(struct virig *rig, const struct rig *watch, uint64_t n)
+static int read_back(struct virig *rig, const struct rig *watch, struct virig_vi *vi, uint64_t n)
 {
     char *buffer = virig_next_buffer(rig);
     size_t size = rig->which.which.size;
 
     memset(buffer, 0, size);
-    if (virig_post_send(rig, rig->vis, VIP_CONTROL_OP_RDMAREAD, 0, size) != CMD_OK ||
-        virig_reap(rig, watch, rig->vis, 0) != CMD_OK)
+    if (virig_post_send(rig, vi, VIP_CONTROL_OP_RDMAREAD, 0, size) != CMD_OK ||
+        virig_reap(rig, watch, vi, 0) != CMD_OK)
         return CMD_FAILED;
     return compare(rig, buffer, size, n);
 }
 
+/* The VIs take turns, and each has two turns at least: the first message of a VI costs more. */
 int vicheck_run(struct virig *rig, const struct rig *watch, bool client)
 {
+    unsigned rounds = rig->which.check, each = 2 * rig->which.vis;
     int code = CMD_OK;
 
-    for (uint64_t n = 0; code == CMD_OK && n < rig->which.check; n++) {
-        code = client ? say(rig, watch, client, n) : hear(rig, watch, client, n);
+    for (uint64_t n = 0; code == CMD_OK && n < (rounds > each ? rounds : each); n++) {
+        struct virig_vi *vi = &rig->vis[n % rig->which.vis];
+
+        code = client ? say(rig, watch, vi, client, n) : hear(rig, watch, vi, client, n);
         if (code == CMD_OK)
-            code = client ? hear(rig, watch, client, ~n) : say(rig, watch, client, ~n);
+            code = client ? hear(rig, watch, vi, client, ~n) : say(rig, watch, vi, client, ~n);
         if (code == CMD_OK && client && rig->which.which.op == OP_READ)
-            code = read_back(rig, watch, n);
+            code = read_back(rig, watch, vi, n);
     }
     return code;
 }
