@@ -84,6 +84,85 @@ static void read_right_at(VIP_RELIABILITY_LEVEL level)
 }
 T_RELIABLE_LEVELS(vipl_error, read_right)
 
+/* ---- a region's own rights ---- */
+
+/* Registers slot 5's data once more, with the rights in the order; again: changes them. */
+static void do_region(void **state, void *arg)
+{
+    struct order *order = arg;
+    struct end *end = *state;
+    VIP_MEM_ATTRIBUTES attributes = {end->ptag, !order->no_write, order->read};
+
+    if (order->handle) {
+        order->result = VipSetMemAttributes(end->nic, end_data(end, 5), order->handle, &attributes);
+        return;
+    }
+    order->result = VipRegisterMem(end->nic, end_data(end, 5), 64, &attributes, &order->handle);
+    order->area = (uintptr_t)end_data(end, 5);
+}
+
+static void do_other_tag(void **state, void *arg)
+{
+    struct order *order = arg;
+    struct end *end = *state;
+    VIP_MEM_ATTRIBUTES attributes = {NULL, VIP_TRUE, VIP_TRUE};
+
+    T_EQ(VipCreatePtag(end->nic, &attributes.Ptag), VIP_SUCCESS);
+    order->result = VipSetMemAttributes(end->nic, end_data(end, 5), order->handle, &attributes);
+}
+
+static void region_rights_at(VIP_RELIABILITY_LEVEL level)
+{
+    /* Shows that rights of a region can be given later, under the same handle, and taken away. */
+    struct order there;
+    struct ends e = connect_with((struct order){.level = level, .read = true}, &there);
+    struct order region = order_run(e.b, do_region, (struct order){.no_write = true});
+    struct order order = {.len = 16,
+                          .seed = 3,
+                          .control = VIP_CONTROL_OP_RDMAWRITE,
+                          .there = region.area,
+                          .there_handle = region.handle};
+
+    T_EQ(region.result, VIP_SUCCESS);
+    region.no_write = false;
+    T_EQ(order_run(e.b, do_region, region).result, VIP_SUCCESS);
+    T_EQ(order_run(e.a, do_post, order).result, VIP_SUCCESS);
+    expect_done(e.a, SEND, 0, VIP_STATUS_OP_RDMA_WRITE, 16);
+    order.control = VIP_CONTROL_OP_RDMAREAD;
+    region.no_write = region.read = true;
+    T_EQ(order_run(e.b, do_region, region).result, VIP_SUCCESS);
+    T_EQ(order_run(e.a, do_post, order).result, VIP_SUCCESS);
+    expect_done(e.a, SEND, 0, VIP_STATUS_OP_RDMA_READ, 16);
+    order.control = VIP_CONTROL_OP_RDMAWRITE;
+    T_EQ(order_run(e.a, do_post, order).result, VIP_SUCCESS);
+    expect_done(e.a, SEND, 0, VIP_STATUS_OP_RDMA_WRITE | VIP_STATUS_RDMA_PROT_ERROR, 0);
+    expect_error(e.b, VIP_ERROR_RDMAW_PROT);
+    expect_state(e.b, VIP_STATE_ERROR);
+    ends_close(e);
+    t_end();
+}
+T_RELIABLE_LEVELS(vipl_error, region_rights)
+
+static void other_tag_at(VIP_RELIABILITY_LEVEL level)
+{
+    /* Shows that a region with a tag that isn't the VI's can't be reached, whatever its rights. */
+    struct order there;
+    struct ends e = connect_with((struct order){.level = level, .read = true}, &there);
+    struct order region = order_run(e.b, do_region, (struct order){.read = true});
+    struct order order = {.len = 16,
+                          .control = VIP_CONTROL_OP_RDMAREAD,
+                          .there = region.area,
+                          .there_handle = region.handle};
+
+    T_EQ(order_run(e.b, do_other_tag, region).result, VIP_SUCCESS);
+    T_EQ(order_run(e.a, do_post, order).result, VIP_SUCCESS);
+    expect_done(e.a, SEND, 0, VIP_STATUS_OP_RDMA_READ | VIP_STATUS_RDMA_PROT_ERROR, 0);
+    expect_error(e.b, VIP_ERROR_RDMAR_PROT);
+    ends_close(e);
+    t_end();
+}
+T_RELIABLE_LEVELS(vipl_error, other_tag)
+
 T_TEST(vipl_error, write_dropped)
 {
     /* Shows that an unreliable VI drops such a write without a word, and goes on. */

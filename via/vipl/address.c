@@ -125,7 +125,7 @@ static uint32_t get32(const uint8_t *from)
 }
 
 /*
- *   0 magic   1 version, type   2 level   3 rights   4 transfer size   8 port of reports
+ *   0 magic   1 version, type   2 level   3 rights, reads   4 transfer size   8 port of reports
  *   10 length of `from`, 11 of `to`, or a code   12 word to be read: address, 20 key   24 from, to
  */
 size_t message_put(const struct message *message, uint8_t *to)
@@ -136,7 +136,7 @@ size_t message_put(const struct message *message, uint8_t *to)
     to[0] = MAGIC;
     to[1] = (uint8_t)(VERSION << 4 | message->type);
     to[2] = (uint8_t)message->level;
-    to[3] = (uint8_t)(message->write | message->read << 1);
+    to[3] = (uint8_t)(message->write | message->read << 1 | message->reads << 2);
     put32(to + 4, message->max_transfer);
     put16(to + 8, message->report_port);
     to[10] = (uint8_t)from_len;
@@ -164,6 +164,7 @@ bool message_get(const uint8_t *from, size_t len, struct message *message_out)
     message.level = from[2];
     message.write = from[3] & 1;
     message.read = from[3] >> 1 & 1;
+    message.reads = from[3] >> 2;
     message.max_transfer = get32(from + 4);
     message.report_port = get16(from + 8);
     message.confirm_address = (uint64_t)get32(from + 12) << 32 | get32(from + 16);

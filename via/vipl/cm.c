@@ -118,6 +118,7 @@ void conn_describe(struct conn *conn)
                                   .level = attributes->ReliabilityLevel,
                                   .write = attributes->EnableRdmaWrite,
                                   .read = attributes->EnableRdmaRead,
+                                  .reads = (uint8_t)vi->head.nic->max_reads,
                                   .max_transfer = vi->max_transfer,
                                   .from = conn->local,
                                   .to = conn->remote};
@@ -170,7 +171,9 @@ int conn_move_qp(struct conn *conn, enum ibv_qp_state state)
 
     if (rdma_init_qp_attr(conn->id, &attr, &mask))
         return -errno;
-    attr.max_rd_atomic = attr.max_dest_rd_atomic = (uint8_t)conn->head.nic->max_reads;
+    attr.max_dest_rd_atomic = conn->mine.reads;
+    attr.max_rd_atomic =
+        conn->theirs.reads < conn->mine.reads ? conn->theirs.reads : conn->mine.reads;
     attr.rnr_retry = 0; /* nobody has posted a receive: that breaks the connection at once */
     return -ibv_modify_qp(conn->vi->qp, &attr, mask_for(conn->vi, mask));
 }

@@ -267,7 +267,8 @@ struct message {
     enum message_type type;
     VIP_RELIABILITY_LEVEL level;
     bool write, read;
-    uint8_t code; /* refusal: VIP_RETURN; report: VIP_ERROR_CODE */
+    uint8_t reads; /* RDMA reads that it answers at a time */
+    uint8_t code;  /* refusal: VIP_RETURN; report: VIP_ERROR_CODE */
     uint16_t report_port;
     uint32_t max_transfer; /* report: the queue pair's number */
     uint64_t confirm_address;
