@@ -139,13 +139,17 @@ static int client_pass(struct pass *pass, pass_fn *run, uint64_t iters, struct h
 static int warm_up(struct pass *pass, pass_fn *run, uint64_t *pass_iters_out)
 {
     uint64_t iters = PASS_ITERS_MIN;
-    double ns = 0;
+    double ns = 0, again = 0;
     int code;
 
     for (;;) {
         code = client_pass(pass, run, iters, NULL, &ns);
+        /* Was it long because of the messages, or because somebody else had the processor? */
+        if (code == CMD_OK && ns > PASS_NS / 10)
+            code = client_pass(pass, run, iters, NULL, &again);
         if (code != CMD_OK)
             return code;
+        ns = ns > PASS_NS / 10 && again < ns ? again : ns;
         if (ns > PASS_NS / 10 || iters >= PASS_ITERS_MAX)
             break;
         iters *= 4;

@@ -32,7 +32,7 @@ few='--iters 100 --check 10'
     parses viaduct.bench/1
 }
 
-expect 0 vibe --iters 100 --repeat 3 --sizes 64:4K:*64 --json --plot "$scratch"
+expect 0 vibe --iters 100 --repeat 3 --sizes 4K --json --plot "$scratch"
 quiet
 parses viaduct.vibe/1
 for test in cost base segments cq reuse vis rdma level server; do
