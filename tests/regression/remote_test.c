@@ -56,8 +56,8 @@ static void new_region(struct side *s, void *arg)
     region->rkey = s->mrs[0]->rkey;
 }
 
-static void transfer(struct side *s, const struct region *to, enum ibv_wr_opcode op,
-                     uint64_t local, uint64_t remote, uint32_t len)
+static void transfer(struct side *s, const struct region *to, enum ibv_wr_opcode op, uint64_t local,
+                     uint64_t remote, uint32_t len)
 {
     struct ibv_sge sge = {s->info.addr + local, len, s->info.lkey};
     struct ibv_send_wr *bad, wr = {.sg_list = &sge,
@@ -108,4 +108,32 @@ T_TEST(remote, answers_are_for_what_was_asked)
         e_run(p->a, write_and_compare, &region, sizeof(region));
     }
     pair_close_loose(p);
+}
+
+/* Messages longer than a completion carries, into memory that nobody else may write by itself. */
+static void send_by_the_target(struct side_opt opt)
+{
+    opt.mr_access = IBV_ACCESS_LOCAL_WRITE;
+    struct pair *p = pair_open(TWO_PROCESSES, &opt);
+    uint32_t head = opt.type == IBV_QPT_UD ? 40 : 0, len = opt.type == IBV_QPT_UD ? 1000 : 10000;
+    int nothing = 0;
+
+    e_run(p->a, refuse_copies, &nothing, sizeof(nothing));
+    for (uint64_t id = 0; id < ROUNDS; id++) {
+        e_recv(p->b, &(struct post){.id = id, .off = p->rx + 100 * id, .len = 12000});
+        e_send(p->a, &(struct post){.id = id, .op = IBV_WR_SEND, .off = 7 * id, .len = len});
+        e_done(p->a, id, IBV_WC_SEND);
+        e_got(p->b, id, IBV_WC_RECV, len + head);
+        e_same(p->b, p->rx + 100 * id + head, len, p->a, 7 * id);
+    }
+    pair_close(p);
+}
+
+T_TEST(remote, receives_need_no_right_for_others)
+{
+    /* The target's engine knows what was posted to be written to: by each kind of queue. */
+    send_by_the_target((struct side_opt){.type = IBV_QPT_RC});
+    send_by_the_target((struct side_opt){.type = IBV_QPT_UC});
+    send_by_the_target((struct side_opt){.type = IBV_QPT_UD});
+    send_by_the_target((struct side_opt){.use_srq = true});
 }

@@ -490,5 +490,7 @@ enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const stru
                                       : execute_xrc(qp, wr, status);
     if (!target_reach(qp, &qp->target))
         return VERDICT_STALL;
+    if (__builtin_expect(qp->target.in_rtr, 0))
+        tell_first(&qp->target);
     return execute(qp, &qp->target, wr, status);
 }

@@ -138,6 +138,8 @@ static int open_lane(struct guest *guest, const struct shm_msg *ask, struct shm_
 
     if (!cq || atomic_load(&cq->pub->gen) != ask->gen)
         return -ENOENT;
+    if (cq_has_lane(cq, guest)) /* one is enough: who asks again wants our memory */
+        return -EEXIST;
     if (entries < LANE_ENTRIES_MIN || entries > LANE_ENTRIES_MAX || (entries & (entries - 1)) ||
         ask->offset % 64 || ask->offset > guest->arena_size - entries * sizeof(struct cqe))
         return -EINVAL;
@@ -187,6 +189,15 @@ static void on_qp_error(const struct guest *guest, const struct shm_msg *msg)
         qp_fail(qp, msg->status);
 }
 
+static void on_first(const struct guest *guest, const struct shm_msg *msg)
+{
+    struct qp *qp = qp_at(msg->index & (LIMIT_QP - 1));
+
+    if (qp && qp->pub->cookie == msg->gen && qp_is_connected_type(qp) &&
+        qp->attr.dest_qp_num >> LIMIT_QP_BITS == guest->slot && qp_state(qp) == IBV_QPS_RTR)
+        qp_established(qp);
+}
+
 static bool covered(const struct shm_msg *msg)
 {
     struct mr *mr = mr_get(msg->key >> 8);
@@ -227,10 +238,14 @@ static void answer_execute(struct guest *guest, const struct shm_msg *msg, const
     struct shm_msg answer = {.type = SHM_EXECUTED, .index = msg->index, .id = msg->id};
     size_t reply_length = 0;
 
+    const struct pub_qp *qps = (const void *)(guest->arena + PUB_QPS_OFFSET);
+    uint32_t index = msg->index & (LIMIT_QP - 1);
+
     if (msg->op == SHM_OP_WRITE && length != msg->length)
         answer.status = -EINVAL;
     else
-        execute_here(msg, payload, &answer, reply, &reply_length);
+        execute_here(&qps[index], guest->slot << LIMIT_QP_BITS | index, msg, payload, &answer,
+                     reply, &reply_length);
     answer_guest(guest, &answer, reply, reply_length);
 }
 
@@ -277,6 +292,9 @@ static void serve(struct guest *guest, const struct shm_msg *msg, const char *pa
         break;
     case SHM_QP_ERROR:
         on_qp_error(guest, msg);
+        break;
+    case SHM_FIRST:
+        on_first(guest, msg);
         break;
     case SHM_SHARE:
         on_share(msg);
