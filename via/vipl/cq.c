@@ -16,7 +16,7 @@ static uint32_t power_of_two(uint32_t at_least)
 static int cq_make_ring(struct cq *cq, uint32_t entries)
 {
     uint32_t size = power_of_two(entries);
-    struct queue **waiting = calloc(size, sizeof(*waiting));
+    struct queue **waiting = calloc(size, sizeof(struct queue *));
 
     if (!waiting)
         return -ENOMEM;

@@ -109,7 +109,7 @@ static struct region *region_new(struct vip_nic *nic)
 {
     if (!nic->free_regions) {
         struct region **blocks =
-            realloc(nic->region_blocks, sizeof(*blocks) * (nic->region_block_count + 1));
+            realloc(nic->region_blocks, sizeof(struct region *) * (nic->region_block_count + 1));
         struct region *block = calloc(BLOCK_REGIONS, sizeof(*block));
 
         if (blocks)

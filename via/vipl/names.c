@@ -31,7 +31,7 @@ struct search {
 
 static bool matches(struct search *search, const struct address *host, const char *name)
 {
-    if ((search->name && strcasecmp(search->name, name)) ||
+    if ((search->name && strcasecmp(search->name, name) != 0) ||
         (search->host && !address_same_host(search->host, host)))
         return false;
     if (search->skip) {
@@ -228,7 +228,7 @@ static bool is_known(const struct vip_nic *nic, const struct address *host)
 static bool add_known(struct vip_nic *nic, const struct address *host)
 {
     unsigned count = nic->names.known_count;
-    VIP_NET_ADDRESS **more = realloc(nic->names.known, sizeof(*more) * (count + 1));
+    VIP_NET_ADDRESS **more = realloc(nic->names.known, sizeof(VIP_NET_ADDRESS *) * (count + 1));
 
     if (more)
         nic->names.known = more;

@@ -78,6 +78,7 @@ struct served {
 
 static bool serve(struct cq *cq, struct served *served_out)
 {
+    served_out->descriptor = NULL;
     lock_take(&cq->lock);
     if (cq->only) {
         served_out->queue = cq->only;

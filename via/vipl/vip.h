@@ -239,15 +239,15 @@ struct vi {
     /* What a confirming VI reads at the other end. */
     uint64_t confirm_address;
     uint32_t confirm_rkey;
-    bool may_read; /* the other side has EnableRdmaRead */
-    struct queue send, recv;
-    pthread_mutex_t lock; /* calls that change the VI */
-    struct spin break_lock;
-    VIP_VI_ATTRIBUTES attributes;
-    struct conn *conn;   /* nic->lock */
+    bool may_read;       /* the other side has EnableRdmaRead */
     uint8_t report_what; /* VIP_ERROR_CODE for the other side + 1; break_lock */
     _Atomic bool broken; /* the cm thread has not dealt with it yet */
+    struct spin break_lock;
+    pthread_mutex_t lock; /* calls that change the VI */
+    VIP_VI_ATTRIBUTES attributes;
+    struct conn *conn; /* nic->lock */
     VIP_PVOID user_data;
+    struct queue send, recv;
 };
 
 _Static_assert(sizeof(struct vi) <= SLOT_BYTES, "a VI must fit into a slot");
