@@ -42,6 +42,7 @@ struct rq {
     _Atomic uint32_t held;       /* of these, the ones that wait in a spill to be polled */
     uint32_t mask, max_wr, max_sge;
     uint64_t *wr_ids;          /* by slot */
+    uint8_t *used;             /* by place: elements that are not zero, at most */
     uint32_t *free_slots;      /* shared rings: stack of free slots */
     struct pub_sge *slot_sges; /* shared rings: the elements, by slot */
     uint8_t *slot_states;      /* shared rings: enum slot_state, by slot */
