@@ -99,6 +99,7 @@ class Bed:
         self.library = shutil.copy(os.environ["VIADUCT_LIBRARY"],
                                    f"{self.scratch}/lib/libviaduct.so.0")
         os.symlink("libviaduct.so.0", f"{self.scratch}/lib/libviaduct.so")
+        shutil.copy(f"{os.environ['VIADUCT_BIN']}/../lib/libvipl.so.1", f"{self.scratch}/lib")
         self.viaduct = shutil.copy(f"{os.environ['VIADUCT_BIN']}/viaduct", f"{self.scratch}/bin")
         self.env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C",
                     "VIADUCT_RUNTIME_DIR": run}

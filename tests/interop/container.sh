@@ -38,6 +38,7 @@ mkdir -p "$scratch"/{root,viaduct/bin,viaduct/lib}
 cp "$VIADUCT_BIN/viaduct" "$scratch/viaduct/bin/"
 cp "$VIADUCT_LIBRARY" "$scratch/viaduct/lib/libviaduct.so.0"
 ln -s libviaduct.so.0 "$scratch/viaduct/lib/libviaduct.so"
+cp "$VIADUCT_BIN/../lib/libvipl.so.1" "$scratch/viaduct/lib/"
 cp "$here/container.sh" "$scratch/"
 cat >"$scratch/viaduct/inside" <<'INSIDE'
 set -eu
