@@ -29,14 +29,20 @@ enum transport_status datagram_make(const struct transport_calls *calls, void *o
 
 enum datagram_verdict {
     DATAGRAM_TAKEN,
-    DATAGRAM_DROPPED, /* wrong Q_Key, or longer than the receive: nobody hears of it */
-    DATAGRAM_NO_RECEIVE,
-    DATAGRAM_BROKEN, /* a receive's own key was bad: it is completed, the queue pair must fail */
+    DATAGRAM_DROPPED, /* wrong Q_Key, no receive, or longer than the receive: nobody hears of it */
+    DATAGRAM_BROKEN,  /* a receive's own key was bad: it is completed, the queue pair must fail */
+};
+
+/* A receive that was taken, and is there for the next datagram; the owner's to flush at the end. */
+struct datagram_hold {
+    bool taken;
+    struct transport_recv recv;
 };
 
 /* grh: the 40 bytes in front of the payload, made from the IP header. */
 enum datagram_verdict datagram_receive(const struct transport_calls *calls, void *owner,
-                                       uint32_t qkey, const uint8_t grh[DATAGRAM_GRH_SIZE],
+                                       uint32_t qkey, struct datagram_hold *hold,
+                                       const uint8_t grh[DATAGRAM_GRH_SIZE],
                                        const struct wire_packet *packet);
 
 #endif
