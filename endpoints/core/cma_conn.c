@@ -8,6 +8,7 @@
 #include "core/process.h"
 #include "core/thread.h"
 #include "link/link.h"
+#include "link/roce/roce.h"
 
 static struct cm *machine;
 static struct cma_id *listening;
@@ -148,7 +149,10 @@ static void on_event(void *owner, struct cm_conn *conn, enum cm_event what,
 static void on_send(void *owner, const struct cm_route *route, const uint8_t mad[CM_MAD_SIZE])
 {
     (void)owner;
-    link_shm.send_mad(route->via, mad);
+    if (roce_is_via(route->via))
+        roce_send_mad(route->sgid, route->dgid, mad);
+    else
+        link_shm.send_mad(route->via, mad);
 }
 
 struct cm *cma_machine(void)
@@ -173,14 +177,29 @@ void cma_wake(void)
 }
 
 /* A process that never used the connection manager answers too: nobody listens here. */
+static void receive(const struct cm_route *route, const void *bytes, size_t len)
+{
+    if (!cma_machine())
+        return;
+    cm_receive(machine, now_ns(), route, bytes, len);
+    cma_wake();
+}
+
 void conn_receive(uint64_t from, const void *bytes, size_t len)
 {
     struct cm_route route = {.via = from};
 
-    if (!cma_machine())
-        return;
-    cm_receive(machine, now_ns(), &route, bytes, len);
-    cma_wake();
+    receive(&route, bytes, len);
+}
+
+void conn_receive_wire(uint64_t via, const uint8_t own[16], const uint8_t peer[16],
+                       const void *bytes, size_t len)
+{
+    struct cm_route route = {.via = via};
+
+    memcpy(route.sgid, own, 16);
+    memcpy(route.dgid, peer, 16);
+    receive(&route, bytes, len);
 }
 
 void conn_lost(uint64_t name)

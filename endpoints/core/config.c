@@ -263,7 +263,10 @@ static int config_load_link(struct config *config, char *err, size_t err_size)
     config->link = CONFIG_LINK_SHM;
     if (strcmp(value, "shm") == 0)
         return 0;
-    snprintf(err, err_size, "VIADUCT_LINK=\"%.64s\": no such link; write auto or shm", value);
+    config->link = CONFIG_LINK_ROCE;
+    if (strcmp(value, "roce") == 0)
+        return 0;
+    snprintf(err, err_size, "VIADUCT_LINK=\"%.64s\": no such link; write auto, shm or roce", value);
     return -EINVAL;
 }
 

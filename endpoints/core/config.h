@@ -5,7 +5,7 @@
  * one clear line on stderr and no device.
  *
  *   VIADUCT_NICS         via0=192.0.2.5+fd00::5,via1=127.0.0.2
- *   VIADUCT_LINK         auto | shm
+ *   VIADUCT_LINK         auto | shm | roce
  *   VIADUCT_RUNTIME_DIR  /run/user/1000/viaduct
  *
  * A NIC's GID table, whose length is the port's gid_tbl_len:

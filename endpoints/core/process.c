@@ -25,6 +25,7 @@
 #include "core/requester.h"
 #include "core/thread.h"
 #include "link/link.h"
+#include "link/roce/roce.h"
 #include "link/shm/share.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -75,8 +76,7 @@ static int lock_slot(uint32_t number)
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
     snprintf(name, sizeof(name), "slot-%04u.lock", number);
-    int fd = own_fd(
-        sys_openat(runtime_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+    int fd = own_fd(sys_openat(runtime_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (fd < 0)
         return -errno;
     if (fcntl(fd, F_SETLK, &whole) == 0)
@@ -188,6 +188,7 @@ static void leave_parent(void)
     share_fork_child();
     requester_after_fork();
     link_shm.after_fork();
+    roce_after_fork();
     thread_after_fork();
     core_after_fork();
     close_fd(&lock_fd);
@@ -235,6 +236,22 @@ bool process_is_alive(uint64_t name)
                  process_name_of(number, generation) == name;
     sys_close(fd);
     return alive;
+}
+
+bool process_slot_is_taken(uint32_t number)
+{
+    struct flock lock_of = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char file[32];
+
+    if (number == 0 || number == slot)
+        return number == slot;
+    snprintf(file, sizeof(file), "slot-%04u.lock", number);
+    int fd = sys_openat(runtime_fd, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return false;
+    bool taken = fcntl(fd, F_GETLK, &lock_of) == 0 && lock_of.l_type != F_UNLCK;
+    sys_close(fd);
+    return taken;
 }
 
 /* What open_parts() has got so far, the last first. */

@@ -33,4 +33,7 @@ static inline uint64_t process_name_of(uint32_t slot, uint64_t generation)
 /* Does the process live? Asks the kernel (files), but for our own. */
 bool process_is_alive(uint64_t name);
 
+/* Does a living process of this host have the slot? Asks the kernel (files), but for our own. */
+bool process_slot_is_taken(uint32_t number);
+
 #endif

@@ -12,7 +12,9 @@
 #include "core/state.h"
 #include "core/table.h"
 #include "core/thread.h"
+#include "engine/datagram.h"
 #include "link/link.h"
+#include "link/roce/roce.h"
 
 TABLE(qps, LIMIT_QP);
 
@@ -54,8 +56,8 @@ struct cq *qp_send_cq(struct qp *qp)
 bool qp_has_datagrams_to_send(struct qp *qp)
 {
     spin_lock_word(&qp->pub->busy);
-    bool some = qp->type == IBV_QPT_UD && qp_state(qp) == IBV_QPS_RTS &&
-                qp->stall != STALL_NONE && qp->sq_head != qp->sq_tail;
+    bool some = qp->type == IBV_QPT_UD && qp_state(qp) == IBV_QPS_RTS && qp->stall != STALL_NONE &&
+                qp->sq_head != qp->sq_tail;
     spin_unlock_word(&qp->pub->busy);
     return some;
 }
@@ -159,6 +161,7 @@ static void qp_free(struct qp *qp)
 {
     rq_fini(&qp->rq);
     free(qp->ud);
+    free(qp->hold);
     free(qp->sq_entries);
     free(qp);
 }
@@ -229,6 +232,7 @@ static void stop(struct qp *qp)
     requester_reset(qp);
     link_shm.detach(qp);
     spin_unlock_word(&qp->pub->busy);
+    roce_detach(qp);
     requester_leave_list(qp);
     link_shm.quiesce(qp);
     cq_drain(qp->send_cq);
@@ -245,6 +249,7 @@ int qp_destroy(struct qp *qp, uint32_t *events_out)
         return -EBUSY;
     stop(qp);
     table_set(&qps, qp->index, NULL);
+    roce_settle();
     /* Pollers that found it are inside their CQ's lock: pass through both. */
     spin_lock(&qp->send_cq->lock);
     spin_unlock(&qp->send_cq->lock);
@@ -344,6 +349,8 @@ static void to_reset(struct qp *qp)
     spin_lock_word(&qp->pub->busy);
     if (!qp->srq)
         rq_reset(&qp->rq);
+    if (qp->hold)
+        qp->hold->taken = false;
     memset(&qp->attr, 0, sizeof(qp->attr));
     qp->attr.path_mtu = IBV_MTU_1024;
     qp->sq_tail = qp->sq_head = 0;
@@ -369,10 +376,21 @@ static void to_working(struct qp *qp, const struct ibv_qp_attr *attr, int mask,
         qp->sq_psn = qp->attr.sq_psn;
     qp->sq_drained_due = next == IBV_QPS_SQD && before == IBV_QPS_RTS;
     qp_publish(qp);
+    if (qp->wire)
+        roce_modified(qp, before);
     spin_unlock_word(&qp->pub->busy);
-    if (next == IBV_QPS_RTR && qp_is_connected_type(qp))
+    if (next == IBV_QPS_RTR && qp_is_connected_type(qp) && !qp->wire)
         link_shm.prepare(qp);
     requester_start(qp);
+}
+
+/* At the move to RTR it is known where the other end is. */
+static int choose_link(struct qp *qp, const struct ibv_qp_attr *attr)
+{
+    if (!qp_is_connected_type(qp))
+        return roce_receive_datagrams(qp);
+    int error = roce_attach(qp, attr);
+    return error == -ENOENT ? 0 : error;
 }
 
 int qp_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
@@ -380,6 +398,8 @@ int qp_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
     enum ibv_qp_state next;
     int error = check_modify(qp, attr, mask, &next);
 
+    if (!error && next == IBV_QPS_RTR && qp_state(qp) == IBV_QPS_INIT)
+        error = choose_link(qp, attr);
     if (error)
         return error;
     if (next == IBV_QPS_RESET)

@@ -144,6 +144,7 @@ struct target {
     uint32_t rq_mask, rq_sge, rq_pd;
     uint32_t head, tail_seen;
     struct lane_out *lane;
+    bool wire; /* UD: it is reached over the wire, and nothing above is used */
 };
 
 /* A posted send, copied: only WQEs that can't be finished at once are stored. */
@@ -170,16 +171,22 @@ struct claimed {
     struct pub_sge sges[LIMIT_SGE];
 };
 
+struct roce_qp;
+struct datagram_hold;
+
 struct qp {
     /* ---- data path; guarded by pub->busy ---- */
     struct pub_qp *pub;
     enum ibv_qp_type type;
     _Atomic uint8_t state; /* enum ibv_qp_state; changed under pub->busy */
     bool sq_sig_all;
+    bool datagram_v4; /* the datagram that is being received from the wire came by IPv4 */
     uint32_t index, qpn, pd;
-    uint32_t sq_tail;          /* posted */
-    uint32_t sq_head;          /* finished: completed or unsignalled */
-    _Atomic uint32_t sq_freed; /* places the program may use again: moves when it polls */
+    struct datagram_hold *hold; /* UD: a receive taken for a datagram from the wire */
+    struct roce_qp *wire;       /* RC, UC: the target is reached over the wire; NULL: over shm */
+    uint32_t sq_tail;           /* posted */
+    uint32_t sq_head;           /* finished: completed or unsignalled */
+    _Atomic uint32_t sq_freed;  /* places the program may use again: moves when it polls */
     uint32_t sq_mask;
     struct target target; /* RC, UC: the connected one */
     struct target *ud;    /* UD: a small cache, by destination */

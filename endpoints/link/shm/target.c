@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <string.h>
 
+#include "link/roce/roce.h"
 #include "link/shm/shm.h"
 
 static bool knows_gid(const struct peer *peer, uint32_t nic, const uint8_t dgid[16])
@@ -151,6 +152,7 @@ struct target *target_of_datagram(struct qp *qp, const struct ah *ah, uint32_t q
         memset(target, 0, sizeof(*target));
         target->qpn = qpn;
         memcpy(target->dgid, ah->dgid, 16);
+        target->wire = roce_leads_to(qp->context->nic, ah->dgid, qpn);
     }
     return target;
 }

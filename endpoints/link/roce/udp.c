@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sockets: for each local address one that receives on port 4791, and a few that send, whose source
+ * ports spread connections over the paths of a network. No rights are needed. None is connected,
+ * and DF is set, so that the kernel sends identification 0, counting up within a datagram that it
+ * cuts into packets: the ICRC covers it.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <net/if.h>
+#include <netinet/udp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "core/config_host.h"
+#include "core/sys.h"
+#include "link/roce/roce_impl.h"
+
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+#ifndef UDP_NO_CHECK6_RX
+#define UDP_NO_CHECK6_RX 102
+#endif
+
+enum {
+    RECEIVE_BUFFER = 8 << 20,
+    SOURCE_PORT_FIRST = 0xc000, /* IBTA A17.4.5.1 */
+    SOURCE_PORTS = 0x4000,
+    BIND_TRIES = 64,
+    DATAGRAMS = 16, /* received at a time */
+    DATAGRAM_BYTES = 65536,
+    CONTROL_BYTES = 128,
+};
+
+static _Atomic(struct roce_port *) ports;
+static unsigned port_count;
+
+/* What one call receives into; the pages of those never used are never touched. */
+static uint8_t datagrams[DATAGRAMS][DATAGRAM_BYTES];
+static char controls[DATAGRAMS][CONTROL_BYTES];
+
+struct roce_port *udp_ports(void)
+{
+    return ports;
+}
+
+unsigned udp_path_mtu(unsigned mtu)
+{
+    enum { OVERHEAD = 80 }; /* IPv6, UDP, the largest headers, ICRC */
+    unsigned path = 4096;
+
+    while (path > 256 && path + OVERHEAD > mtu)
+        path /= 2;
+    return path;
+}
+
+/* ---- opening ---- */
+
+static void set(int fd, int level, int name, int value)
+{
+    setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+/* The kernel grants what it wants to; a program with the right to may have more. */
+static void set_buffers(int fd)
+{
+    set(fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER);
+    set(fd, SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER);
+    set(fd, SOL_SOCKET, SO_SNDBUF, RECEIVE_BUFFER);
+    set(fd, SOL_SOCKET, SO_SNDBUFFORCE, RECEIVE_BUFFER);
+}
+
+static void set_family(int fd, bool v4)
+{
+    if (v4) {
+        set(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+        set(fd, IPPROTO_IP, IP_RECVTOS, 1);
+        set(fd, IPPROTO_IP, IP_RECVTTL, 1);
+        return;
+    }
+    set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO);
+    set(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    set(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+    set(fd, IPPROTO_UDP, UDP_NO_CHECK6_RX, 1); /* as soft-RoCE and hardware send */
+}
+
+static int socket_open(bool v4)
+{
+    int fd = own_fd(socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+
+    if (fd < 0)
+        return -errno;
+    set_buffers(fd);
+    set_family(fd, v4);
+    return fd;
+}
+
+static void fill_address(const uint8_t gid[16], uint16_t port, uint32_t scope,
+                         struct roce_sockaddr *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (address_is_v4(gid)) {
+        out->size = sizeof(out->v4);
+        out->v4.sin_family = AF_INET;
+        out->v4.sin_port = htons(port);
+        memcpy(&out->v4.sin_addr, gid + 12, 4);
+        return;
+    }
+    out->size = sizeof(out->v6);
+    out->v6.sin6_family = AF_INET6;
+    out->v6.sin6_port = htons(port);
+    out->v6.sin6_scope_id = scope;
+    memcpy(&out->v6.sin6_addr, gid, 16);
+}
+
+static int bind_to(int fd, const struct roce_port *port, uint16_t number)
+{
+    struct roce_sockaddr address;
+
+    fill_address(port->gid, number, port->scope, &address);
+    return bind(fd, &address.any, address.size) ? -errno : 0;
+}
+
+static int open_receiver(struct roce_port *port)
+{
+    int fd = socket_open(port->v4);
+
+    if (fd < 0)
+        return fd;
+    set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    set(fd, IPPROTO_UDP, UDP_GRO, 1);
+    int error = bind_to(fd, port, WIRE_UDP_PORT);
+    if (error) {
+        sys_close(fd);
+        return error;
+    }
+    port->watch.fd = fd;
+    return 0;
+}
+
+/* Any free source port will do; who is near in time gets another one. */
+static int open_sender(struct roce_port *port, unsigned sender)
+{
+    int fd = socket_open(port->v4);
+    uint64_t random = now_ns() / 1000 + sender * 2654435761u + (unsigned)getpid() * 40503u;
+
+    for (int i = 0; fd >= 0 && i < BIND_TRIES; i++, random += 7919) {
+        uint16_t number = (uint16_t)(SOURCE_PORT_FIRST + random % SOURCE_PORTS);
+
+        if (bind_to(fd, port, number) == 0) {
+            port->sender_ports[sender] = number;
+            return fd;
+        }
+    }
+    if (fd >= 0)
+        sys_close(fd);
+    return fd < 0 ? fd : -EADDRINUSE;
+}
+
+static const char *interface_of(const struct nic *nic, const uint8_t gid[16])
+{
+    for (unsigned i = 0; i < nic->gid_count; i++)
+        if (memcmp(nic->gids[i].raw, gid, 16) == 0)
+            return nic->gids[i].ndev;
+    return "lo";
+}
+
+static unsigned interface_mtu(int fd, const char *name)
+{
+    struct ifreq request = {0};
+
+    strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
+    return sys_ioctl(fd, SIOCGIFMTU, &request) == 0 ? (unsigned)request.ifr_mtu : 1500;
+}
+
+struct roce_port *udp_port_find(const uint8_t gid[16])
+{
+    for (struct roce_port *port = ports; port; port = port->next)
+        if (memcmp(port->gid, gid, 16) == 0)
+            return port;
+    return NULL;
+}
+
+static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out)
+{
+    const char *name = interface_of(nic, gid);
+    struct roce_port *port = calloc(1, sizeof(*port));
+
+    if (!port)
+        return -ENOMEM;
+    memcpy(port->gid, gid, 16);
+    port->v4 = address_is_v4(gid);
+    port->scope = address_is_link_local(gid) ? if_nametoindex(name) : 0;
+    int error = open_receiver(port);
+    if (error) {
+        free(port);
+        return error;
+    }
+    port->mtu = interface_mtu(port->watch.fd, name);
+    *port_out = port;
+    return 0;
+}
+
+int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out)
+{
+    struct roce_port *port = udp_port_find(gid);
+
+    if (port) {
+        *port_out = port;
+        return 0;
+    }
+    int error = port_count < ROCE_PORTS_MAX ? port_new(nic, gid, &port) : -ENOSPC;
+    if (error)
+        return error;
+    roce_lock();
+    port->next = ports;
+    ports = port;
+    port_count++;
+    roce_unlock();
+    roce_port_opened();
+    *port_out = port;
+    return 0;
+}
+
+/* Two threads may both open it; one of the two sockets is closed again. */
+static int need_sender(struct roce_port *port, unsigned sender)
+{
+    static struct spin opening;
+    int fd = 0;
+
+    if (atomic_load_explicit(&port->senders[sender], memory_order_acquire))
+        return 0;
+    spin_lock(&opening);
+    if (!atomic_load(&port->senders[sender]))
+        fd = open_sender(port, sender);
+    if (fd > 0)
+        atomic_store_explicit(&port->senders[sender], fd + 1, memory_order_release);
+    spin_unlock(&opening);
+    return fd < 0 ? fd : 0;
+}
+
+int udp_path(struct roce_port *port, const uint8_t dgid[16], uint32_t entropy,
+             struct roce_path *path_out)
+{
+    unsigned sender = (entropy ^ entropy >> 14) % ROCE_SENDERS;
+
+    if (address_is_v4(dgid) != port->v4)
+        return -EAFNOSUPPORT;
+    int error = need_sender(port, sender);
+    if (error)
+        return error;
+    memset(path_out, 0, sizeof(*path_out));
+    path_out->port = port;
+    path_out->sender = sender;
+    path_out->hop_limit = 64;
+    memcpy(path_out->icrc.source, port->gid, 16);
+    memcpy(path_out->icrc.target, dgid, 16);
+    path_out->icrc.source_port = port->sender_ports[sender];
+    path_out->icrc.target_port = WIRE_UDP_PORT;
+    fill_address(dgid, WIRE_UDP_PORT, port->scope, &path_out->to);
+    return 0;
+}
+
+/* ---- receiving ---- */
+
+static void prepare(struct mmsghdr *headers, struct iovec *parts, struct roce_sockaddr *sources)
+{
+    for (unsigned i = 0; i < DATAGRAMS; i++) {
+        parts[i] = (struct iovec){datagrams[i], DATAGRAM_BYTES};
+        headers[i].msg_hdr = (struct msghdr){
+            .msg_name = &sources[i].any,
+            .msg_namelen = sizeof(sources[i].v6),
+            .msg_iov = &parts[i],
+            .msg_iovlen = 1,
+            .msg_control = controls[i],
+            .msg_controllen = CONTROL_BYTES,
+        };
+    }
+}
+
+static void take_source(const struct roce_sockaddr *source, struct roce_from *from)
+{
+    struct icrc_path *icrc = &from->icrc;
+
+    memset(icrc->source, 0, 16);
+    if (source->any.sa_family == AF_INET) {
+        icrc->source[10] = icrc->source[11] = 0xff;
+        memcpy(icrc->source + 12, &source->v4.sin_addr, 4);
+        icrc->source_port = ntohs(source->v4.sin_port);
+    } else {
+        memcpy(icrc->source, &source->v6.sin6_addr, 16);
+        icrc->source_port = ntohs(source->v6.sin6_port);
+    }
+}
+
+static int control_value(const struct cmsghdr *control)
+{
+    int value = 0;
+
+    /* IP_TOS comes as a byte, the others as an int. */
+    if (control->cmsg_len >= CMSG_LEN(sizeof(value)))
+        memcpy(&value, CMSG_DATA(control), sizeof(value));
+    else
+        value = *CMSG_DATA(control);
+    return value;
+}
+
+/* What the kernel says beside; `segment` is 0 unless it has put packets together. */
+static void take_controls(struct msghdr *header, struct roce_from *from, size_t *segment)
+{
+    for (struct cmsghdr *at = CMSG_FIRSTHDR(header); at; at = CMSG_NXTHDR(header, at)) {
+        int value = control_value(at);
+
+        if (at->cmsg_level == IPPROTO_UDP && at->cmsg_type == UDP_GRO)
+            *segment = (size_t)value;
+        else if ((at->cmsg_level == IPPROTO_IP && at->cmsg_type == IP_TOS) ||
+                 (at->cmsg_level == IPPROTO_IPV6 && at->cmsg_type == IPV6_TCLASS))
+            from->traffic_class = (uint8_t)value;
+        else if ((at->cmsg_level == IPPROTO_IP && at->cmsg_type == IP_TTL) ||
+                 (at->cmsg_level == IPPROTO_IPV6 && at->cmsg_type == IPV6_HOPLIMIT))
+            from->hop_limit = (uint8_t)value;
+    }
+}
+
+static void take_datagram(struct mmsghdr *message, const uint8_t *bytes,
+                          const struct roce_sockaddr *source, struct roce_from *from)
+{
+    size_t left = message->msg_len, segment = 0;
+
+    if (message->msg_hdr.msg_flags & MSG_TRUNC)
+        return;
+    take_source(source, from);
+    take_controls(&message->msg_hdr, from, &segment);
+    while (left) {
+        size_t size = segment && segment < left ? segment : left;
+
+        roce_dispatch(from, bytes, size);
+        bytes += size;
+        left -= size;
+    }
+}
+
+unsigned udp_receive(struct roce_port *port, uint64_t now_ns)
+{
+    struct roce_sockaddr sources[DATAGRAMS];
+    struct mmsghdr headers[DATAGRAMS];
+    struct iovec parts[DATAGRAMS];
+    struct roce_from from = {.port = port, .now_ns = now_ns};
+
+    memcpy(from.icrc.target, port->gid, 16);
+    from.icrc.target_port = WIRE_UDP_PORT;
+    prepare(headers, parts, sources);
+    int count = recvmmsg(port->watch.fd, headers, DATAGRAMS, MSG_DONTWAIT, NULL);
+    for (int i = 0; i < count; i++)
+        take_datagram(&headers[i], datagrams[i], &sources[i], &from);
+    return count > 0 ? (unsigned)count : 0;
+}
+
+void udp_after_fork(void)
+{
+    for (struct roce_port *port = ports, *next; port; port = next) {
+        next = port->next;
+        sys_close(port->watch.fd);
+        for (unsigned i = 0; i < ROCE_SENDERS; i++)
+            if (atomic_load(&port->senders[i]))
+                sys_close(atomic_load(&port->senders[i]) - 1);
+        free(port);
+    }
+    ports = NULL;
+    port_count = 0;
+}
