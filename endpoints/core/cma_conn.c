@@ -163,6 +163,8 @@ struct cm *cma_machine(void)
     (void)!getrandom(&seed, sizeof(seed), 0);
     if (!machine)
         machine = cm_new(&calls, NULL, seed);
+    if (machine)
+        cm_set_mark(machine, process_slot());
     return machine;
 }
 
@@ -200,6 +202,20 @@ void conn_receive_wire(uint64_t via, const uint8_t own[16], const uint8_t peer[1
     memcpy(route.sgid, own, 16);
     memcpy(route.dgid, peer, 16);
     receive(&route, bytes, len);
+}
+
+/* Who listens is asked for by service; all else names a conversation, which names its slot. */
+uint32_t conn_slot_of(const void *bytes, size_t len, const uint8_t own[16])
+{
+    struct cm_mad mad;
+
+    if (!cm_mad_decode(bytes, len, &mad))
+        return process_slot();
+    if (mad.attribute == CM_REQ || mad.attribute == CM_SIDR_REQ)
+        return process_name_slot(
+            port_find((uint16_t)(mad.service_id >> 16), (uint16_t)mad.service_id, own));
+    uint32_t id = mad.attribute == CM_SIDR_REP ? mad.local_id : mad.remote_id;
+    return cm_mark_of(id);
 }
 
 void conn_lost(uint64_t name)

@@ -111,6 +111,8 @@ static void clean_slot(uint32_t number)
         return;
     snprintf(name, sizeof(name), "slot-%04u.sock", number);
     unlinkat(runtime_fd, name, 0);
+    snprintf(name, sizeof(name), "roce-%04u.sock", number);
+    unlinkat(runtime_fd, name, 0);
     sys_close(fd);
 }
 

@@ -258,7 +258,7 @@ static bool fetch_fits(const struct transport *t, const struct request *r)
     uint32_t piece = s->window.size / 2 + 1, left = left_of(s, r);
 
     if (psn_before(s->send, s->sent) && find_fetch(s, s->send))
-        return true;
+        return in_flight(s) == 0 || room(s) > 0;
     if (s->fetch_tail - s->fetch_head >= t->config.max_rd_atomic && t->config.max_rd_atomic)
         return false;
     return in_flight(s) == 0 || room(s) >= (left < piece ? left : piece);
@@ -441,6 +441,11 @@ static void advance(struct transport *t, uint64_t now_ns, const struct request *
     struct sender *s = &t->sender;
     uint32_t first = s->send;
 
+    if (s->window.twice) {
+        s->window.twice = false;
+        t->stats.resent++;
+        return;
+    }
     s->send = psn_add(s->send, count);
     if (psn_before(s->sent, s->send)) {
         if (timed && first == s->sent)

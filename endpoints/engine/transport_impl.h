@@ -28,6 +28,8 @@ struct window {
     uint64_t timed_at_ns;
     uint64_t srtt_ns, rttvar_ns; /* 0: not measured yet */
     unsigned backoff;
+    uint32_t probes;
+    bool twice; /* the next packet is to be sent twice */
 };
 
 void window_init(struct window *w, uint32_t max);

@@ -9,11 +9,11 @@
 enum {
     WINDOW_START = 16,
     WINDOW_LEAST = 4, /* under random loss: enough in flight for a NAK to tell */
-    WINDOW_PROBE = 2,
+    WINDOW_PROBES = 3, /* a probe sends 1 to 3 */
     WINDOW_DEFAULT = 128,
     PROBE_FIRST_NS = 5000000, /* before anything is measured */
     PROBE_LEAST_NS = 500000,  /* a peer may have to wait for a core */
-    PROBE_MOST_NS = 1000000000,
+    PROBE_MOST_NS = 100000000,
 };
 
 void window_init(struct window *w, uint32_t max)
@@ -64,12 +64,20 @@ void window_lost(struct window *w, uint32_t una, uint32_t sent)
     w->reduced_until = sent;
 }
 
+/* On a wire that loses each second packet a question and its answer would stay in step with it. */
+static uint32_t irregular(struct window *w)
+{
+    w->probes = w->probes * 1664525 + 1013904223;
+    return w->probes >> 16;
+}
+
 void window_probed(struct window *w)
 {
     w->timing = false;
     if (w->backoff == 0)
         w->slow_until = halved(w);
-    w->size = WINDOW_PROBE;
+    w->size = 1 + irregular(w) % WINDOW_PROBES;
+    w->twice = w->backoff > 0 && irregular(w) % 2;
     w->grown = 0;
     if (w->backoff < 20)
         w->backoff++;

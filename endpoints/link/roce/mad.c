@@ -6,6 +6,7 @@
 
 #include "core/conn.h"
 #include "core/digest.h"
+#include "core/process.h"
 #include "link/roce/roce_impl.h"
 
 enum { MAD_SIZE = 256, WAITING_MAX = 4096 };
@@ -13,8 +14,10 @@ enum { MAD_SIZE = 256, WAITING_MAX = 4096 };
 /* Received, and not yet with the connection manager, whose lock a polling thread does not have. */
 struct waiting {
     struct waiting *next;
-    uint8_t own[16], peer[16];
+    struct roce_from from;
+    size_t size;
     uint8_t mad[MAD_SIZE];
+    uint8_t bytes[WIRE_HEADERS_MAX + MAD_SIZE + WIRE_ICRC_SIZE]; /* all of the packet */
 };
 
 static struct waiting *first, **last = &first; /* the receive lock */
@@ -64,17 +67,19 @@ void roce_send_mad(const uint8_t sgid[16], const uint8_t dgid[16], const uint8_t
 
 /* ---- receiving ---- */
 
-void roce_mad_receive(const struct roce_from *from, const struct wire_packet *packet)
+void roce_mad_receive(const struct roce_from *from, const struct wire_packet *packet,
+                      const uint8_t *bytes, size_t size)
 {
     struct waiting *waiting;
 
     if (packet->payload_length != MAD_SIZE || packet->qkey != WIRE_QKEY_GSI ||
-        packet->src_qpn != WIRE_QPN_GSI || count >= WAITING_MAX ||
+        packet->src_qpn != WIRE_QPN_GSI || count >= WAITING_MAX || size > sizeof(waiting->bytes) ||
         !(waiting = malloc(sizeof(*waiting))))
         return;
-    memcpy(waiting->own, from->icrc.target, 16);
-    memcpy(waiting->peer, from->icrc.source, 16);
+    waiting->from = *from;
+    waiting->size = size;
     memcpy(waiting->mad, packet->payload, MAD_SIZE);
+    memcpy(waiting->bytes, bytes, size);
     waiting->next = NULL;
     *last = waiting;
     last = &waiting->next;
@@ -93,12 +98,23 @@ static struct waiting *take_all(void)
     return list;
 }
 
+/* Any process of this address may have got it: which one is it for? */
+static void deliver(const struct waiting *waiting)
+{
+    const struct icrc_path *path = &waiting->from.icrc;
+    uint32_t slot = conn_slot_of(waiting->mad, MAD_SIZE, path->target);
+
+    if (slot != process_slot() &&
+        steer_hand_over(&waiting->from, slot, true, waiting->bytes, waiting->size))
+        return;
+    conn_receive_wire(roce_via(path->source), path->target, path->source, waiting->mad, MAD_SIZE);
+}
+
 void roce_mad_progress(void)
 {
     for (struct waiting *waiting = take_all(), *next; waiting; waiting = next) {
         next = waiting->next;
-        conn_receive_wire(roce_via(waiting->peer), waiting->own, waiting->peer, waiting->mad,
-                          MAD_SIZE);
+        deliver(waiting);
         free(waiting);
     }
 }

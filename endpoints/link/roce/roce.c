@@ -60,7 +60,7 @@ static void dispatch_unicast(const struct roce_from *from, const struct wire_pac
 {
     struct qp *qp = qp_get(packet->dest_qpn & (LIMIT_QP - 1));
 
-    if (packet->dest_qpn >> LIMIT_QP_BITS != process_slot() || !qp)
+    if (!qp)
         return;
     if ((packet->opcode & WIRE_SERVICE_MASK) == WIRE_UD) {
         if (qp->type == IBV_QPT_UD)
@@ -74,12 +74,15 @@ void roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t si
 {
     struct wire_packet packet;
 
-    if (!wire_parse(bytes, size, &packet) || !icrc_judge(&from->icrc, bytes, size, &unshift, NULL))
+    if (steer_is_probe(from->port, bytes, size) || !wire_parse(bytes, size, &packet) ||
+        !icrc_judge(&from->icrc, bytes, size, &unshift, NULL))
         return;
     if (packet.dest_qpn == WIRE_QPN_GSI)
-        roce_mad_receive(from, &packet);
+        roce_mad_receive(from, &packet, bytes, size);
     else if (packet.dest_qpn == WIRE_QPN_MULTICAST)
         roce_group_receive(from, &packet);
+    else if (packet.dest_qpn >> LIMIT_QP_BITS != process_slot())
+        steer_went_wrong(from, packet.dest_qpn >> LIMIT_QP_BITS, bytes, size);
     else
         dispatch_unicast(from, &packet);
 }
@@ -166,6 +169,7 @@ void roce_progress(void)
     uint64_t due = atomic_load(&due_ns);
     if (due != TRANSPORT_NEVER)
         thread_wake_at(due);
+    steer_progress(now);
     roce_qp_progress();
     roce_mad_progress();
 }
@@ -173,6 +177,7 @@ void roce_progress(void)
 void roce_after_fork(void)
 {
     udp_after_fork();
+    steer_after_fork();
     roce_mad_after_fork();
     atomic_store(&due_ns, TRANSPORT_NEVER);
     atomic_store(&roce_in_use, 0);
@@ -219,15 +224,19 @@ static bool is_of_host(const uint8_t gid[16])
     return host_interface_of(&host, gid) != NULL;
 }
 
-bool roce_leads_to(const struct nic *nic, const uint8_t dgid[16], uint32_t qpn)
+bool roce_is_elsewhere(const struct nic *nic, const uint8_t gid[16])
 {
     enum config_link link = config_get()->link;
 
     if (link != CONFIG_LINK_AUTO)
         return link == CONFIG_LINK_ROCE;
-    if (!is_own(nic, dgid) && !is_made(dgid) && !is_of_host(dgid))
-        return true;
-    return !process_slot_is_taken(qpn >> LIMIT_QP_BITS);
+    return !is_own(nic, gid) && !is_made(gid) && !is_of_host(gid);
+}
+
+bool roce_leads_to(const struct nic *nic, const uint8_t dgid[16], uint32_t qpn)
+{
+    return roce_is_elsewhere(nic, dgid) ||
+           (config_get()->link == CONFIG_LINK_AUTO && !process_slot_is_taken(qpn >> LIMIT_QP_BITS));
 }
 
 int roce_open_nic(const struct nic *nic)

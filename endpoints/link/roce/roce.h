@@ -50,6 +50,8 @@ bool roce_leads_to(const struct nic *nic, const uint8_t dgid[16], uint32_t qpn);
 enum ibv_wc_status roce_datagram(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah);
 
 /* ---- connection management ---- */
+/* Is this an address of another host, or are all to be treated as such? */
+bool roce_is_elsewhere(const struct nic *nic, const uint8_t gid[16]);
 /* What a route's `via` is for who is reached at this address. */
 uint64_t roce_via(const uint8_t gid[16]);
 static inline bool roce_is_via(uint64_t via)

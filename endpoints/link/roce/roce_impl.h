@@ -17,6 +17,9 @@ enum {
     ROCE_SEGMENTS_MAX = 64, /* packets that one datagram of the batch is cut into by the kernel */
 };
 
+/* Does the filter send packets to the right process? */
+enum steering { STEER_GOOD, STEER_WRONG, STEER_PROBING };
+
 /* An IP address with its port, as sockets want it. */
 struct roce_sockaddr {
     socklen_t size;
@@ -41,6 +44,12 @@ struct roce_port {
     _Atomic int senders[ROCE_SENDERS]; /* descriptor + 1 */
     uint16_t sender_ports[ROCE_SENDERS];
     struct roce_port *next;
+    /* steer.c: the processes of this address */
+    struct roce_roster *roster;
+    int roster_fd;
+    _Atomic int steering; /* enum steering */
+    unsigned members;
+    uint64_t repaired_ns;
 };
 
 /* Where packets go from where; fixed once made. */
@@ -58,6 +67,7 @@ struct roce_from {
     struct icrc_path icrc; /* source: who sent it */
     uint8_t traffic_class, hop_limit;
     uint64_t now_ns;
+    bool final; /* another process handed it over: it is ours, or nobody's */
 };
 
 /* ---- udp.c: sockets ---- */
@@ -75,8 +85,26 @@ int udp_path(struct roce_port *port, const uint8_t dgid[16], uint32_t entropy,
  */
 unsigned udp_receive(struct roce_port *port, uint64_t now_ns);
 void udp_after_fork(void);
+/* Port 4791 of an address that is reached from this one. */
+void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roce_sockaddr *out);
 /* The largest path MTU that a port's interface carries: 256 .. 4096. */
 unsigned udp_path_mtu(unsigned mtu);
+
+/* ---- steer.c: several processes behind one address ---- */
+/* core_lock held. bind_socket() makes port->watch.fd. */
+int steer_join(struct roce_port *port, int (*bind_socket)(struct roce_port *port));
+void steer_close(struct roce_port *port);
+/* core_lock held: where others hand over what is ours. */
+int steer_open(void);
+/* Engine thread, core_lock held. */
+void steer_progress(uint64_t now_ns);
+bool steer_is_probe(const struct roce_port *port, const uint8_t *bytes, size_t size);
+/* False: that process can't be reached. `final`: it is to keep it. */
+bool steer_hand_over(const struct roce_from *from, uint32_t slot, bool final, const uint8_t *bytes,
+                     size_t size);
+void steer_went_wrong(const struct roce_from *from, uint32_t slot, const uint8_t *bytes,
+                      size_t size);
+void steer_after_fork(void);
 
 /* ---- batch.c: packets on their way out ---- */
 struct roce_batch;
@@ -112,7 +140,8 @@ void roce_datagram_receive(struct qp *qp, const struct roce_from *from,
 void roce_group_receive(const struct roce_from *from, const struct wire_packet *packet);
 
 /* ---- mad.c ---- */
-void roce_mad_receive(const struct roce_from *from, const struct wire_packet *packet);
+void roce_mad_receive(const struct roce_from *from, const struct wire_packet *packet,
+                      const uint8_t *bytes, size_t size);
 void roce_mad_progress(void); /* core_lock held */
 void roce_mad_after_fork(void);
 

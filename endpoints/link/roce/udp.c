@@ -117,6 +117,11 @@ static void fill_address(const uint8_t gid[16], uint16_t port, uint32_t scope,
     memcpy(&out->v6.sin6_addr, gid, 16);
 }
 
+void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roce_sockaddr *out)
+{
+    fill_address(gid, WIRE_UDP_PORT, port->scope, out);
+}
+
 static int bind_to(int fd, const struct roce_port *port, uint16_t number)
 {
     struct roce_sockaddr address;
@@ -195,8 +200,12 @@ static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_po
     memcpy(port->gid, gid, 16);
     port->v4 = address_is_v4(gid);
     port->scope = address_is_link_local(gid) ? if_nametoindex(name) : 0;
-    int error = open_receiver(port);
+    port->roster_fd = -1;
+    int error = steer_open();
+    if (!error)
+        error = steer_join(port, open_receiver);
     if (error) {
+        steer_close(port);
         free(port);
         return error;
     }
@@ -365,6 +374,7 @@ void udp_after_fork(void)
     for (struct roce_port *port = ports, *next; port; port = next) {
         next = port->next;
         sys_close(port->watch.fd);
+        steer_close(port);
         for (unsigned i = 0; i < ROCE_SENDERS; i++)
             if (atomic_load(&port->senders[i]))
                 sys_close(atomic_load(&port->senders[i]) - 1);
