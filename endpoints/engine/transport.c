@@ -46,6 +46,7 @@ void transport_start_sending(struct transport *t, uint32_t psn)
 
     s->una = s->send = s->sent = s->next = psn & PSN_MASK;
     s->timeout_at_ns = s->probe_at_ns = TRANSPORT_NEVER;
+    s->window.probes = psn ^ t->config.dest_qpn << 16; /* not in step with the peer's */
     s->on = true;
 }
 
