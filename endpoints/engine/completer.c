@@ -122,6 +122,7 @@ static void progressed(struct transport *t, uint64_t now_ns, uint32_t before, ui
     if (psn_before(s->send, s->una)) {
         s->send = s->una;
         s->cursor = s->head;
+        window_restore(&s->window);
     }
     s->retries = s->rnr_tries = 0;
     s->rnr_until_ns = 0;
@@ -168,6 +169,20 @@ static void retry(struct transport *t)
     t->stats.go_backs++;
     window_lost(&s->window, s->una, s->sent);
     sender_go_back(t);
+}
+
+/*
+ * An answer came, but not the one before it. Of one try that is told many times; a PSN that is not
+ * beyond the last one told is of the next try.
+ */
+static void answer_missing(struct transport *t, uint32_t psn)
+{
+    struct sender *s = &t->sender;
+
+    if (s->gone_back && !psn_before(s->ahead, psn))
+        s->gone_back = false;
+    s->ahead = psn;
+    retry(t);
 }
 
 /* ---- credits (IBTA 9.7.7.2) ---- */
@@ -324,7 +339,7 @@ static void take_answer(struct transport *t, uint64_t now_ns, const struct wire_
         return;
     }
     if (!acknowledge(t, now_ns, packet->psn)) {
-        retry(t);
+        answer_missing(t, packet->psn);
         return;
     }
     if (!s->on || s->head == s->tail)

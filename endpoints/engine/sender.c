@@ -251,11 +251,11 @@ static uint32_t left_of(const struct sender *s, const struct request *r)
     return r->begun ? r->psn_count - ((s->send - r->psn) & PSN_MASK) : 1;
 }
 
-/* Pieces of half a window or more, so that a READ does not trickle. */
+/* Pieces of a quarter of the window or more, so that a READ does not trickle. */
 static bool fetch_fits(const struct transport *t, const struct request *r)
 {
     const struct sender *s = &t->sender;
-    uint32_t piece = s->window.size / 2 + 1, left = left_of(s, r);
+    uint32_t piece = s->window.size / 4 + 1, left = left_of(s, r);
 
     if (psn_before(s->send, s->sent) && find_fetch(s, s->send))
         return in_flight(s) == 0 || room(s) > 0;

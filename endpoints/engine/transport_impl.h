@@ -29,13 +29,16 @@ struct window {
     uint64_t srtt_ns, rttvar_ns; /* 0: not measured yet */
     unsigned backoff;
     uint32_t probes;
-    bool twice; /* the next packet is to be sent twice */
+    bool twice;                        /* the next packet is to be sent twice */
+    uint32_t size_before, slow_before; /* the last probe; 0: nothing to restore */
 };
 
 void window_init(struct window *w, uint32_t max);
 void window_acked(struct window *w, uint32_t una, uint32_t count, uint32_t in_flight);
 void window_lost(struct window *w, uint32_t una, uint32_t sent);
 void window_probed(struct window *w);
+/* What was not resent was acknowledged: the probe came too early. */
+void window_restore(struct window *w);
 void window_time(struct window *w, uint32_t psn, uint64_t now_ns);
 void window_timed(struct window *w, uint32_t una, uint64_t now_ns);
 uint64_t window_probe_after_ns(const struct window *w);
@@ -71,6 +74,7 @@ struct sender {
     uint32_t fetch_head, fetch_tail;
     uint32_t unasked; /* packets since an acknowledgement was asked for */
     bool gone_back;   /* to una, since it last moved: more NAKs say nothing new */
+    uint32_t ahead;   /* the last answer beyond a gap; PSNs below it are of a later try */
     unsigned retries, rnr_tries;
     uint64_t rnr_until_ns;               /* 0: not waiting */
     uint64_t timeout_at_ns, probe_at_ns; /* TRANSPORT_NEVER: nothing is in flight */

@@ -8,11 +8,11 @@
 
 enum {
     WINDOW_START = 16,
-    WINDOW_LEAST = 4, /* under random loss: enough in flight for a NAK to tell */
+    WINDOW_LEAST = 4,  /* under random loss: enough in flight for a NAK to tell */
     WINDOW_PROBES = 3, /* a probe sends 1 to 3 */
     WINDOW_DEFAULT = 128,
     PROBE_FIRST_NS = 5000000, /* before anything is measured */
-    PROBE_LEAST_NS = 500000,  /* a peer may have to wait for a core */
+    PROBE_LEAST_NS = 200000,  /* a peer may have to wait for a core */
     PROBE_MOST_NS = 100000000,
 };
 
@@ -29,6 +29,7 @@ void window_init(struct window *w, uint32_t max)
 void window_acked(struct window *w, uint32_t una, uint32_t count, uint32_t in_flight)
 {
     w->backoff = 0;
+    w->size_before = 0;
     if (w->reduced && !psn_before(una, w->reduced_until))
         w->reduced = false;
     if (in_flight < w->size / 2)
@@ -74,13 +75,25 @@ static uint32_t irregular(struct window *w)
 void window_probed(struct window *w)
 {
     w->timing = false;
-    if (w->backoff == 0)
+    if (w->backoff == 0) {
+        w->size_before = w->size;
+        w->slow_before = w->slow_until;
         w->slow_until = halved(w);
+    }
     w->size = 1 + irregular(w) % WINDOW_PROBES;
     w->twice = w->backoff > 0 && irregular(w) % 2;
     w->grown = 0;
     if (w->backoff < 20)
         w->backoff++;
+}
+
+void window_restore(struct window *w)
+{
+    if (!w->size_before)
+        return;
+    w->size = w->size_before;
+    w->slow_until = w->slow_before;
+    w->size_before = 0;
 }
 
 void window_time(struct window *w, uint32_t psn, uint64_t now_ns)

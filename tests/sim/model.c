@@ -221,8 +221,8 @@ static void make_inline(struct direction *d, const struct expected *e, struct tr
 static void post_one(struct direction *d)
 {
     static const enum transport_op ops[] = {
-        TRANSPORT_SEND, TRANSPORT_SEND,         TRANSPORT_SEND_IMM,  TRANSPORT_WRITE,
-        TRANSPORT_WRITE, TRANSPORT_WRITE_IMM,   TRANSPORT_READ,      TRANSPORT_READ,
+        TRANSPORT_SEND,         TRANSPORT_SEND,      TRANSPORT_SEND_IMM, TRANSPORT_WRITE,
+        TRANSPORT_WRITE,        TRANSPORT_WRITE_IMM, TRANSPORT_READ,     TRANSPORT_READ,
         TRANSPORT_COMPARE_SWAP, TRANSPORT_FETCH_ADD,
     };
     struct sim *sim = d->node->sim;

@@ -88,13 +88,13 @@ enum sim_fate { FATE_DELIVER, FATE_LOSE, FATE_TWICE };
 struct sim {
     uint64_t now_ns, order, seed;
     uint64_t delay_ns;
-    uint32_t ns_per_kib;                /* how fast the wire is; 0: at once */
-    uint32_t queue_max;                 /* frames that wait at a wire's end, 0: any number */
-    uint64_t busy_until_ns[2];          /* by sending node */
+    uint32_t ns_per_kib;       /* how fast the wire is; 0: at once */
+    uint32_t queue_max;        /* frames that wait at a wire's end, 0: any number */
+    uint64_t busy_until_ns[2]; /* by sending node */
     struct sim_faults faults;
     uint64_t frames, lost, bursting;
     struct sim_node nodes[2];
-    struct sim_frame *queue;            /* by time */
+    struct sim_frame *queue; /* by time */
     struct sim_frame *spare;
     /* What a test does to particular frames, if set. */
     enum sim_fate (*fate)(struct sim *sim, unsigned to, const struct wire_packet *packet);
