@@ -31,7 +31,9 @@ static void translate(const struct ibv_send_wr *wr, struct transport_wr *to)
 static bool make_path(const struct qp *qp, const struct ah *ah, struct roce_path *path)
 {
     const struct nic *nic = qp->context->nic;
-    struct roce_port *port = udp_port_find(nic->gids[ah->sgid_index].raw);
+    const uint8_t *sgid = nic->gids[ah->sgid_index].raw;
+    struct roce_port *port =
+        is_group(ah->dgid) ? udp_group_port(nic, sgid, ah->dgid) : udp_port_find(sgid);
 
     if (!port || udp_path(port, ah->dgid, qp->qpn, path))
         return false;
@@ -83,6 +85,12 @@ int roce_receive_datagrams(struct qp *qp)
         return 0; /* who is on this host reaches it all the same */
     roce_use_datagrams();
     return error;
+}
+
+void roce_join(const struct nic *nic, const uint8_t mgid[16])
+{
+    if (config_get()->link != CONFIG_LINK_SHM)
+        udp_group_join(nic, mgid);
 }
 
 void roce_release_held(struct qp *qp)

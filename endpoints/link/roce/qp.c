@@ -100,9 +100,10 @@ static bool may_invalidate(void *owner, uint32_t key)
 static void copy_receive(struct transport_recv *to, const struct pub_sge *sges, uint32_t count)
 {
     to->sge_count = 0;
-    for (uint32_t i = 0; i < count && sges[i].length; i++)
-        to->sges[to->sge_count++] =
-            (struct transport_sge){sges[i].addr, sges[i].length, sges[i].lkey};
+    for (uint32_t i = 0; i < count; i++)
+        if (sges[i].length)
+            to->sges[to->sge_count++] =
+                (struct transport_sge){sges[i].addr, sges[i].length, sges[i].lkey};
 }
 
 static bool take_exclusive(struct qp *qp, struct transport_recv *recv_out)
@@ -368,6 +369,7 @@ void roce_detach(struct qp *qp)
     if (!wire)
         return;
     roce_lock();
+    roce_receive_all(); /* what has come is this life's, not the next one's */
     spin_lock_word(&qp->pub->busy);
     *wire->place = wire->next;
     if (wire->next)
@@ -458,7 +460,8 @@ void roce_push(struct qp *qp)
 
 void roce_flush(struct qp *qp)
 {
-    transport_stop(qp->wire->transport);
+    if (qp_state(qp) != IBV_QPS_SQE) /* where an unreliable one still receives */
+        transport_stop(qp->wire->transport);
     transport_flush(qp->wire->transport);
     roce_push(qp);
 }

@@ -105,6 +105,15 @@ static bool is_worth_a_look(struct roce_port *port)
     return port->idle++ < BUSY_IDLE || port->idle % SELDOM == 0;
 }
 
+void roce_receive_all(void)
+{
+    uint64_t now = now_ns();
+
+    for (struct roce_port *port = udp_ports(); port; port = port->next)
+        udp_receive(port, now);
+    roce_qp_answer();
+}
+
 void roce_poll(void)
 {
     if (!spin_try(&receive_lock))

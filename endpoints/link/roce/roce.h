@@ -44,6 +44,8 @@ bool roce_is_drained(const struct qp *qp);
 int roce_receive_datagrams(struct qp *qp);
 /* A receive that was taken for a datagram, and not used, completes as flushed. */
 void roce_release_held(struct qp *qp);
+/* A queue pair joined a group: its datagrams come over the wire, too. core_lock held. */
+void roce_join(const struct nic *nic, const uint8_t mgid[16]);
 /* Does the way to this address lead over the wire? Any thread. */
 bool roce_leads_to(const struct nic *nic, const uint8_t dgid[16], uint32_t qpn);
 /* busy held: send it; what can't be sent is lost. The status is what its completion says. */

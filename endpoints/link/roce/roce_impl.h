@@ -39,7 +39,7 @@ struct roce_port {
     bool no_segmentation; /* the kernel won't cut datagrams for this device */
     bool watched;         /* the engine thread hears of what comes */
     unsigned idle;        /* polls in vain since something came */
-    uint32_t scope;       /* interface of a link-local address */
+    uint32_t interface;
     unsigned mtu;
     _Atomic int senders[ROCE_SENDERS]; /* descriptor + 1 */
     uint16_t sender_ports[ROCE_SENDERS];
@@ -74,6 +74,14 @@ struct roce_from {
 /* core_lock held: the local address, opened if it isn't yet; 0 or negative errno. */
 int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out);
 struct roce_port *udp_ports(void);
+/*
+ * core_lock held: receive what is sent to a group of IP on the interfaces of a NIC that its family
+ * has; 0 or negative errno.
+ */
+int udp_group_join(const struct nic *nic, const uint8_t mgid[16]);
+/* The local address that a group is reached from: sgid, or another one of the group's family. */
+struct roce_port *udp_group_port(const struct nic *nic, const uint8_t sgid[16],
+                                 const uint8_t mgid[16]);
 /* Any thread: NULL if it was never opened. */
 struct roce_port *udp_port_find(const uint8_t gid[16]);
 /* Any thread: 0 and the path. `entropy` chooses the source port. */
@@ -148,6 +156,8 @@ void roce_mad_after_fork(void);
 /* ---- roce.c, any thread ---- */
 /* A local address was opened: the engine thread must hear of what comes. */
 void roce_port_opened(void);
+/* The receive lock held: take in what has come, and answer it. */
+void roce_receive_all(void);
 /* Datagrams come or go over the wire: pollers look for them from now on. */
 void roce_use_datagrams(void);
 

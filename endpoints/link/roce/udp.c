@@ -99,6 +99,12 @@ static int socket_open(bool v4)
     return fd;
 }
 
+/* An interface belongs to such an address. */
+static bool is_scoped(const uint8_t gid[16])
+{
+    return address_is_link_local(gid) || (gid[0] == 0xff && (gid[1] & 0xf) == 2);
+}
+
 static void fill_address(const uint8_t gid[16], uint16_t port, uint32_t scope,
                          struct roce_sockaddr *out)
 {
@@ -113,20 +119,20 @@ static void fill_address(const uint8_t gid[16], uint16_t port, uint32_t scope,
     out->size = sizeof(out->v6);
     out->v6.sin6_family = AF_INET6;
     out->v6.sin6_port = htons(port);
-    out->v6.sin6_scope_id = scope;
+    out->v6.sin6_scope_id = is_scoped(gid) ? scope : 0;
     memcpy(&out->v6.sin6_addr, gid, 16);
 }
 
 void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roce_sockaddr *out)
 {
-    fill_address(gid, WIRE_UDP_PORT, port->scope, out);
+    fill_address(gid, WIRE_UDP_PORT, port->interface, out);
 }
 
 static int bind_to(int fd, const struct roce_port *port, uint16_t number)
 {
     struct roce_sockaddr address;
 
-    fill_address(port->gid, number, port->scope, &address);
+    fill_address(port->gid, number, port->interface, &address);
     return bind(fd, &address.any, address.size) ? -errno : 0;
 }
 
@@ -147,10 +153,28 @@ static int open_receiver(struct roce_port *port)
     return 0;
 }
 
+/* Groups are reached by the interface of the address that it is sent from. */
+static void set_group_sender(const struct roce_port *port, int fd)
+{
+    int loop = config_get()->link == CONFIG_LINK_ROCE; /* else who is here hears of it by shm */
+    struct ip_mreqn way = {.imr_ifindex = (int)port->interface};
+
+    if (port->v4) {
+        memcpy(&way.imr_address, port->gid + 12, 4);
+        setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &way, sizeof(way));
+        set(fd, IPPROTO_IP, IP_MULTICAST_LOOP, loop);
+        return;
+    }
+    set(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)port->interface);
+    set(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, loop);
+}
+
 /* Any free source port will do; who is near in time gets another one. */
 static int open_sender(struct roce_port *port, unsigned sender)
 {
     int fd = socket_open(port->v4);
+    if (fd >= 0)
+        set_group_sender(port, fd);
     uint64_t random = now_ns() / 1000 + sender * 2654435761u + (unsigned)getpid() * 40503u;
 
     for (int i = 0; fd >= 0 && i < BIND_TRIES; i++, random += 7919) {
@@ -199,7 +223,7 @@ static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_po
         return -ENOMEM;
     memcpy(port->gid, gid, 16);
     port->v4 = address_is_v4(gid);
-    port->scope = address_is_link_local(gid) ? if_nametoindex(name) : 0;
+    port->interface = if_nametoindex(name);
     port->roster_fd = -1;
     int error = steer_open();
     if (!error)
@@ -214,6 +238,16 @@ static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_po
     return 0;
 }
 
+static void port_add(struct roce_port *port)
+{
+    roce_lock();
+    port->next = ports;
+    ports = port;
+    port_count++;
+    roce_unlock();
+    roce_port_opened();
+}
+
 int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out)
 {
     struct roce_port *port = udp_port_find(gid);
@@ -225,14 +259,77 @@ int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port
     int error = port_count < ROCE_PORTS_MAX ? port_new(nic, gid, &port) : -ENOSPC;
     if (error)
         return error;
-    roce_lock();
-    port->next = ports;
-    ports = port;
-    port_count++;
-    roce_unlock();
-    roce_port_opened();
+    port_add(port);
     *port_out = port;
     return 0;
+}
+
+/* ---- groups ---- */
+
+struct roce_port *udp_group_port(const struct nic *nic, const uint8_t sgid[16],
+                                 const uint8_t mgid[16])
+{
+    bool v4 = address_is_v4(mgid);
+    struct roce_port *port = address_is_v4(sgid) == v4 ? udp_port_find(sgid) : NULL;
+
+    for (unsigned i = 0; !port && i < nic->gid_count; i++)
+        if (address_is_v4(nic->gids[i].raw) == v4)
+            port = udp_port_find(nic->gids[i].raw);
+    return port;
+}
+
+static int join_interface(int fd, const struct roce_port *port, const uint8_t mgid[16])
+{
+    struct ip_mreqn v4 = {.imr_ifindex = (int)port->interface};
+    struct ipv6_mreq v6 = {.ipv6mr_interface = port->interface};
+
+    memcpy(&v4.imr_multiaddr, mgid + 12, 4);
+    memcpy(&v6.ipv6mr_multiaddr, mgid, 16);
+    int failed = port->v4 ? setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &v4, sizeof(v4))
+                          : setsockopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &v6, sizeof(v6));
+    return failed && errno != EADDRINUSE ? -errno : 0;
+}
+
+static int group_new(const struct nic *nic, const uint8_t mgid[16], struct roce_port **port_out)
+{
+    const struct roce_port *way = udp_group_port(nic, nic->gids[0].raw, mgid);
+    struct roce_port *port = way ? calloc(1, sizeof(*port)) : NULL;
+
+    if (!port)
+        return way ? -ENOMEM : -EADDRNOTAVAIL;
+    memcpy(port->gid, mgid, 16);
+    port->v4 = way->v4;
+    port->group = true;
+    port->interface = way->interface;
+    port->roster_fd = -1;
+    int fd = socket_open(port->v4);
+    int error = fd < 0 ? fd : 0;
+    if (!error) {
+        set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+        set(fd, IPPROTO_IP, IP_MULTICAST_ALL, 0);
+        error = bind_to(fd, port, WIRE_UDP_PORT);
+    }
+    if (!error)
+        error = join_interface(fd, way, mgid);
+    if (error) {
+        if (fd >= 0)
+            sys_close(fd);
+        free(port);
+        return error;
+    }
+    port->watch.fd = fd;
+    *port_out = port;
+    return 0;
+}
+
+int udp_group_join(const struct nic *nic, const uint8_t mgid[16])
+{
+    struct roce_port *port = udp_port_find(mgid);
+    int error = port ? 0 : group_new(nic, mgid, &port);
+
+    if (!error && !udp_port_find(mgid))
+        port_add(port);
+    return error;
 }
 
 /* Two threads may both open it; one of the two sockets is closed again. */
@@ -270,7 +367,7 @@ int udp_path(struct roce_port *port, const uint8_t dgid[16], uint32_t entropy,
     memcpy(path_out->icrc.target, dgid, 16);
     path_out->icrc.source_port = port->sender_ports[sender];
     path_out->icrc.target_port = WIRE_UDP_PORT;
-    fill_address(dgid, WIRE_UDP_PORT, port->scope, &path_out->to);
+    fill_address(dgid, WIRE_UDP_PORT, port->interface, &path_out->to);
     return 0;
 }
 
