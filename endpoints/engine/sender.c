@@ -156,7 +156,11 @@ static enum transport_status measure(struct transport *t, struct request *r)
 
 static enum transport_status check(struct transport *t, struct request *r)
 {
-    if (is_fetch(r->wr.op) && (t->config.type != TRANSPORT_RC || !t->config.max_rd_atomic))
+    bool reliable = t->config.type == TRANSPORT_RC;
+
+    if (is_fetch(r->wr.op) && (!reliable || !t->config.max_rd_atomic))
+        return TRANSPORT_LOC_QP_OP_ERR;
+    if (r->wr.op == TRANSPORT_SEND_INV && !reliable)
         return TRANSPORT_LOC_QP_OP_ERR;
     enum transport_status status = measure(t, r);
     if (status)
