@@ -190,6 +190,7 @@ int cma_resolve_route(struct cma_id *id)
 {
     if (id->state != CMA_ADDR)
         return -EINVAL;
+    cma_limit_mtu(id);
     id->state = CMA_ROUTE;
     tell_simple(id, CMA_ROUTE_RESOLVED, 0);
     return 0;

@@ -53,6 +53,14 @@ uint8_t cma_ack_timeout_of(const struct cma_id *id)
     return id->has_ack_timeout ? id->ack_timeout : CMA_ACK_TIMEOUT;
 }
 
+void cma_limit_mtu(struct cma_id *id)
+{
+    struct ibv_port_attr port;
+
+    if (port_query(id->nic, 1, &port) == 0 && id->mtu > port.active_mtu)
+        id->mtu = port.active_mtu;
+}
+
 /* ---- what the machine has to say ---- */
 
 static void take_private(const struct cm_mad *mad, struct cma_event *event)

@@ -260,6 +260,7 @@ bool process_slot_is_taken(uint32_t number)
 static void close_parts(void)
 {
     link_shm.after_fork();
+    roce_after_fork();
     thread_after_fork();
     share_close();
     arena_close();
@@ -284,6 +285,8 @@ static int open_parts(const struct config *config)
         error = thread_prepare();
     if (!error)
         error = link_shm.open();
+    if (!error)
+        error = roce_open();
     if (!error)
         clean_dead_slots();
     return error ? error : thread_start();

@@ -14,6 +14,7 @@
 
 #include "core/copy.h"
 #include "link/roce/roce_impl.h"
+#include "trace/pcapng.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -105,6 +106,9 @@ void batch_add(struct roce_batch *batch, const struct roce_path *path,
     uint32_t crc = icrc_begin(&path->icrc, size, (uint16_t)datagram->segments);
     crc = icrc_add_headers(crc, at, size - WIRE_ICRC_SIZE);
     icrc_put(at + size - WIRE_ICRC_SIZE, crc);
+    if (__builtin_expect(pcapng_is_open(), 0))
+        pcapng_write(PCAPNG_SENT, &path->icrc, path->traffic_class, path->hop_limit,
+                     (uint16_t)datagram->segments, at, size);
     datagram->segments++;
     datagram->length += size;
     batch->used += size;

@@ -47,13 +47,14 @@ enum ibv_wc_status roce_datagram(struct qp *qp, const struct ibv_send_wr *wr, co
     struct transport_packet packet;
     struct transport_wr request = {0};
     struct roce_path path;
+    bool there = make_path(qp, ah, &path);
     struct datagram_to to = {
         .qpn = is_group(ah->dgid) ? WIRE_QPN_MULTICAST : wr->wr.ud.remote_qpn & 0xffffff,
         .qkey = wr->wr.ud.remote_qkey,
         .src_qpn = qp->qpn,
         .own_qkey = qp->attr.qkey,
         .pkey = DEFAULT_PKEY,
-        .mtu = LIMIT_MTU,
+        .mtu = there ? udp_path_mtu(path.port->mtu) : LIMIT_MTU,
         .psn = qp->sq_psn,
     };
 
@@ -62,7 +63,7 @@ enum ibv_wc_status roce_datagram(struct qp *qp, const struct ibv_send_wr *wr, co
     if (status != TRANSPORT_SUCCESS)
         return (enum ibv_wc_status)status;
     qp->sq_psn = (qp->sq_psn + 1) & 0xffffff;
-    if (!make_path(qp, ah, &path))
+    if (!there)
         return IBV_WC_SUCCESS; /* there is no way: as lost as on any other */
     struct roce_batch *batch = batch_take();
     batch_add(batch, &path, &packet);

@@ -7,11 +7,13 @@
 #define _GNU_SOURCE
 #include "link/roce/roce_impl.h"
 
-#include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/config_host.h"
 #include "core/process.h"
+#include "trace/pcapng.h"
 
 enum {
     POLLING_NS = 50000, /* who polled this lately polls still */
@@ -73,10 +75,14 @@ static void dispatch_unicast(const struct roce_from *from, const struct wire_pac
 void roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t size)
 {
     struct wire_packet packet;
+    uint16_t id = 0;
 
     if (steer_is_probe(from->port, bytes, size) || !wire_parse(bytes, size, &packet) ||
-        !icrc_judge(&from->icrc, bytes, size, &unshift, NULL))
+        !icrc_judge(&from->icrc, bytes, size, &unshift, &id))
         return;
+    if (__builtin_expect(pcapng_is_open(), 0) && !from->final)
+        pcapng_write(PCAPNG_RECEIVED, &from->icrc, from->traffic_class, from->hop_limit, id, bytes,
+                     size);
     if (packet.dest_qpn == WIRE_QPN_GSI)
         roce_mad_receive(from, &packet, bytes, size);
     else if (packet.dest_qpn == WIRE_QPN_MULTICAST)
@@ -95,7 +101,10 @@ static void expire(uint64_t now)
         return;
     /* Who sets a time from here on is heard; all others are asked. */
     atomic_store(&due_ns, TRANSPORT_NEVER);
+    uint64_t held = faults_deliver(now);
+    roce_qp_answer();
     uint64_t next = roce_qp_expire(now);
+    next = held < next ? held : next;
     if (next != TRANSPORT_NEVER)
         roce_due_at(next);
 }
@@ -187,6 +196,8 @@ void roce_after_fork(void)
 {
     udp_after_fork();
     steer_after_fork();
+    faults_after_fork();
+    pcapng_after_fork();
     roce_mad_after_fork();
     atomic_store(&due_ns, TRANSPORT_NEVER);
     atomic_store(&roce_in_use, 0);
@@ -246,6 +257,17 @@ bool roce_leads_to(const struct nic *nic, const uint8_t dgid[16], uint32_t qpn)
 {
     return roce_is_elsewhere(nic, dgid) ||
            (config_get()->link == CONFIG_LINK_AUTO && !process_slot_is_taken(qpn >> LIMIT_QP_BITS));
+}
+
+int roce_open(void)
+{
+    const struct config *config = config_get();
+    int error = config->pcap[0] ? pcapng_open(config->pcap) : 0;
+
+    if (error)
+        dprintf(STDERR_FILENO, "viaduct: VIADUCT_PCAP=\"%s\": %s\n", config->pcap,
+                strerror(-error));
+    return error;
 }
 
 int roce_open_nic(const struct nic *nic)

@@ -64,6 +64,13 @@ static inline bool roce_is_via(uint64_t via)
 int roce_open_nic(const struct nic *nic);
 void roce_send_mad(const uint8_t sgid[16], const uint8_t dgid[16], const uint8_t mad[256]);
 
+/* ---- the device ---- */
+/* The largest path MTU that the NIC's interface carries, in bytes: 256 .. 4096. Asks the kernel. */
+unsigned roce_path_mtu(const struct nic *nic);
+
+/* Once a process, before anything else: 0 or negative errno. */
+int roce_open(void);
+
 /* ---- progress ---- */
 /* Is there anything to poll? For requester_poll(). */
 extern _Atomic uint32_t roce_in_use;

@@ -147,6 +147,12 @@ void roce_datagram_receive(struct qp *qp, const struct roce_from *from,
 /* Everybody here who is in the group. */
 void roce_group_receive(const struct roce_from *from, const struct wire_packet *packet);
 
+/* ---- faults.c, the receive lock held ---- */
+void faults_receive(const struct roce_from *from, uint8_t *bytes, size_t size);
+/* Packets whose time has come; when the next one's does, or TRANSPORT_NEVER. */
+uint64_t faults_deliver(uint64_t now_ns);
+void faults_after_fork(void);
+
 /* ---- mad.c ---- */
 void roce_mad_receive(const struct roce_from *from, const struct wire_packet *packet,
                       const uint8_t *bytes, size_t size);

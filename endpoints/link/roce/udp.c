@@ -206,6 +206,18 @@ static unsigned interface_mtu(int fd, const char *name)
     return sys_ioctl(fd, SIOCGIFMTU, &request) == 0 ? (unsigned)request.ifr_mtu : 1500;
 }
 
+unsigned roce_path_mtu(const struct nic *nic)
+{
+    if (config_get()->link == CONFIG_LINK_SHM)
+        return LIMIT_MTU;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return LIMIT_MTU;
+    unsigned mtu = udp_path_mtu(interface_mtu(fd, nic->gids[0].ndev));
+    sys_close(fd);
+    return mtu;
+}
+
 struct roce_port *udp_port_find(const uint8_t gid[16])
 {
     for (struct roce_port *port = ports; port; port = port->next)
@@ -432,7 +444,7 @@ static void take_controls(struct msghdr *header, struct roce_from *from, size_t 
     }
 }
 
-static void take_datagram(struct mmsghdr *message, const uint8_t *bytes,
+static void take_datagram(struct mmsghdr *message, uint8_t *bytes,
                           const struct roce_sockaddr *source, struct roce_from *from)
 {
     size_t left = message->msg_len, segment = 0;
@@ -444,7 +456,10 @@ static void take_datagram(struct mmsghdr *message, const uint8_t *bytes,
     while (left) {
         size_t size = segment && segment < left ? segment : left;
 
-        roce_dispatch(from, bytes, size);
+        if (__builtin_expect(config_get()->faults.any, 0))
+            faults_receive(from, bytes, size);
+        else
+            roce_dispatch(from, bytes, size);
         bytes += size;
         left -= size;
     }
