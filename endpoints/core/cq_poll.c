@@ -490,6 +490,7 @@ static bool announce_locked(struct cq *cq)
         return false;
     if (channel_write(cq->channel, cq->user_handle, &cq->comp_events)) {
         atomic_store(&cq->pub->armed, armed & ~(uint32_t)CQ_ARMED_MASK);
+        cq->announced = kind;
     } else {
         atomic_store(&cq->event_due, true); /* the channel is full */
         cq_due_later();
@@ -516,9 +517,29 @@ void cq_announce(struct cq *cq)
     spin_unlock(&cq->lock);
 }
 
+/*
+ * cq->lock held. What an unread event tells of, the session that begins is going to poll: the event
+ * is taken back, and the CQ is armed as before.
+ */
+static void take_back_event(struct cq *cq)
+{
+    uint32_t kind = cq->announced, armed = atomic_load(&cq->pub->armed);
+    uint32_t before = cq->comp_events.reported;
+
+    cq->announced = 0;
+    channel_withdraw(cq->channel, cq->user_handle, &cq->comp_events);
+    if (cq->comp_events.reported == before)
+        return;
+    if (!(armed & CQ_ARMED_MASK))
+        atomic_store(&cq->pub->armed, armed | kind);
+    atomic_store(&cq->event_due, true);
+}
+
 void cq_session(struct cq *cq, bool open)
 {
     spin_lock(&cq->lock);
+    if (open && cq->announced && cq->channel)
+        take_back_event(cq);
     atomic_store_explicit(&cq->in_session, open, memory_order_relaxed);
     bool announce = !open && atomic_exchange(&cq->event_due, false);
     spin_unlock(&cq->lock);

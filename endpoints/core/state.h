@@ -110,6 +110,7 @@ struct cq {
     _Atomic bool overrun;
     _Atomic bool overrun_due;  /* the engine must raise IBV_EVENT_CQ_ERR */
     _Atomic bool event_due;    /* the channel was full: the engine must announce again */
+    uint32_t announced;           /* enum cq_armed of the last event, 0: a session came since */
     _Atomic bool in_session;   /* extended polling: events wait for its end, in event_due */
     unsigned lane_count, turn; /* turn: the lane to be polled next */
     struct lane_in **lanes;    /* [0] is our own */

@@ -90,8 +90,10 @@ int roce_receive_datagrams(struct qp *qp)
 
 void roce_join(const struct nic *nic, const uint8_t mgid[16])
 {
-    if (config_get()->link != CONFIG_LINK_SHM)
-        udp_group_join(nic, mgid);
+    if (config_get()->link == CONFIG_LINK_SHM)
+        return;
+    roce_open_nic(nic);
+    udp_group_join(nic, mgid);
 }
 
 void roce_release_held(struct qp *qp)

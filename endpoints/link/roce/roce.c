@@ -80,7 +80,7 @@ void roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t si
     if (steer_is_probe(from->port, bytes, size) || !wire_parse(bytes, size, &packet) ||
         !icrc_judge(&from->icrc, bytes, size, &unshift, &id))
         return;
-    if (__builtin_expect(pcapng_is_open(), 0) && !from->final)
+    if (__builtin_expect(pcapng_is_open(), 0))
         pcapng_write(PCAPNG_RECEIVED, &from->icrc, from->traffic_class, from->hop_limit, id, bytes,
                      size);
     if (packet.dest_qpn == WIRE_QPN_GSI)

@@ -23,11 +23,13 @@
 
 #include "core/process.h"
 #include "core/sys.h"
+#include "engine/cm.h"
 #include "link/roce/roce_impl.h"
 
 enum {
     PROBE_OPCODE = 0xff, /* manufacturer's own; nothing of RoCE begins with it */
     PROBE_WAIT_MS = 20,
+    REMOTE_ID_AT = 48, /* BTH, DETH, the MAD's header, the sender's id */
     REPAIR_EVERY_NS = 100000000,
     REPAIR_AFTER_NS = 5000000,
 };
@@ -104,9 +106,12 @@ static unsigned roster_count(struct roce_roster *roster)
 
 /* ---- the filter ---- */
 
-enum { FILTER_HEAD = 7, FILTER_MAX = FILTER_HEAD + 2 * LIMIT_SLOTS + 1 };
+enum { FILTER_HEAD = 11, FILTER_MAX = FILTER_HEAD + 2 * LIMIT_SLOTS + 1 };
 
-/* A place that no socket has makes the kernel choose by itself. */
+/*
+ * Connection management goes to whose conversation it names, where it names one: a request has zero
+ * there. A place that no socket has makes the kernel choose by itself.
+ */
 static void filter_attach(const struct roce_port *port, unsigned count)
 {
     static struct sock_filter code[FILTER_MAX];
@@ -118,6 +123,10 @@ static void filter_attach(const struct roce_port *port, unsigned count)
         BPF_STMT(BPF_RET | BPF_A, 0),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 4), /* the BTH's reserved byte and queue pair */
         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xffffff),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, WIRE_QPN_GSI, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, REMOTE_ID_AT),
+        BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 32 - CM_MARK_BITS),
+        BPF_STMT(BPF_JMP | BPF_JA, 1),
         BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, LIMIT_QP_BITS),
     };
     unsigned length = FILTER_HEAD;
