@@ -569,7 +569,7 @@ static int post_one(struct qp *qp, const struct ibv_send_wr *wr)
     return post_flushed(qp, wr);
 }
 
-/* The link keeps what is posted; it goes out with roce_push(). */
+/* The link keeps what is posted; it goes out with roce_posted(). */
 static int post_wire(struct qp *qp, const struct ibv_send_wr *wr)
 {
     int error = check_post(qp, wr);
@@ -596,7 +596,7 @@ static int post_any(struct qp *qp, const struct ibv_send_wr *wr)
 static void posted(struct qp *qp)
 {
     if (__builtin_expect(qp->wire != NULL, 0))
-        roce_push(qp);
+        roce_posted(qp);
 }
 
 int qp_post_send(struct qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad_wr)

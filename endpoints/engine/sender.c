@@ -12,6 +12,9 @@
 
 #include "engine/transport_impl.h"
 
+/* Small requests that wait for an acknowledgement to be sent together: see transport_may_wait(). */
+enum { WAIT_FLIGHT = 16, WAIT_MOST = 32, WAIT_BYTES = 512 };
+
 /* ---- the queue ---- */
 
 bool sender_init(struct sender *s, const struct transport_config *config)
@@ -77,6 +80,18 @@ bool sender_post(struct sender *s, const struct transport_config *config,
 bool transport_post(struct transport *t, const struct transport_wr *wr)
 {
     return sender_post(&t->sender, &t->config, wr);
+}
+
+bool transport_may_wait(const struct transport *t)
+{
+    const struct sender *s = &t->sender;
+    uint32_t waiting = s->tail - s->cursor;
+
+    if (t->config.type != TRANSPORT_RC || in_flight(s) < WAIT_FLIGHT || !waiting ||
+        waiting > WAIT_MOST || s->gone_back)
+        return false;
+    const struct request *newest = &s->ring[(s->tail - 1) & s->mask];
+    return newest->wr.sge_count <= 1 && newest->wr.sges[0].length <= WAIT_BYTES;
 }
 
 /* ---- requests end ---- */

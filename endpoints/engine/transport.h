@@ -215,6 +215,11 @@ const struct transport_config *transport_config_of(const struct transport *t);
 /* ---- work ---- */
 /* Copies wr and its elements. False: max_wr requests are not over yet. */
 bool transport_post(struct transport *t, const struct transport_wr *wr);
+/*
+ * What was just posted is small, and so much is in flight that an acknowledgement must come soon:
+ * the owner may leave it to that moment, and so send several in one go.
+ */
+bool transport_may_wait(const struct transport *t);
 /* Packet: parsed, its ICRC good, its destination this queue pair. ce: IP says congestion. */
 void transport_receive(struct transport *t, uint64_t now_ns, const struct wire_packet *packet,
                        bool ce);

@@ -31,6 +31,7 @@ struct window {
     uint32_t probes;
     bool twice;                        /* the next packet is to be sent twice */
     uint32_t size_before, slow_before; /* the last probe; 0: nothing to restore */
+    uint64_t least_ns;                 /* no probe sooner than that */
 };
 
 void window_init(struct window *w, uint32_t max);

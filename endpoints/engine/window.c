@@ -12,7 +12,8 @@ enum {
     WINDOW_PROBES = 3, /* a probe sends 1 to 3 */
     WINDOW_DEFAULT = 128,
     PROBE_FIRST_NS = 5000000, /* before anything is measured */
-    PROBE_LEAST_NS = 200000,  /* a peer may have to wait for a core */
+    PROBE_LEAST_NS = 200000,
+    PROBE_PATIENT_NS = 4000000, /* the least, once the peer was found to wait for a core at times */
     PROBE_MOST_NS = 100000000,
 };
 
@@ -24,6 +25,7 @@ void window_init(struct window *w, uint32_t max)
     w->max = limit < TRANSPORT_WINDOW_MAX ? limit : TRANSPORT_WINDOW_MAX;
     w->size = w->max < WINDOW_START ? w->max : WINDOW_START;
     w->slow_until = w->max;
+    w->least_ns = PROBE_LEAST_NS;
 }
 
 void window_acked(struct window *w, uint32_t una, uint32_t count, uint32_t in_flight)
@@ -94,6 +96,7 @@ void window_restore(struct window *w)
     w->size = w->size_before;
     w->slow_until = w->slow_before;
     w->size_before = 0;
+    w->least_ns = 2 * w->least_ns < PROBE_PATIENT_NS ? 2 * w->least_ns : PROBE_PATIENT_NS;
 }
 
 void window_time(struct window *w, uint32_t psn, uint64_t now_ns)
@@ -109,9 +112,11 @@ void window_timed(struct window *w, uint32_t una, uint64_t now_ns)
 {
     if (!w->timing || !psn_before(w->timed_psn, una))
         return;
-    uint64_t rtt = now_ns - w->timed_at_ns;
+    /* Two threads' clocks may be read in one order and used in the other. */
+    uint64_t rtt = now_ns > w->timed_at_ns ? now_ns - w->timed_at_ns : 0;
 
     w->timing = false;
+    w->least_ns -= (w->least_ns - PROBE_LEAST_NS) / 256;
     if (!w->srtt_ns) {
         w->srtt_ns = rtt ? rtt : 1;
         w->rttvar_ns = rtt / 2;
@@ -126,6 +131,6 @@ uint64_t window_probe_after_ns(const struct window *w)
 {
     uint64_t after = w->srtt_ns ? w->srtt_ns + 4 * w->rttvar_ns : PROBE_FIRST_NS;
 
-    after = (after < PROBE_LEAST_NS ? PROBE_LEAST_NS : after) << w->backoff;
+    after = (after < w->least_ns ? w->least_ns : after) << w->backoff;
     return after > PROBE_MOST_NS ? PROBE_MOST_NS : after;
 }

@@ -453,6 +453,12 @@ static void push(struct roce_qp *wire, uint64_t now)
         roce_due_at(deadline);
 }
 
+void roce_posted(struct qp *qp)
+{
+    if (!transport_may_wait(qp->wire->transport))
+        roce_push(qp);
+}
+
 void roce_push(struct qp *qp)
 {
     push(qp->wire, now_ns());

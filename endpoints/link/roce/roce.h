@@ -31,8 +31,10 @@ void roce_detach(struct qp *qp);
 void roce_settle(void);
 
 /* ---- the data path; busy held ---- */
-/* False: full. What is posted goes out with roce_push(). */
+/* False: full. What is posted goes out with roce_posted(), or soon after. */
 bool roce_post(struct qp *qp, const struct ibv_send_wr *wr);
+void roce_posted(struct qp *qp);
+/* Send what there is to be sent. */
 void roce_push(struct qp *qp);
 /* Complete all that is posted as flushed; nothing goes out any more. */
 void roce_flush(struct qp *qp);
