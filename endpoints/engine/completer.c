@@ -14,9 +14,16 @@
 
 /* ---- time ---- */
 
+/* Software that must wait for a core is no dead peer; hardware has such a floor, too. */
+enum { TIMEOUT_LEAST_NS = 10000000 };
+
 static uint64_t timeout_ns(const struct transport *t)
 {
-    return t->config.timeout ? 4096ull << t->config.timeout : TRANSPORT_NEVER;
+    uint64_t asked = 4096ull << t->config.timeout;
+
+    if (!t->config.timeout)
+        return TRANSPORT_NEVER;
+    return asked < TIMEOUT_LEAST_NS ? TIMEOUT_LEAST_NS : asked;
 }
 
 static uint64_t after(uint64_t now_ns, uint64_t wait_ns)

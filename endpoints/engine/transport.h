@@ -169,7 +169,7 @@ struct transport_config {
     uint32_t dest_qpn;
     uint16_t pkey;
     uint32_t mtu;    /* bytes: 256 .. 4096 */
-    uint8_t timeout; /* 4.096 us << timeout; 0: wait for ever */
+    uint8_t timeout; /* 4.096 us << timeout, at least 10 ms; 0: wait for ever */
     uint8_t retry_count, rnr_retry, min_rnr_timer;
     uint8_t max_rd_atomic; /* ours that the peer can remember */
     unsigned access;       /* enum transport_access: what the peer may ask for */

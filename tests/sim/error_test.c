@@ -199,7 +199,8 @@ T_TEST(sim, retry_exceeded)
     /* Shows that silence is fatal after (retries + 1) ACK timeouts: not sooner, not later. */
     T_EQ(time_to_fail(14, 0, TRANSPORT_RETRY_EXC_ERR), 4096ull << 14);
     T_EQ(time_to_fail(14, 7, TRANSPORT_RETRY_EXC_ERR), 8 * (4096ull << 14));
-    T_EQ(time_to_fail(8, 3, TRANSPORT_RETRY_EXC_ERR), 4 * (4096ull << 8));
+    T_EQ(time_to_fail(12, 3, TRANSPORT_RETRY_EXC_ERR), 4 * (4096ull << 12));
+    T_EQ(time_to_fail(1, 3, TRANSPORT_RETRY_EXC_ERR), 4 * 10000000); /* the least */
 }
 
 T_TEST(sim, timeout_for_ever)

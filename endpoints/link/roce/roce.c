@@ -180,6 +180,8 @@ void roce_progress(void)
         return;
     uint64_t now = now_ns();
     roce_lock();
+    if (now >= atomic_load(&due_ns))
+        roce_receive_all(); /* what is here already is not late */
     expire(now);
     roce_unlock();
     if (atomic_load(&parked))
