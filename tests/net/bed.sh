@@ -72,13 +72,20 @@ pair() { # PROGRAM OPTIONS...: the server there, the client here
     note "$program $* ${VIADUCT_FAULTS:+($VIADUCT_FAULTS)}" $status $server
 }
 
+# perftest crashes when it is refused; its server says when it listens.
+await_perftest() { # SERVER-COMMAND PID
+    case $1 in ib_*) ;; *) return ;; esac
+    until grep -qs Waiting "$work/server" || ! kill -0 "$2" 2>/dev/null; do sleep 0.02; done
+}
+
 # rdma_cm: the server's port can't be looked up, so who is refused calls again.
 cm_pair() { # SERVER-COMMAND CLIENT-COMMAND
     local status=0
     port=$((port + 1))
     # shellcheck disable=SC2086
-    there timeout 50 ${1//PORT/$port} >"$work/server" 2>&1 &
+    there timeout 50 stdbuf -oL ${1//PORT/$port} >"$work/server" 2>&1 &
     local pid=$!
+    await_perftest "$1" $pid
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         status=0
         # shellcheck disable=SC2086

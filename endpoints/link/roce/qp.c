@@ -519,6 +519,33 @@ static void answer(struct roce_qp *wire, uint64_t now)
     spin_unlock_word(&qp->pub->busy);
 }
 
+bool roce_qp_waits(void)
+{
+    return touched;
+}
+
+bool roce_qp_answer_urgent(void)
+{
+    struct roce_qp **at = &touched;
+    uint64_t now = touched ? now_ns() : 0;
+
+    while (*at) {
+        struct roce_qp *wire = *at;
+
+        spin_lock_word(&wire->qp->pub->busy);
+        bool urgent = transport_is_urgent(wire->transport, now);
+        spin_unlock_word(&wire->qp->pub->busy);
+        if (!urgent) {
+            at = &wire->touched_next;
+            continue;
+        }
+        *at = wire->touched_next;
+        wire->touched = false;
+        answer(wire, now);
+    }
+    return touched;
+}
+
 void roce_qp_answer(void)
 {
     uint64_t now = touched ? now_ns() : 0;

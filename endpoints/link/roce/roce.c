@@ -18,7 +18,8 @@
 enum {
     POLLING_NS = 50000, /* who polled this lately polls still */
     LOOK_AGAIN_NS = 200000,
-    BUSY_IDLE = 64, /* polls in vain after which a socket is looked at more seldom */
+    ANSWER_NS = 200000, /* so long an ACK waits at most */
+    BUSY_IDLE = 64,     /* polls in vain after which a socket is looked at more seldom */
     SELDOM = 16,
 };
 
@@ -123,16 +124,34 @@ void roce_receive_all(void)
     roce_qp_answer();
 }
 
+static bool look(uint64_t now)
+{
+    bool some = false;
+
+    for (struct roce_port *port = udp_ports(); port; port = port->next) {
+        if (is_worth_a_look(port) && udp_receive(port, now)) {
+            port->idle = 0;
+            some = true;
+        }
+    }
+    return some;
+}
+
+/*
+ * An ACK waits for the next poll: the program has its completion sooner, and what it posts in turn
+ * takes the ACK along. One that stops polling now has the watchdog send it.
+ */
 void roce_poll(void)
 {
     if (!spin_try(&receive_lock))
         return;
     uint64_t now = now_ns();
     atomic_store_explicit(&polled_ns, now, memory_order_relaxed);
-    for (struct roce_port *port = udp_ports(); port; port = port->next)
-        if (is_worth_a_look(port) && udp_receive(port, now))
-            port->idle = 0;
-    roce_qp_answer();
+    bool waited = roce_qp_waits();
+    if (!look(now) || waited)
+        roce_qp_answer();
+    else if (roce_qp_answer_urgent())
+        roce_due_at(now + ANSWER_NS);
     expire(now);
     roce_unlock();
 }

@@ -62,6 +62,8 @@ static inline bool roce_is_via(uint64_t via)
 {
     return (via & (LIMIT_SLOTS - 1)) == 0; /* no process has slot 0 */
 }
+/* The local address that the host's routes give for this one; false: none leads there. */
+bool roce_source_for(const uint8_t dgid[16], uint8_t source_out[16]);
 /* core_lock held. A program is going to ask for connections, or to be asked. */
 int roce_open_nic(const struct nic *nic);
 void roce_send_mad(const uint8_t sgid[16], const uint8_t dgid[16], const uint8_t mad[256]);

@@ -133,6 +133,9 @@ extern const struct transport_calls roce_calls; /* the owner is a struct qp */
 void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet);
 /* The receive lock held: send what the packets of this batch made due. */
 void roce_qp_answer(void);
+/* The same, but those that have no more than an ACK to say wait: true if there are any. */
+bool roce_qp_answer_urgent(void);
+bool roce_qp_waits(void);
 /* The receive lock held: who fell due. The next time, or UINT64_MAX. */
 uint64_t roce_qp_expire(uint64_t now_ns);
 /* The engine thread, core_lock held: events that fell due. */

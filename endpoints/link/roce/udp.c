@@ -123,6 +123,17 @@ static void fill_address(const uint8_t gid[16], uint16_t port, uint32_t scope,
     memcpy(&out->v6.sin6_addr, gid, 16);
 }
 
+static void take_address(const struct roce_sockaddr *address, uint8_t gid[16])
+{
+    memset(gid, 0, 16);
+    if (address->any.sa_family == AF_INET) {
+        gid[10] = gid[11] = 0xff;
+        memcpy(gid + 12, &address->v4.sin_addr, 4);
+    } else {
+        memcpy(gid, &address->v6.sin6_addr, 16);
+    }
+}
+
 void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roce_sockaddr *out)
 {
     fill_address(gid, WIRE_UDP_PORT, port->interface, out);
@@ -276,6 +287,22 @@ int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port
     return 0;
 }
 
+/* Connecting sends nothing: it looks for a route. */
+bool roce_source_for(const uint8_t dgid[16], uint8_t source_out[16])
+{
+    struct roce_sockaddr address;
+    int fd = socket(address_is_v4(dgid) ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    fill_address(dgid, WIRE_UDP_PORT, 0, &address);
+    bool found = fd >= 0 && connect(fd, &address.any, address.size) == 0 &&
+                 getsockname(fd, &address.any, &address.size) == 0;
+    if (fd >= 0)
+        sys_close(fd);
+    if (found)
+        take_address(&address, source_out);
+    return found;
+}
+
 /* ---- groups ---- */
 
 struct roce_port *udp_group_port(const struct nic *nic, const uint8_t sgid[16],
@@ -402,17 +429,9 @@ static void prepare(struct mmsghdr *headers, struct iovec *parts, struct roce_so
 
 static void take_source(const struct roce_sockaddr *source, struct roce_from *from)
 {
-    struct icrc_path *icrc = &from->icrc;
-
-    memset(icrc->source, 0, 16);
-    if (source->any.sa_family == AF_INET) {
-        icrc->source[10] = icrc->source[11] = 0xff;
-        memcpy(icrc->source + 12, &source->v4.sin_addr, 4);
-        icrc->source_port = ntohs(source->v4.sin_port);
-    } else {
-        memcpy(icrc->source, &source->v6.sin6_addr, 16);
-        icrc->source_port = ntohs(source->v6.sin6_port);
-    }
+    take_address(source, from->icrc.source);
+    from->icrc.source_port =
+        ntohs(source->any.sa_family == AF_INET ? source->v4.sin_port : source->v6.sin6_port);
 }
 
 static int control_value(const struct cmsghdr *control)
