@@ -51,6 +51,57 @@ extern "C" {
  */
 const char *viaduct_version(void);
 
+/*
+ * Looking at the processes that use the NIC, from outside
+ *
+ *      static int show(void *argument, const struct viaduct_process *process,
+ *                      const struct viaduct_qp *qps) { ... }
+ *      ...
+ *      viaduct_look(show, NULL);
+ *
+ * This is what `viaduct top` does. The processes of this user that share the runtime folder are
+ * asked for the memory they publish, which only they can write; nothing is asked of a program, and
+ * no device is opened. Numbers are of one moment each, not all of the same moment.
+ */
+
+/* One queue pair. Counters begin at 0 when it is made. */
+struct viaduct_qp {
+    unsigned number;
+    unsigned peer;     /* the number of the queue pair that it is connected to, 0: none */
+    long peer_pid;     /* its process, 0: not known */
+    const char *nic;   /* "via0" */
+    const char *type;  /* "RC", "UC", "UD", "XRC_SEND", "XRC_RECV" */
+    const char *state; /* "RESET", "INIT", "RTR", "RTS", "SQD", "SQE", "ERR" */
+    /* What it has carried out, and the bytes that it sent or wrote, or read. */
+    unsigned long long messages, bytes_out, bytes_in;
+    unsigned long long peer_messages, peer_bytes; /* what its peer has, if that is seen */
+    unsigned long long rnr_waits;                 /* times it had to wait for a receive */
+    unsigned long long retries;
+    unsigned sends_waiting;    /* requests that could not be finished yet */
+    unsigned receives_waiting; /* posted to it, and not taken; 0 with an SRQ and for datagrams */
+};
+
+/* One process. */
+struct viaduct_process {
+    long pid;
+    const char *command;  /* its name when it first opened a device, 15 characters at most */
+    int answers;          /* 0: it lives and does not answer (stopped?), and the rest is 0 */
+    unsigned connections; /* queue pairs that are connected and work */
+    unsigned regions;     /* registered, and bytes in them */
+    unsigned long long region_bytes;
+    unsigned qp_count;
+};
+
+/*
+ * Call `show` for each process, with its qp_count queue pairs; all pointers are good during the
+ * call. Ends early if that returns anything but 0, and returns it. Negative errno: the runtime
+ * folder can't be read (-ENOENT: nobody has used the NIC yet), or no memory. Blocks for half
+ * a second at most, if a process does not answer. Any thread.
+ */
+int viaduct_look(int (*show)(void *argument, const struct viaduct_process *process,
+                             const struct viaduct_qp *qps),
+                 void *argument);
+
 #ifdef __cplusplus
 }
 #endif

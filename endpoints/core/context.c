@@ -9,10 +9,12 @@
 
 #include "core/arena.h"
 #include "core/conn.h"
+#include "core/counters.h"
 #include "core/pipe.h"
 #include "core/process.h"
 #include "core/state.h"
 #include "core/table.h"
+#include "core/xrcd.h"
 #include "link/roce/roce.h"
 
 /* No vendor: what soft-RoCE reports, and what programs know not to look up. */
@@ -54,12 +56,12 @@ static void unlink_context(struct context *context)
         *at = context->next;
 }
 
-static void close_pds(struct context *context)
+static void close_pds(struct context *context, bool parents)
 {
     for (uint32_t i = 1; i < pds.high; i++) {
         struct pd *pd = table_get(&pds, i);
 
-        if (pd && pd->context == context)
+        if (pd && pd->context == context && parents == (pd->real != NULL))
             pd_dealloc(pd);
     }
 }
@@ -68,10 +70,12 @@ void context_close(struct context *context)
 {
     qp_close_all(context);
     srq_close_all(context);
+    xrcd_close_all(context);
     cq_close_all(context);
     ah_close_all(context);
     mr_close_all(context);
-    close_pds(context);
+    close_pds(context, true);
+    close_pds(context, false);
     channel_close_all(context);
     pipe_close_ours(context->async_wr, context->async_peek);
     unlink_context(context);
@@ -82,11 +86,13 @@ void context_close(struct context *context)
 void core_after_fork(void)
 {
     arena_after_fork();
+    counters_after_fork();
     rq_after_fork();
     table_clear(&pds);
     qp_after_fork();
     cq_after_fork();
     srq_after_fork();
+    xrcd_after_fork();
     mr_after_fork();
     ah_after_fork();
     conn_after_fork();
@@ -110,10 +116,30 @@ int pd_alloc(struct context *context, struct pd **pd_out)
     return 0;
 }
 
+int pd_alloc_parent(struct pd *pd, struct td *td, struct pd **pd_out)
+{
+    struct pd *parent;
+    int error = pd_alloc(pd->context, &parent);
+
+    if (error)
+        return error;
+    parent->real = pd->real ? pd->real : pd;
+    parent->real->users++;
+    parent->td = td;
+    if (td)
+        td->users++;
+    *pd_out = parent;
+    return 0;
+}
+
 int pd_dealloc(struct pd *pd)
 {
     if (pd->users)
         return -EBUSY;
+    if (pd->real)
+        pd->real->users--;
+    if (pd->td)
+        pd->td->users--;
     table_release(&pds, pd->handle);
     free(pd);
     return 0;
@@ -135,7 +161,8 @@ static void limits_of_queues(struct ibv_device_attr *attr)
     attr->max_qp_rd_atom = LIMIT_RD_ATOMIC;
     attr->max_qp_init_rd_atom = LIMIT_RD_ATOMIC;
     attr->max_res_rd_atom = LIMIT_RD_ATOMIC * (LIMIT_QP - 1);
-    attr->atomic_cap = IBV_ATOMIC_GLOB;
+    /* Ours are even the processor's; but what adapters answer is what programs look for. */
+    attr->atomic_cap = IBV_ATOMIC_HCA;
     attr->max_srq = LIMIT_SRQ - 1;
     attr->max_srq_wr = LIMIT_SRQ_WR;
     attr->max_srq_sge = LIMIT_SGE;
@@ -154,11 +181,11 @@ void device_query(const struct nic *nic, struct ibv_device_attr *attr_out)
     snprintf(attr->fw_ver, sizeof(attr->fw_ver), "%s", VIADUCT_VERSION);
     attr->vendor_id = VENDOR_ID;
     attr->hw_ver = 1;
-    attr->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
-                             IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_MEM_WINDOW |
-                             IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_MEM_MGT_EXTENSIONS |
-                             IBV_DEVICE_BAD_PKEY_CNTR | IBV_DEVICE_BAD_QKEY_CNTR |
-                             IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_PORT_ACTIVE_EVENT;
+    attr->device_cap_flags =
+        IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN | IBV_DEVICE_SRQ_RESIZE |
+        IBV_DEVICE_MEM_WINDOW | IBV_DEVICE_MEM_WINDOW_TYPE_2B | IBV_DEVICE_MEM_MGT_EXTENSIONS |
+        IBV_DEVICE_BAD_PKEY_CNTR | IBV_DEVICE_BAD_QKEY_CNTR | IBV_DEVICE_SYS_IMAGE_GUID |
+        IBV_DEVICE_PORT_ACTIVE_EVENT | IBV_DEVICE_XRC;
     limits_of_queues(attr);
     attr->max_mr = LIMIT_MR - 1;
     attr->max_mw = LIMIT_MR - 1;

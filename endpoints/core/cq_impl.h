@@ -33,6 +33,28 @@ void cq_make_room_for(struct cq *cq, const void *guest, uint32_t tail);
 /* Can cq_arm() have the kernel fence initiators? */
 bool cq_can_fence(void);
 
+/* An arming, by the count of them in pub_cq.armed. */
+static inline uint32_t cq_arming(uint32_t armed)
+{
+    return armed & ~(uint32_t)CQ_ARMED_MASK;
+}
+
+/* Does a CQ that is armed for solicited events only want to know of it? */
+static inline bool cqe_is_loud(const struct cqe *cqe)
+{
+    return (cqe->flags & CQE_SOLICITED) || cqe->status != IBV_WC_SUCCESS;
+}
+
+/*
+ * Completion number `at` in the lane of `guest` (NULL: our own) is one that the arming asks for;
+ * its pusher saw the arming after it had stored the completion.
+ */
+void cq_notify(struct cq *cq, const void *guest, uint32_t arming, uint32_t at);
+/* The same for our own lane, if a CQ armed so asks for it. */
+void cq_notify_own(struct cq *cq, uint32_t armed, uint32_t at, bool loud);
+/* For a completion that was flushed, straight to the spill. */
+void cq_notify_flushed(struct cq *cq);
+
 /* Write the time into the completion's last eight bytes. */
 void cqe_stamp(struct cqe *cqe);
 
@@ -74,9 +96,11 @@ static inline void lane_publish(struct lane_out *lane, struct cqe *slot)
     atomic_store_explicit(&slot->seq, ++lane->tail, memory_order_release);
 }
 
-/* Make what lane_begin() gave visible to the poller. */
-static inline void lane_end(struct lane_out *lane, struct cqe *slot)
+/* Make what lane_begin() gave visible to the poller; its number in the lane. */
+static inline uint32_t lane_end(struct lane_out *lane, struct cqe *slot)
 {
+    uint32_t at = lane->tail;
+
     if (__builtin_expect(lane->cq->stamp, 0))
         cqe_stamp(slot);
     lane_publish(lane, slot);
@@ -90,6 +114,7 @@ static inline void lane_end(struct lane_out *lane, struct cqe *slot)
         fence(memory_order_seq_cst);
     else
         atomic_signal_fence(memory_order_seq_cst);
+    return at;
 }
 
 /*
@@ -110,10 +135,12 @@ static inline struct cqe *cq_push_begin(struct cq *cq)
 
 static inline void cq_push_end(struct cq *cq, struct cqe *slot)
 {
-    lane_end(&cq->own, slot);
-    if (__builtin_expect(
-            atomic_load_explicit(&cq->pub->armed, memory_order_relaxed) & CQ_ARMED_MASK, 0))
-        cq_announce(cq);
+    bool loud = cqe_is_loud(slot);
+    uint32_t at = lane_end(&cq->own, slot);
+    uint32_t armed = atomic_load_explicit(&cq->pub->armed, memory_order_relaxed);
+
+    if (__builtin_expect(armed & CQ_ARMED_MASK, 0))
+        cq_notify_own(cq, armed, at, loud);
 }
 
 #endif

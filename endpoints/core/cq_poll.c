@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Completion queues, data path: pushing to our own lane, polling, arming and announcing. */
+/* Completion queues, data path: spilling, pushing and polling. cq_event.c has the events. */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "core/cq_impl.h"
 #include "core/mr_bind.h"
@@ -44,6 +40,18 @@ static unsigned wc_flags(const struct cqe *cqe)
     return flags;
 }
 
+/*
+ * In RTR: what came first on a connection; and all that an XRC SRQ receives, for the queue pair
+ * that the initiator is connected to.
+ */
+static void first_receive(struct qp *qp, struct ibv_wc *wc)
+{
+    if (qp->type == QPT_XRC_SRQ)
+        wc->qp_num = wc->src_qp;
+    else if (qp_is_connected_type(qp))
+        qp_established(qp);
+}
+
 /* An initiator may be hostile: every number is checked before it is used. */
 static bool resolve_recv(struct qp *qp, const struct cqe *cqe, bool hold, struct ibv_wc *wc)
 {
@@ -54,8 +62,8 @@ static bool resolve_recv(struct qp *qp, const struct cqe *cqe, bool hold, struct
         return false;
     /* Whoever posted it did so before; the initiator saw that, and this thread by this load. */
     (void)atomic_load_explicit(&rq->pub->tail, memory_order_acquire);
-    if (__builtin_expect(qp_state(qp) == IBV_QPS_RTR, 0) && qp_is_connected_type(qp))
-        qp_established(qp);
+    if (__builtin_expect(qp_state(qp) == IBV_QPS_RTR, 0))
+        first_receive(qp, wc);
     if (cqe->flags & CQE_INV)
         mw_invalidate(qp->qpn, qp->pd, cqe->imm);
     if (inline_len && inline_len <= CQE_INLINE_MAX && wc->status == IBV_WC_SUCCESS &&
@@ -285,10 +293,10 @@ void cq_push_last(struct cq *cq, const struct qp *qp, const struct completion *c
         spill_add(&cq->spill);
     }
     spin_unlock(&cq->lock);
-    if (!fits)
+    if (fits)
+        cq_notify_flushed(cq);
+    else
         cq_set_overrun(cq);
-    else if (atomic_load(&cq->pub->armed) & CQ_ARMED_MASK)
-        cq_announce(cq);
 }
 
 /* ---- polling ---- */
@@ -388,161 +396,4 @@ void cq_forget_qp(struct cq *cq, uint32_t cookie)
     }
     spill->count = kept;
     spin_unlock(&cq->lock);
-}
-
-/* ---- arming ---- */
-
-bool cq_can_fence(void)
-{
-    long commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
-
-    return commands > 0 && commands & MEMBARRIER_CMD_GLOBAL_EXPEDITED;
-}
-
-/*
- * From here on what every thread of every process on the machine stored before is seen. If the
- * kernel can't do that, initiators fence themselves; if it has just begun to refuse (a system call
- * filter), the engine looks for what one of them was storing right now.
- */
-static void fence_everyone(struct cq *cq)
-{
-    fence(memory_order_seq_cst);
-    if (atomic_load(&cq->pub->fence) ||
-        syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0)
-        return;
-    atomic_store(&cq->pub->fence, 1);
-    atomic_store(&cq->event_due, true);
-    cq_due_later();
-}
-
-static uint32_t lane_stop(const struct lane_in *lane)
-{
-    uint32_t end = lane->head;
-
-    while (end - lane->head <= lane->mask &&
-           atomic_load_explicit(&lane->ring[end & lane->mask].seq, memory_order_acquire) == end + 1)
-        end++;
-    return end;
-}
-
-int cq_arm(struct cq *cq, bool solicited_only)
-{
-    spin_lock(&cq->lock);
-    uint32_t armed = atomic_load(&cq->pub->armed);
-    uint32_t kind =
-        solicited_only && (armed & CQ_ARMED_MASK) != CQ_ARMED ? CQ_ARMED_SOLICITED : CQ_ARMED;
-    for (unsigned i = 0; i < cq->lane_count; i++)
-        cq->lanes[i]->armed_from = lane_stop(cq->lanes[i]);
-    cq->spill_armed_from = cq->spill.total;
-    atomic_store(&cq->pub->armed, ((armed & ~(uint32_t)CQ_ARMED_MASK) + CQ_ARMED_STEP) | kind);
-    spin_unlock(&cq->lock);
-    /*
-     * Pairs with pushers, which store seq and then load armed without a fence: after this either we
-     * see their completion (the program polls after arming), or they see that we are armed.
-     */
-    fence_everyone(cq);
-    return 0;
-}
-
-static bool qualifies(const struct cqe *cqe, uint32_t kind)
-{
-    return kind == CQ_ARMED || (cqe->flags & CQE_SOLICITED) || cqe->status != IBV_WC_SUCCESS;
-}
-
-/* Is there anything that came since the CQ was armed, qualifies, and still waits to be polled? */
-static bool lane_has_news(const struct lane_in *lane, uint32_t kind)
-{
-    uint32_t end = lane_stop(lane);
-    uint32_t at = (int32_t)(lane->armed_from - lane->head) > 0 ? lane->armed_from : lane->head;
-
-    for (; (int32_t)(end - at) > 0; at++) {
-        if (qualifies(&lane->ring[at & lane->mask], kind))
-            return true;
-    }
-    return false;
-}
-
-static bool has_news(struct cq *cq, uint32_t kind)
-{
-    /* What was spilled may have been solicited or not: announce, an extra event does no harm. */
-    if (cq->spill.count && cq->spill.total > cq->spill_armed_from)
-        return true;
-    for (unsigned i = 0; i < cq->lane_count; i++) {
-        if (lane_has_news(cq->lanes[i], kind))
-            return true;
-    }
-    return false;
-}
-
-/* cq->lock held. False: armed, and nothing to announce. */
-static bool announce_locked(struct cq *cq)
-{
-    uint32_t armed = atomic_load(&cq->pub->armed);
-    uint32_t kind = armed & CQ_ARMED_MASK;
-
-    if (!kind || !cq->channel)
-        return true;
-    if (atomic_load(&cq->in_session)) {
-        atomic_store(&cq->event_due, true);
-        return true;
-    }
-    if (!has_news(cq, kind))
-        return false;
-    if (channel_write(cq->channel, cq->user_handle, &cq->comp_events)) {
-        atomic_store(&cq->pub->armed, armed & ~(uint32_t)CQ_ARMED_MASK);
-        cq->announced = kind;
-    } else {
-        atomic_store(&cq->event_due, true); /* the channel is full */
-        cq_due_later();
-    }
-    return true;
-}
-
-/*
- * An initiator tells of an arming once. If what it told of has been polled by now, the CQ is armed
- * anew, so that the next one tells again; who came between the two is looked for once more.
- */
-void cq_announce(struct cq *cq)
-{
-    spin_lock(&cq->lock);
-    bool done = announce_locked(cq);
-    if (!done)
-        atomic_fetch_add(&cq->pub->armed, CQ_ARMED_STEP);
-    spin_unlock(&cq->lock);
-    if (done)
-        return;
-    fence_everyone(cq);
-    spin_lock(&cq->lock);
-    announce_locked(cq);
-    spin_unlock(&cq->lock);
-}
-
-/*
- * cq->lock held. What an unread event tells of, the session that begins is going to poll: the event
- * is taken back, and the CQ is armed as before.
- */
-static void take_back_event(struct cq *cq)
-{
-    uint32_t kind = cq->announced, armed = atomic_load(&cq->pub->armed);
-    uint32_t before = cq->comp_events.reported;
-
-    cq->announced = 0;
-    channel_withdraw(cq->channel, cq->user_handle, &cq->comp_events);
-    if (cq->comp_events.reported == before)
-        return;
-    if (!(armed & CQ_ARMED_MASK))
-        atomic_store(&cq->pub->armed, armed | kind);
-    atomic_store(&cq->event_due, true);
-}
-
-void cq_session(struct cq *cq, bool open)
-{
-    spin_lock(&cq->lock);
-    if (open && cq->announced && cq->channel)
-        take_back_event(cq);
-    atomic_store_explicit(&cq->in_session, open, memory_order_relaxed);
-    bool announce = !open && atomic_exchange(&cq->event_due, false);
-    spin_unlock(&cq->lock);
-    if (announce)
-        cq_announce(cq);
 }

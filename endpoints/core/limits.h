@@ -15,6 +15,7 @@ enum {
     LIMIT_MR = 1 << LIMIT_MR_BITS, /* regions and windows together; index 0 is never used */
     LIMIT_PD = 1 << 16,
     LIMIT_AH = 1 << 18,
+    LIMIT_XRCD = 1 << 10,
     LIMIT_CHANNEL = 1 << 14,
     LIMIT_MCAST_GROUPS = 1024,
     LIMIT_MCAST_QPS = 256, /* of one process, in one group */

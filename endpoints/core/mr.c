@@ -74,6 +74,8 @@ static struct entry *entry_new(int kind, uint32_t *index_out, uint32_t *key_out)
         free(entry);
         return NULL;
     }
+    if (atomic_load(&arena_header()->mr_high) < keys.high)
+        atomic_store(&arena_header()->mr_high, keys.high);
     entry->kind = kind;
     *index_out = index;
     *key_out = index << 8 | ++variants[index];

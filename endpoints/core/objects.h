@@ -23,6 +23,7 @@
 #include "core/config.h"
 
 struct qp;
+struct xrcd;
 
 void core_lock(void);
 bool core_try_lock(void);
@@ -81,9 +82,22 @@ struct pd {
     uint32_t handle; /* never 0; also the domain's number in the arena */
     struct context *context;
     unsigned users;
+    struct pd *real; /* a parent domain: the protection domain that it stands for */
+    struct td *td;   /* and its thread domain, or NULL */
+};
+
+/*
+ * A thread domain: the program's word that one thread uses what is made with it. Nothing is made
+ * simpler by that here, but programs and their accounts of it work.
+ */
+struct td {
+    struct context *context;
+    unsigned users;
 };
 
 int pd_alloc(struct context *context, struct pd **pd_out);
+/* A parent domain (ibv_alloc_parent_domain(3)): another handle of pd, which must outlive it. */
+int pd_alloc_parent(struct pd *pd, struct td *td, struct pd **pd_out);
 int pd_dealloc(struct pd *pd); /* -EBUSY */
 struct pd *pd_get(uint32_t handle);
 
@@ -175,7 +189,8 @@ void srq_query(struct srq *srq, struct srq_attr *attr_out);
 int srq_destroy(struct srq *srq, uint32_t *events_out); /* -EBUSY */
 struct srq *srq_get(uint32_t handle);
 struct context *srq_context(struct srq *srq);
-uint32_t srq_number(struct srq *srq);
+uint32_t srq_number(struct srq *srq); /* what XRC requests name */
+uint32_t srq_handle(struct srq *srq);
 /* data path: 0 or positive errno with *bad_wr, as ibv_post_srq_recv(3) */
 int srq_post_recv(struct srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad_wr);
 

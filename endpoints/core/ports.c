@@ -1,28 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The table of ports: a sparse file, mapped by everybody, PORTS_PER_NUMBER entries for each number.
- * Changes are made under flock(), which the kernel lets go of when a process dies; an entry counts
- * from the moment its owner word is written, which is last.
+ * The table of ports, PORTS_PER_NUMBER entries for each number. An entry counts from the moment its
+ * owner word is written, which is last.
  */
 #define _GNU_SOURCE
 #include "core/ports.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/random.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "core/own_fd.h"
 #include "core/process.h"
-#include "core/sys.h"
-#include "core/thread.h"
+#include "core/shared_table.h"
 
-enum { NUMBERS = 1 << 16, PATIENCE_NS = 1000000000, PAUSE_NS = 50000 };
+enum { NUMBERS = 1 << 16 };
 
 enum port_flags { PORT_REUSE = 1, PORT_LISTENS = 2, PORT_V6_ONLY = 4 };
 
@@ -39,8 +31,13 @@ struct port_table {
     struct port_entry entries[NUMBERS][PORTS_PER_NUMBER];
 };
 
-static struct port_table *table;
-static int table_fd = -1;
+static struct shared_table file = SHARED_TABLE("ports", struct port_table);
+
+/* Good once it was locked. */
+static struct port_table *table(void)
+{
+    return file.map;
+}
 
 /* ---- addresses ---- */
 
@@ -67,62 +64,9 @@ bool address_serves(const uint8_t bound[16], bool v6_only, const uint8_t address
     return address_is_mapped(bound) ? v4 : !(v4 && v6_only);
 }
 
-/* ---- the file ---- */
-
-static int open_table(void)
-{
-    if (table)
-        return 0;
-    int fd = sys_openat(process_runtime_dirfd(), "ports", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    void *map =
-        ftruncate(fd, sizeof(struct port_table))
-            ? MAP_FAILED
-            : mmap(NULL, sizeof(struct port_table), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED) {
-        int error = -errno;
-
-        sys_close(fd);
-        return error;
-    }
-    table = map;
-    table_fd = own_fd(fd);
-    return 0;
-}
-
-/* Held for microseconds, unless its holder is stopped: nobody waits for that for ever. */
-static int lock_table(void)
-{
-    const struct timespec pause = {.tv_nsec = PAUSE_NS};
-    uint64_t until = now_ns() + PATIENCE_NS;
-    int error = open_table();
-
-    if (error)
-        return error;
-    while (flock(table_fd, LOCK_EX | LOCK_NB)) {
-        if (errno != EWOULDBLOCK && errno != EINTR)
-            return -errno;
-        if (now_ns() > until)
-            return -EAGAIN;
-        clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
-    }
-    return 0;
-}
-
-static void unlock_table(void)
-{
-    flock(table_fd, LOCK_UN);
-}
-
 void ports_after_fork(void)
 {
-    if (!table)
-        return;
-    munmap(table, sizeof(*table));
-    sys_close(table_fd);
-    table = NULL;
-    table_fd = -1;
+    shared_table_after_fork(&file);
 }
 
 /* ---- binding ---- */
@@ -158,7 +102,7 @@ static struct port_entry *find_place(const struct port_wish *wish, uint16_t port
     struct port_entry *place = NULL;
 
     for (unsigned i = 0; i < PORTS_PER_NUMBER; i++) {
-        struct port_entry *entry = &table->entries[port][i];
+        struct port_entry *entry = &table()->entries[port][i];
 
         if (!is_taken(entry))
             place = place ? place : entry;
@@ -197,17 +141,17 @@ static void fill(struct port_entry *entry, const struct port_wish *wish)
 int port_bind(const struct port_wish *wish, struct port_binding *binding_out, uint16_t *port_out)
 {
     uint16_t port = wish->port;
-    int error = lock_table();
+    int error = shared_table_lock(&file);
 
     if (error)
         return error;
     struct port_entry *place = port ? find_place(wish, port) : find_ephemeral(wish, &port);
     if (place)
         fill(place, wish);
-    unlock_table();
+    shared_table_unlock(&file);
     if (!place)
         return -EADDRINUSE;
-    binding_out->entry = (uint32_t)(port * PORTS_PER_NUMBER + (place - table->entries[port])) + 1;
+    binding_out->entry = (uint32_t)(port * PORTS_PER_NUMBER + (place - table()->entries[port])) + 1;
     *port_out = port;
     return 0;
 }
@@ -216,15 +160,15 @@ static struct port_entry *entry_of(const struct port_binding *binding)
 {
     uint32_t index = binding->entry - 1;
 
-    return &table->entries[index / PORTS_PER_NUMBER][index % PORTS_PER_NUMBER];
+    return &table()->entries[index / PORTS_PER_NUMBER][index % PORTS_PER_NUMBER];
 }
 
 int port_listen(struct port_binding *binding)
 {
     struct port_entry *own = entry_of(binding);
-    struct port_entry *number = table->entries[(binding->entry - 1) / PORTS_PER_NUMBER];
+    struct port_entry *number = table()->entries[(binding->entry - 1) / PORTS_PER_NUMBER];
     struct port_wish wish = {.space = own->space, .v6_only = own->flags & PORT_V6_ONLY};
-    int error = lock_table();
+    int error = shared_table_lock(&file);
 
     if (error)
         return error;
@@ -238,7 +182,7 @@ int port_listen(struct port_binding *binding)
     }
     if (!error)
         own->flags |= PORT_LISTENS;
-    unlock_table();
+    shared_table_unlock(&file);
     return error;
 }
 
@@ -256,10 +200,10 @@ uint64_t port_find(uint16_t space, uint16_t port, const uint8_t address[16])
     uint64_t found = 0;
     bool exact = false;
 
-    if (lock_table())
+    if (shared_table_lock(&file))
         return 0;
     for (unsigned i = 0; i < PORTS_PER_NUMBER && !exact; i++) {
-        struct port_entry *entry = &table->entries[port][i];
+        struct port_entry *entry = &table()->entries[port][i];
 
         if (entry->space != space || !(entry->flags & PORT_LISTENS) ||
             !address_serves(entry->address, entry->flags & PORT_V6_ONLY, address) ||
@@ -269,6 +213,6 @@ uint64_t port_find(uint16_t space, uint16_t port, const uint8_t address[16])
         if (exact || !found)
             found = atomic_load(&entry->owner);
     }
-    unlock_table();
+    shared_table_unlock(&file);
     return found;
 }

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "core/arena.h"
+#include "core/counters.h"
 #include "core/state.h"
 #include "core/sys.h"
 #include "core/requester.h"
@@ -325,5 +326,6 @@ int process_open(void)
     /* Debian's default lets same-user processes reach our memory; where Yama does not, allow it. */
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
     opened = true;
+    counters_open(config);
     return 0;
 }

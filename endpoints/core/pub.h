@@ -20,7 +20,7 @@
 #include "core/limits.h"
 
 #define PUB_MAGIC 0x7669616475637431ull /* "viaduct1" */
-#define PUB_VERSION 1u
+#define PUB_VERSION 2u
 
 /* One load of what its owner may change meanwhile: what was checked is what is used. */
 #define PUB_READ(field) (*(const volatile __typeof__(field) *)&(field))
@@ -44,6 +44,7 @@ struct pub_header {
     } nics[CONFIG_NICS_MAX];
     _Atomic uint32_t qp_high;    /* queue pairs ever used: indices below this */
     _Atomic uint32_t mcast_high; /* multicast entries ever used */
+    _Atomic uint32_t mr_high;    /* and keys */
     char comm[16];
 };
 
@@ -54,7 +55,7 @@ struct pub_header {
 struct pub_qp {
     /* line 0: written by the owner under its QP lock, published by gen (release) */
     _Atomic uint32_t gen; /* 0: no such queue pair; else odd = may receive, even = may not */
-    uint8_t type;         /* enum ibv_qp_type */
+    uint8_t type;         /* enum ibv_qp_type, or QPT_XRC_SRQ; 0: there is none */
     uint8_t state;        /* enum ibv_qp_state */
     uint8_t min_rnr_timer;
     uint8_t nic;
@@ -69,14 +70,18 @@ struct pub_qp {
     uint32_t rd_atomic; /* max_dest_rd_atomic: 0 refuses reads and atomics */
     uint64_t rq_ring;   /* offset of struct pub_rq */
     uint32_t cookie;    /* what completions for it carry: index | life << LIMIT_QP_BITS */
-    uint32_t pad0;
+    uint32_t domain;    /* XRC: the number of its domain */
     /* line 1: the initiator's side */
     _Alignas(
         64) _Atomic uint32_t busy; /* lock of the send queue: 1 while a peer's memory is touched */
     uint32_t rq_head;              /* receives of the target taken by this queue pair */
     /* the receive of a shared ring that is claimed and not completed yet; 0: none */
     _Atomic uint32_t claim_ring, claim_slot;
-    uint64_t tx_messages, tx_bytes, rnr_waits, retries; /* counters, for viaduct top */
+    /* counters of what it has initiated (core/counters.h) */
+    uint64_t messages, tx_bytes, read_bytes, sends;
+    uint32_t rnr_waits, retries;
+    uint32_t waiting; /* requests that could not be finished yet */
+    uint32_t pad1;
 };
 _Static_assert(sizeof(struct pub_qp) == 128, "two cache lines");
 

@@ -6,12 +6,14 @@
 #include <string.h>
 
 #include "core/arena.h"
+#include "core/counters.h"
 #include "core/cq_impl.h"
 #include "core/process.h"
 #include "core/requester.h"
 #include "core/state.h"
 #include "core/table.h"
 #include "core/thread.h"
+#include "core/xrcd.h"
 #include "engine/datagram.h"
 #include "link/link.h"
 #include "link/roce/roce.h"
@@ -43,6 +45,16 @@ uint32_t qp_number(struct qp *qp)
     return qp->qpn;
 }
 
+uint32_t qp_handle(struct qp *qp)
+{
+    return qp->index;
+}
+
+bool qp_is_for_programs(struct qp *qp)
+{
+    return qp->type != QPT_XRC_SRQ && !qp->disowned;
+}
+
 uint64_t qp_user_handle(struct qp *qp)
 {
     return qp->user_handle;
@@ -71,16 +83,19 @@ static int check_init(const struct qp_init *init)
 {
     const struct ibv_qp_cap *cap = &init->cap;
 
-    if (init->type != IBV_QPT_RC && init->type != IBV_QPT_UC && init->type != IBV_QPT_UD)
+    if (init->type == IBV_QPT_XRC_RECV)
+        return init->xrcd ? 0 : -EINVAL;
+    if (init->type != IBV_QPT_RC && init->type != IBV_QPT_UC && init->type != IBV_QPT_UD &&
+        init->type != IBV_QPT_XRC_SEND)
         return -EOPNOTSUPP;
     if (cap->max_send_wr > LIMIT_QP_WR || cap->max_send_sge > LIMIT_SGE ||
         cap->max_inline_data > LIMIT_INLINE)
         return -EINVAL;
     if (!init->srq && (cap->max_recv_wr > LIMIT_QP_WR || cap->max_recv_sge > LIMIT_SGE))
         return -EINVAL;
-    if (!init->send_cq || !init->recv_cq)
+    if (!init->pd || !init->send_cq || (!init->recv_cq && init->type != IBV_QPT_XRC_SEND))
         return -EINVAL;
-    if (init->srq && init->type == IBV_QPT_UC) /* IBTA 10.2.9 */
+    if (init->srq && (init->type == IBV_QPT_UC || init->srq->xrc)) /* IBTA 10.2.9, A14 */
         return -EINVAL;
     return 0;
 }
@@ -115,7 +130,8 @@ static void publish_fixed(struct qp *qp)
     pub->type = (uint8_t)qp->type;
     pub->nic = (uint8_t)qp->context->nic->index;
     pub->pd = qp->pd;
-    pub->recv_cq = qp->recv_cq->handle;
+    pub->domain = qp->xrcd ? qp->xrcd->number : 0;
+    pub->recv_cq = qp->recv_cq ? qp->recv_cq->handle : 0;
     pub->srq = qp->srq ? qp->srq->handle + 1 : 0;
     pub->rq_ring = rq->pub ? arena_offset(rq->pub) : 0;
 }
@@ -126,10 +142,31 @@ static void renew_cookie(struct qp *qp)
     qp->pub->cookie = (((qp->pub->cookie >> LIMIT_QP_BITS) + 1) << LIMIT_QP_BITS) | qp->index;
 }
 
+/* A receive queue of its own, and room for the targets of one that has many. */
+static int alloc_receive(struct qp *qp, const struct qp_init *init)
+{
+    bool xrc = init->type == IBV_QPT_XRC_SEND, ud = init->type == IBV_QPT_UD;
+    int error = 0;
+
+    if (init->srq || xrc) {
+        qp->cap.max_recv_wr = qp->cap.max_recv_sge = 0;
+    } else {
+        error =
+            rq_init(&qp->rq, init->cap.max_recv_wr, init->cap.max_recv_sge, init->pd->handle, ud);
+        qp->cap.max_recv_sge = qp->rq.max_sge;
+    }
+    if (error || !(ud || xrc))
+        return error;
+    qp->ud = calloc(UD_TARGETS, sizeof(*qp->ud));
+    return qp->ud ? 0 : -ENOMEM;
+}
+
 static int alloc_queues(struct qp *qp, const struct qp_init *init)
 {
     uint32_t places = 1;
-    int error = 0;
+
+    if (init->type == IBV_QPT_XRC_RECV || init->type == QPT_XRC_SRQ)
+        return 0; /* neither queue */
 
     while (places < init->cap.max_send_wr)
         places *= 2;
@@ -143,18 +180,7 @@ static int alloc_queues(struct qp *qp, const struct qp_init *init)
     qp->sq_entry_size = (sizeof(struct sq_entry) + qp->cap.max_send_sge * sizeof(struct ibv_sge) +
                          qp->cap.max_inline_data + 15) &
                         ~(size_t)15;
-    if (init->srq)
-        qp->cap.max_recv_wr = qp->cap.max_recv_sge = 0;
-    else
-        error = rq_init(&qp->rq, init->cap.max_recv_wr, init->cap.max_recv_sge, init->pd->handle,
-                        init->type == IBV_QPT_UD);
-    if (!error && !init->srq)
-        qp->cap.max_recv_sge = qp->rq.max_sge;
-    if (!error && init->type == IBV_QPT_UD) {
-        qp->ud = calloc(UD_TARGETS, sizeof(*qp->ud));
-        error = qp->ud ? 0 : -ENOMEM;
-    }
-    return error;
+    return alloc_receive(qp, init);
 }
 
 static void qp_free(struct qp *qp)
@@ -174,10 +200,12 @@ static struct qp *qp_new(const struct qp_init *init)
         return NULL;
     memset(qp, 0, sizeof(*qp));
     qp->type = init->type;
+    qp->reliable = init->type != IBV_QPT_UC && init->type != IBV_QPT_UD;
     qp->sq_sig_all = init->sq_sig_all;
-    qp->pd = init->pd->handle;
+    qp->pd = init->pd ? init->pd->handle : 0;
     qp->pd_object = init->pd;
-    qp->context = init->pd->context;
+    qp->xrcd = init->xrcd;
+    qp->context = init->pd ? init->pd->context : init->xrcd->context;
     qp->send_cq = init->send_cq;
     qp->recv_cq = init->recv_cq;
     qp->srq = init->srq;
@@ -190,11 +218,33 @@ static struct qp *qp_new(const struct qp_init *init)
 
 static void count_users(const struct qp *qp, int step)
 {
-    qp->pd_object->users += (unsigned)step;
-    qp->send_cq->users += (unsigned)step;
-    qp->recv_cq->users += (unsigned)step;
-    if (qp->srq)
+    if (qp->pd_object)
+        qp->pd_object->users += (unsigned)step;
+    if (qp->xrcd)
+        qp->xrcd->users += (unsigned)step;
+    if (qp->send_cq)
+        qp->send_cq->users += (unsigned)step;
+    if (qp->recv_cq)
+        qp->recv_cq->users += (unsigned)step;
+    if (qp->srq && !qp->srq->xrc)
         qp->srq->users += (unsigned)step;
+}
+
+/* From now on it is found by its handle, and by its number. */
+static void introduce(struct qp *qp, enum ibv_qp_state state)
+{
+    qp->pub = arena_qp(qp->index);
+    qp->qpn = qp->shown_qpn = process_slot() << LIMIT_QP_BITS | qp->index;
+    atomic_store(&qp->state, (uint8_t)state);
+    qp->attr.qp_state = state;
+    qp->attr.path_mtu = IBV_MTU_1024;
+    renew_cookie(qp);
+    publish_fixed(qp);
+    qp_publish(qp);
+    count_users(qp, 1);
+    if (atomic_load(&arena_header()->qp_high) < qps.high)
+        atomic_store(&arena_header()->qp_high, qps.high);
+    table_set(&qps, qp->index, qp);
 }
 
 int qp_create(const struct qp_init *init, struct qp **qp_out, struct ibv_qp_cap *granted_out)
@@ -206,21 +256,32 @@ int qp_create(const struct qp_init *init, struct qp **qp_out, struct ibv_qp_cap 
     struct qp *qp = qp_new(init);
     if (!qp)
         return -ENOMEM;
-    qp->pub = arena_qp(qp->index);
-    qp->qpn = process_slot() << LIMIT_QP_BITS | qp->index;
-    atomic_store(&qp->state, IBV_QPS_RESET);
-    qp->attr.qp_state = IBV_QPS_RESET;
-    qp->attr.path_mtu = IBV_MTU_1024;
-    renew_cookie(qp);
-    publish_fixed(qp);
-    qp_publish(qp);
-    count_users(qp, 1);
-    if (atomic_load(&arena_header()->qp_high) < qps.high)
-        atomic_store(&arena_header()->qp_high, qps.high);
-    table_set(&qps, qp->index, qp);
+    introduce(qp, IBV_QPS_RESET);
     *granted_out = qp->cap;
     *qp_out = qp;
     return 0;
+}
+
+int qp_create_for_srq(struct srq *srq, struct cq *cq, struct xrcd *xrcd, struct qp **qp_out)
+{
+    struct qp_init init = {
+        .type = QPT_XRC_SRQ, .pd = srq->pd, .xrcd = xrcd, .recv_cq = cq, .srq = srq};
+    struct qp *qp = qp_new(&init);
+
+    if (!qp)
+        return -ENOMEM;
+    srq->xrc = qp;
+    introduce(qp, IBV_QPS_RTR);
+    *qp_out = qp;
+    return 0;
+}
+
+static void each_cq(struct qp *qp, void (*act)(struct cq *cq))
+{
+    if (qp->send_cq)
+        act(qp->send_cq);
+    if (qp->recv_cq)
+        act(qp->recv_cq);
 }
 
 /* Stop everything: no initiator reaches it, no completion of it is left. */
@@ -235,31 +296,84 @@ static void stop(struct qp *qp)
     roce_detach(qp);
     requester_leave_list(qp);
     link_shm.quiesce(qp);
-    cq_drain(qp->send_cq);
-    cq_drain(qp->recv_cq);
+    each_cq(qp, cq_drain);
     uint32_t cookie = qp->pub->cookie;
     renew_cookie(qp);
-    cq_forget_qp(qp->send_cq, cookie);
-    cq_forget_qp(qp->recv_cq, cookie);
+    if (qp->send_cq)
+        cq_forget_qp(qp->send_cq, cookie);
+    if (qp->recv_cq)
+        cq_forget_qp(qp->recv_cq, cookie);
+}
+
+/* Pollers that found something are inside their CQ's lock. */
+static void pass_through(struct cq *cq)
+{
+    spin_lock(&cq->lock);
+    spin_unlock(&cq->lock);
+}
+
+/* Its handle is no more: unread events of it are withdrawn, the others counted. */
+static uint32_t end_events(struct qp *qp)
+{
+    event_withdraw(qp->context, qp->user_handle, &qp->events);
+    return qp->events.reported;
+}
+
+static void destroy(struct qp *qp, uint32_t *events_out)
+{
+    stop(qp);
+    counters_retire(qp->pub);
+    qp->pub->type = 0;
+    *events_out = end_events(qp);
+    table_set(&qps, qp->index, NULL);
+    roce_settle();
+    each_cq(qp, pass_through);
+    count_users(qp, -1);
+    table_release(&qps, qp->index);
+    qp_free(qp);
+}
+
+void qp_destroy_for_srq(struct qp *qp)
+{
+    uint32_t none;
+
+    destroy(qp, &none);
 }
 
 int qp_destroy(struct qp *qp, uint32_t *events_out)
 {
+    struct qp *real = qp->real;
+    uint32_t none;
+
     if (qp->mcast_count)
         return -EBUSY;
-    stop(qp);
-    table_set(&qps, qp->index, NULL);
-    roce_settle();
-    /* Pollers that found it are inside their CQ's lock: pass through both. */
-    spin_lock(&qp->send_cq->lock);
-    spin_unlock(&qp->send_cq->lock);
-    spin_lock(&qp->recv_cq->lock);
-    spin_unlock(&qp->recv_cq->lock);
-    event_withdraw(qp->context, qp->user_handle, &qp->events);
-    *events_out = qp->events.reported;
-    count_users(qp, -1);
-    table_release(&qps, qp->index);
-    qp_free(qp);
+    if (qp->openers) {
+        *events_out = end_events(qp);
+        qp_disown(qp);
+        return 0;
+    }
+    if (real)
+        qp_leave(qp);
+    destroy(qp, events_out);
+    if (real && real->disowned && !real->openers)
+        destroy(real, &none);
+    return 0;
+}
+
+int qp_open(struct xrcd *xrcd, uint32_t qpn, uint64_t user_handle, struct qp **qp_out)
+{
+    struct qp *real = qpn >> LIMIT_QP_BITS == process_slot() ? qp_at(qpn & (LIMIT_QP - 1)) : NULL;
+    struct qp_init init = {.type = IBV_QPT_XRC_RECV, .xrcd = xrcd, .user_handle = user_handle};
+
+    if (!real || real->type != IBV_QPT_XRC_RECV || real->real || real->xrcd->number != xrcd->number)
+        return -EINVAL;
+    struct qp *qp = qp_new(&init);
+    if (!qp)
+        return -ENOMEM;
+    introduce(qp, IBV_QPS_RESET);
+    qp->qpn = real->qpn;
+    qp_enter(qp, real);
+    *qp_out = qp;
     return 0;
 }
 
@@ -270,7 +384,7 @@ void qp_close_all(struct context *context)
     for (uint32_t i = 1; i < qps.high; i++) {
         struct qp *qp = qp_at(i);
 
-        if (!qp || qp->context != context)
+        if (!qp || qp->context != context || !qp_is_for_programs(qp))
             continue;
         mcast_detach_all(qp);
         qp_destroy(qp, &events);
@@ -337,6 +451,9 @@ static int check_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask,
     int error = qp_attr_check(qp->type, now, next, mask);
     if (error)
         return error;
+    /* IBTA 10.3.1.5: what was begun ends before the queue goes on. */
+    if (now == IBV_QPS_SQD && next == IBV_QPS_RTS && qp->sq_drained_due)
+        return -EINVAL;
     device_query(qp->context->nic, &limits);
     *next_out = next;
     return qp_attr_values_check(attr, mask, &limits, qp->context->nic->gid_count);
@@ -347,7 +464,7 @@ static void to_reset(struct qp *qp)
     stop(qp);
     /* Threads that post meanwhile are refused, but they look at all this first. */
     spin_lock_word(&qp->pub->busy);
-    if (!qp->srq)
+    if (qp_has_rq(qp))
         rq_reset(&qp->rq);
     if (qp->hold)
         qp->hold->taken = false;
@@ -371,15 +488,23 @@ static void to_working(struct qp *qp, const struct ibv_qp_attr *attr, int mask,
     spin_lock_word(&qp->pub->busy);
     enum ibv_qp_state before = qp_state(qp);
     take_attr(&qp->attr, attr, mask);
+    if (qp->type == IBV_QPT_XRC_SEND) /* the receiver knows the queue pair at its end */
+        qp->shown_qpn = qp->attr.dest_qp_num;
     atomic_store(&qp->state, (uint8_t)next);
     if (mask & IBV_QP_SQ_PSN)
         qp->sq_psn = qp->attr.sq_psn;
-    qp->sq_drained_due = next == IBV_QPS_SQD && before == IBV_QPS_RTS;
+    if (next != before) {
+        qp->sq_drained_due = next == IBV_QPS_SQD;
+        /* It is asked for with each transition, not once for all. */
+        if (!(mask & IBV_QP_EN_SQD_ASYNC_NOTIFY))
+            qp->attr.en_sqd_async_notify = 0;
+    }
     qp_publish(qp);
     if (qp->wire)
         roce_modified(qp, before);
     spin_unlock_word(&qp->pub->busy);
-    if (next == IBV_QPS_RTR && qp_is_connected_type(qp) && !qp->wire)
+    if ((next == IBV_QPS_RTR || before == IBV_QPS_RTR) && qp_is_connected_type(qp) &&
+        qp->type != IBV_QPT_XRC_RECV && !qp->wire)
         link_shm.prepare(qp);
     requester_start(qp);
 }
@@ -389,6 +514,8 @@ static int choose_link(struct qp *qp, const struct ibv_qp_attr *attr)
 {
     if (!qp_is_connected_type(qp))
         return roce_receive_datagrams(qp);
+    if (qp->type == IBV_QPT_XRC_SEND || qp->type == IBV_QPT_XRC_RECV)
+        return roce_refuse_xrc(qp, attr);
     int error = roce_attach(qp, attr);
     return error == -ENOENT ? 0 : error;
 }
@@ -396,8 +523,10 @@ static int choose_link(struct qp *qp, const struct ibv_qp_attr *attr)
 int qp_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
 {
     enum ibv_qp_state next;
-    int error = check_modify(qp, attr, mask, &next);
 
+    if (qp->real)
+        qp = qp->real;
+    int error = check_modify(qp, attr, mask, &next);
     if (!error && next == IBV_QPS_RTR && qp_state(qp) == IBV_QPS_INIT)
         error = choose_link(qp, attr);
     if (error)
@@ -413,6 +542,8 @@ int qp_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
 
 void qp_query(struct qp *qp, struct ibv_qp_attr *attr_out, struct ibv_qp_init_attr *init_out)
 {
+    if (qp->real)
+        qp = qp->real;
     spin_lock_word(&qp->pub->busy);
     *attr_out = qp->attr;
     attr_out->qp_state = attr_out->cur_qp_state = qp_state(qp);
@@ -434,7 +565,7 @@ int qp_post_recv(struct qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad
     int error = 0;
 
     spin_lock(&qp->rq.lock);
-    bool refused = qp->srq || qp_state(qp) == IBV_QPS_RESET;
+    bool refused = !qp_has_rq(qp) || qp_state(qp) == IBV_QPS_RESET;
     for (; wr; wr = wr->next) {
         error = refused ? EINVAL : rq_post(&qp->rq, wr);
         if (error) {

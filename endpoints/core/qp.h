@@ -13,10 +13,12 @@
 #include "core/objects.h"
 
 struct qp_init {
-    enum ibv_qp_type type; /* RC, UC, UD */
-    struct pd *pd;
-    struct cq *send_cq, *recv_cq;
-    struct srq *srq; /* or NULL */
+    enum ibv_qp_type type; /* RC, UC, UD, XRC_SEND, XRC_RECV */
+    struct pd *pd;         /* not XRC_RECV */
+    struct xrcd *xrcd;     /* XRC_RECV only */
+    struct cq *send_cq;    /* not XRC_RECV */
+    struct cq *recv_cq;    /* neither XRC_SEND nor XRC_RECV */
+    struct srq *srq;       /* or NULL */
     struct ibv_qp_cap cap;
     bool sq_sig_all;
     uint64_t user_handle; /* struct ibv_qp * of the program */
@@ -27,12 +29,21 @@ struct qp;
 /* -EINVAL: a capability beyond the device's limits, other context's CQ ... ; -EOPNOTSUPP: type */
 int qp_create(const struct qp_init *init, struct qp **qp_out, struct ibv_qp_cap *granted_out);
 int qp_destroy(struct qp *qp, uint32_t *events_out); /* -EBUSY: in a multicast group */
-struct qp *qp_get(uint32_t handle);                  /* data path: handle = index; NULL if free */
+/*
+ * Another handle of an XRC_RECV queue pair of the domain, by its number: the queue pair lives until
+ * all its handles are destroyed. -EINVAL: this process has no such queue pair.
+ */
+int qp_open(struct xrcd *xrcd, uint32_t qpn, uint64_t user_handle, struct qp **qp_out);
+struct qp *qp_get(uint32_t handle); /* data path: handle = index; NULL if free */
 struct context *qp_context(struct qp *qp);
 uint32_t qp_number(struct qp *qp);
+uint32_t qp_handle(struct qp *qp);
+/* False: it has no handle that a program may use. */
+bool qp_is_for_programs(struct qp *qp);
 uint64_t qp_user_handle(struct qp *qp);
 /* Datagrams wait for their receivers' processes: to be connected to, or to help. */
 bool qp_has_datagrams_to_send(struct qp *qp);
+/* NULL where the type has none. */
 struct cq *qp_send_cq(struct qp *qp);
 struct cq *qp_recv_cq(struct qp *qp);
 

@@ -20,6 +20,8 @@ void qp_fail(struct qp *qp, int event)
 {
     int none = 0;
 
+    if (qp->type == QPT_XRC_SRQ) /* is none that could fail */
+        return;
     if (event)
         atomic_compare_exchange_strong(&qp->error_event, &none, event);
     atomic_store(&qp->error_due, true);
@@ -41,7 +43,7 @@ static void flush_receives(struct qp *qp)
     struct completion completion = {0};
     uint64_t wr_id;
 
-    if (qp->srq)
+    if (!qp_has_rq(qp))
         return;
     roce_release_held(qp);
     cq_drain(qp->recv_cq);
@@ -85,7 +87,7 @@ static void finish(struct qp *qp)
         return;
     qp_enter_error(qp);
     if (event)
-        event_async(qp->context, (enum ibv_event_type)(event - 1), qp->user_handle, &qp->events);
+        qp_event(qp, (enum ibv_event_type)(event - 1));
 }
 
 void qp_finish_errors(void)
@@ -98,7 +100,7 @@ void qp_finish_errors(void)
         if (!qp)
             continue;
         if (atomic_exchange(&qp->established_due, false))
-            event_async(qp->context, IBV_EVENT_COMM_EST, qp->user_handle, &qp->events);
+            qp_event(qp, IBV_EVENT_COMM_EST);
         if (atomic_exchange(&qp->error_due, false))
             finish(qp);
     }

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/counters.h"
 #include "core/cq_impl.h"
 #include "core/mr_bind.h"
 #include "core/thread.h"
@@ -72,7 +73,7 @@ static void push_completion(struct qp *qp, const struct ibv_send_wr *wr, uint32_
 /* IBTA 10.3.1: an error in the send queue of a connected RC moves to ERR, of UC and UD to SQE. */
 void requester_fail(struct qp *qp)
 {
-    bool rc = qp->type == IBV_QPT_RC;
+    bool rc = qp->reliable;
 
     atomic_store(&qp->state, rc ? IBV_QPS_ERR : IBV_QPS_SQE);
     qp->attr.qp_state = rc ? IBV_QPS_ERR : IBV_QPS_SQE;
@@ -103,6 +104,18 @@ static void forget_progress(struct qp *qp)
     qp->group_done = 0;
 }
 
+static enum counter counter_of(enum ibv_wc_status status)
+{
+    switch (status) {
+    case IBV_WC_RNR_RETRY_EXC_ERR:
+        return COUNTER_RNR_EXCEEDED;
+    case IBV_WC_RETRY_EXC_ERR:
+        return COUNTER_RETRY_EXCEEDED;
+    default:
+        return COUNTER_ERRORS;
+    }
+}
+
 /* The WQE at the head is over. */
 static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_status status)
 {
@@ -110,12 +123,13 @@ static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_st
 
     forget_progress(qp);
     if (status == IBV_WC_SUCCESS) {
-        qp->pub->tx_messages++;
+        qp->pub->messages++;
         if (is_signalled(qp, wr))
             push_completion(qp, wr, position, status);
         return;
     }
     qp->stall = STALL_NONE;
+    counters_add(qp->pub->nic, counter_of(status), 1);
     push_completion(qp, wr, position, status);
     requester_fail(qp);
 }
@@ -167,7 +181,7 @@ static bool is_reaching(enum stall stall)
 /* 0: without end */
 static uint64_t patience_ns(const struct qp *qp, enum stall stall)
 {
-    if (qp->type != IBV_QPT_RC)
+    if (!qp->reliable)
         return DATAGRAM_WAIT_NS;
     if (is_reaching(stall))
         return ack_time_ns(qp, stall);
@@ -216,7 +230,7 @@ static void begin_wait(struct qp *qp, enum stall before)
 /* Waiting makes no sense at all: nobody there to take an unreliable message, or no RNR retries. */
 static bool is_hopeless(const struct qp *qp)
 {
-    if (qp->type != IBV_QPT_RC)
+    if (!qp->reliable)
         return qp->stall == STALL_ATTACH;
     return qp->stall == STALL_RNR && qp->attr.rnr_retry == 0;
 }
@@ -231,6 +245,7 @@ static bool stall_expired(struct qp *qp, enum stall before)
     if (now >= qp->retry_at_ns) {
         qp->retry_at_ns = now + retry_after_ns(qp);
         qp->rnr_tries++;
+        qp->pub->retries++;
     }
     if (qp->retry_at_ns > qp->deadline_ns)
         qp->retry_at_ns = qp->deadline_ns;
@@ -239,7 +254,7 @@ static bool stall_expired(struct qp *qp, enum stall before)
 
 static enum ibv_wc_status give_up_status(const struct qp *qp)
 {
-    if (qp->type != IBV_QPT_RC)
+    if (!qp->reliable)
         return IBV_WC_SUCCESS; /* unreliable: sent and lost */
     return qp->stall == STALL_RNR ? IBV_WC_RNR_RETRY_EXC_ERR : IBV_WC_RETRY_EXC_ERR;
 }
@@ -332,6 +347,11 @@ void requester_drained(struct qp *qp)
         event_async(qp->context, IBV_EVENT_SQ_DRAINED, qp->user_handle, &qp->events);
 }
 
+static void note_waiting(struct qp *qp)
+{
+    qp->pub->waiting = qp->sq_tail - qp->sq_head;
+}
+
 static void run_queue(struct qp *qp)
 {
     while (qp->sq_head != qp->sq_tail && may_run(qp)) {
@@ -340,9 +360,10 @@ static void run_queue(struct qp *qp)
         if (!run_head(qp, &entry->wr, qp->type == IBV_QPT_UD ? &entry->ah : NULL)) {
             list_push(qp);
             thread_wake_at(qp->retry_at_ns);
-            return;
+            break;
         }
     }
+    note_waiting(qp);
 }
 
 void requester_start(struct qp *qp)
@@ -446,6 +467,7 @@ void requester_flush(struct qp *qp)
         push_completion(qp, &entry->wr, qp->sq_head++, IBV_WC_WR_FLUSH_ERR);
     }
     forget_progress(qp);
+    note_waiting(qp);
 }
 
 void requester_reset(struct qp *qp)
@@ -454,6 +476,7 @@ void requester_reset(struct qp *qp)
     qp->sq_head = qp->sq_tail;
     forget_progress(qp);
     qp->sq_drained_due = false;
+    note_waiting(qp);
 }
 
 void requester_leave_list(struct qp *qp)
@@ -468,7 +491,7 @@ void requester_give_up(struct qp *qp)
     spin_lock_word(&qp->pub->busy);
     if (qp->sq_head != qp->sq_tail && !qp->wire) {
         struct sq_entry *entry = entry_at(qp, qp->sq_head);
-        bool rc = qp->type == IBV_QPT_RC;
+        bool rc = qp->reliable;
 
         qp->stall = STALL_NONE;
         complete(qp, &entry->wr, rc ? IBV_WC_RETRY_EXC_ERR : IBV_WC_SUCCESS);
@@ -517,6 +540,7 @@ static int post_stored(struct qp *qp, const struct ibv_send_wr *wr, const struct
         return ENOMEM;
     }
     store(qp, wr, ah, qp->sq_tail++);
+    note_waiting(qp);
     if (stalled_now) {
         list_push(qp);
         thread_wake_at(qp->retry_at_ns);

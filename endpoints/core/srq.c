@@ -7,6 +7,7 @@
 #include "core/arena.h"
 #include "core/state.h"
 #include "core/table.h"
+#include "core/xrcd.h"
 
 TABLE(srqs, LIMIT_SRQ);
 static struct srq *list;
@@ -23,7 +24,12 @@ struct context *srq_context(struct srq *srq)
 
 uint32_t srq_number(struct srq *srq)
 {
-    return process_slot() << LIMIT_QP_BITS | srq->handle;
+    return srq->xrc ? srq->xrc->qpn : process_slot() << LIMIT_QP_BITS | srq->handle;
+}
+
+uint32_t srq_handle(struct srq *srq)
+{
+    return srq->handle;
 }
 
 struct srq *srq_list(void)
@@ -67,6 +73,23 @@ int srq_create(struct pd *pd, const struct srq_attr *attr, uint64_t user_handle,
     *granted_out = (struct srq_attr){srq->max_wr, srq->max_sge, 0};
     *srq_out = srq;
     return 0;
+}
+
+int srq_create_xrc(struct pd *pd, const struct srq_attr *attr, struct xrcd *xrcd, struct cq *cq,
+                   uint64_t user_handle, struct srq **srq_out, struct srq_attr *granted_out)
+{
+    struct srq *srq;
+    uint32_t events;
+    int error = srq_create(pd, attr, user_handle, &srq, granted_out);
+
+    if (error)
+        return error;
+    error = qp_create_for_srq(srq, cq, xrcd, &srq->xrc);
+    if (error)
+        srq_destroy(srq, &events);
+    else
+        *srq_out = srq;
+    return error;
 }
 
 /* Resizing keeps what is posted; growing beyond the room the ring was made with is refused
@@ -133,6 +156,8 @@ int srq_destroy(struct srq *srq, uint32_t *events_out)
 {
     if (srq->users)
         return -EBUSY;
+    if (srq->xrc)
+        qp_destroy_for_srq(srq->xrc);
     struct srq **at = &list;
     while (*at != srq)
         at = &(*at)->next;

@@ -54,6 +54,7 @@ struct rq {
 struct srq {
     struct rq rq;
     uint32_t handle;
+    struct qp *xrc; /* what stands for it among queue pairs, NULL: not an XRC one */
     struct pd *pd;
     struct context *context;
     uint64_t user_handle;
@@ -108,14 +109,18 @@ struct cq {
     uint32_t cqe;
     bool stamp;
     _Atomic bool overrun;
-    _Atomic bool overrun_due;  /* the engine must raise IBV_EVENT_CQ_ERR */
-    _Atomic bool event_due;    /* the channel was full: the engine must announce again */
-    uint32_t announced;           /* enum cq_armed of the last event, 0: a session came since */
-    _Atomic bool in_session;   /* extended polling: events wait for its end, in event_due */
+    _Atomic bool overrun_due; /* the engine must raise IBV_EVENT_CQ_ERR */
+    _Atomic bool event_due;   /* the engine must call cq_announce() */
+    _Atomic bool in_session;  /* extended polling: events wait for its end */
+    bool has_sessions;
+    bool unread;               /* an event was written since the last session began */
+    uint32_t fired_kind;       /* enum cq_armed of the arming that it is for */
     unsigned lane_count, turn; /* turn: the lane to be polled next */
     struct lane_in **lanes;    /* [0] is our own */
     struct spill spill;
     uint64_t spill_armed_from; /* spilled completions beyond this total came after arming */
+    uint32_t fired;            /* the last arming that had its event */
+    uint32_t owed;             /* events still to be written to the channel */
     struct lane_out own;
     struct pub_cq *pub;
     /* ---- control path ---- */
@@ -136,7 +141,7 @@ struct target {
     uint8_t dgid[16];
     const struct pub_qp *pub;
     uint32_t gen_seen;
-    uint32_t pd, access, cookie, qkey, rd_atomic, rnr_timer;
+    uint32_t pd, access, cookie, qkey, rd_atomic, rnr_timer, domain;
     const struct pub_rq *rq;
     const struct pub_sge *sges;
     const _Atomic uint32_t *slots;
@@ -175,22 +180,30 @@ struct claimed {
 struct roce_qp;
 struct datagram_hold;
 
+/*
+ * Beside the types that programs know: what stands for an XRC SRQ (core/xrcd.h). It is always
+ * ready to receive, has no send side, and no program gets its handle.
+ */
+#define QPT_XRC_SRQ ((enum ibv_qp_type)15)
+
 struct qp {
     /* ---- data path; guarded by pub->busy ---- */
     struct pub_qp *pub;
     enum ibv_qp_type type;
+    bool reliable;         /* RC, XRC: what is lost is an error */
     _Atomic uint8_t state; /* enum ibv_qp_state; changed under pub->busy */
     bool sq_sig_all;
     bool datagram_v4; /* the datagram that is being received from the wire came by IPv4 */
     uint32_t index, qpn, pd;
     struct datagram_hold *hold; /* UD: a receive taken for a datagram from the wire */
     struct roce_qp *wire;       /* RC, UC: the target is reached over the wire; NULL: over shm */
+    uint32_t shown_qpn;         /* what the receiver's completion says */
     uint32_t sq_tail;           /* posted */
     uint32_t sq_head;           /* finished: completed or unsignalled */
     _Atomic uint32_t sq_freed;  /* places the program may use again: moves when it polls */
     uint32_t sq_mask;
     struct target target; /* RC, UC: the connected one */
-    struct target *ud;    /* UD: a small cache, by destination */
+    struct target *ud;    /* UD, XRC: a small cache, by destination or SRQ */
     struct cq *send_cq, *recv_cq;
     struct ibv_qp_cap cap;
     char *sq_entries; /* made at the first stall, kept */
@@ -217,7 +230,12 @@ struct qp {
     struct srq *srq;
     /* ---- control path ---- */
     struct context *context;
-    struct pd *pd_object;
+    struct pd *pd_object; /* NULL: XRC_RECV */
+    struct xrcd *xrcd;
+    struct qp *real;    /* this is only another handle of that one */
+    struct qp *openers; /* the other handles of this one */
+    struct qp *opener_next;
+    bool disowned; /* its own handle is gone: it lives for its openers */
     uint64_t user_handle;
     struct event_counts events;
     struct ibv_qp_attr attr; /* as set; query answers from it */
@@ -276,7 +294,7 @@ int cq_add_lane(struct cq *cq, struct lane_in *lane);
 void cq_drop_lanes(struct cq *cq, const void *guest);
 /* Drop what was spilled for the queue pair's life so far (destroy, reset); pollers are past it. */
 void cq_forget_qp(struct cq *cq, uint32_t cookie);
-/* Engine: write events for armed CQs that have something to announce. */
+/* Engine: write the events that are owed, and those that nobody told of. */
 void cq_announce_all(void);
 void cq_announce(struct cq *cq);
 void cq_set_overrun(struct cq *cq);
@@ -284,6 +302,13 @@ void cq_set_overrun(struct cq *cq);
 /* ---- core/qp.c ---- */
 /* pub->busy held: what initiators see; they look again. */
 void qp_publish(struct qp *qp);
+
+/* ---- core/qp_open.c: XRC_RECV queue pairs with several handles ---- */
+void qp_enter(struct qp *qp, struct qp *real); /* becomes a handle of it */
+void qp_leave(struct qp *qp);
+void qp_disown(struct qp *qp);
+/* Raise an event of the queue pair, for each handle. */
+void qp_event(struct qp *qp, enum ibv_event_type type);
 
 /* ---- core/qp_error.c ---- */
 /*
@@ -333,6 +358,12 @@ static inline enum ibv_qp_state qp_state(struct qp *qp)
 static inline bool qp_is_connected_type(const struct qp *qp)
 {
     return qp->type != IBV_QPT_UD;
+}
+
+/* Are receives posted to the queue pair itself? Not to the two kinds of XRC, nor with an SRQ. */
+static inline bool qp_has_rq(const struct qp *qp)
+{
+    return qp->rq.pub != NULL;
 }
 
 /* The queue a receive completion's slot belongs to. */

@@ -7,17 +7,17 @@ bool wr_opcode_allowed(enum ibv_qp_type type, enum ibv_wr_opcode opcode)
     switch (opcode) {
     case IBV_WR_SEND:
     case IBV_WR_SEND_WITH_IMM:
-        return true;
+        return type != IBV_QPT_XRC_RECV;
     case IBV_WR_RDMA_WRITE:
     case IBV_WR_RDMA_WRITE_WITH_IMM:
     case IBV_WR_SEND_WITH_INV:
     case IBV_WR_LOCAL_INV:
     case IBV_WR_BIND_MW:
-        return type == IBV_QPT_RC || type == IBV_QPT_UC;
+        return type == IBV_QPT_RC || type == IBV_QPT_UC || type == IBV_QPT_XRC_SEND;
     case IBV_WR_RDMA_READ:
     case IBV_WR_ATOMIC_CMP_AND_SWP:
     case IBV_WR_ATOMIC_FETCH_AND_ADD:
-        return type == IBV_QPT_RC;
+        return type == IBV_QPT_RC || type == IBV_QPT_XRC_SEND;
     default:
         return false;
     }

@@ -127,7 +127,7 @@ void responder_stop(struct transport *t)
     r->message = MESSAGE_NONE;
     r->cnp_due = false;
     responder_give_back(t, TRANSPORT_FLUSH_ERR);
-    r->closing = r->reply == REPLY_NAK;
+    r->closing = r->reply != REPLY_NONE;
     if (!r->closing)
         answer_drop_all(r);
 }

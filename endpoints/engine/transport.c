@@ -4,6 +4,8 @@
 
 #include "engine/transport_impl.h"
 
+enum { REQUESTS_BEFORE_ACK = 8 };
+
 /* ---- life ---- */
 
 struct transport *transport_new(const struct transport_config *config,
@@ -188,10 +190,22 @@ static void make_cnp(struct transport *t, struct transport_packet *out)
     t->stats.cnps_sent++;
 }
 
-/* Answers and requests take turns, so that a long READ of the peer does not keep ours waiting. */
+static bool has_only_ack(const struct responder *r)
+{
+    return r->reply == REPLY_ACK && !r->pending;
+}
+
+/*
+ * Answers and requests take turns, so that a long READ of the peer does not keep ours waiting. An
+ * ACK goes behind a few requests: it is the shorter packet, and so the kernel sends it with them.
+ */
 static bool next_of_two(struct transport *t, uint64_t now_ns, struct transport_packet *out)
 {
-    t->answer_turn = !t->answer_turn;
+    bool acks = has_only_ack(&t->responder);
+
+    t->answer_turn = acks ? t->before_ack++ >= REQUESTS_BEFORE_ACK : !t->answer_turn;
+    if (!acks)
+        t->before_ack = 0;
     if (t->answer_turn)
         return answer_next(t, out) || sender_next(t, now_ns, out);
     return sender_next(t, now_ns, out) || answer_next(t, out);
@@ -210,6 +224,12 @@ bool transport_next(struct transport *t, uint64_t now_ns, struct transport_packe
 bool transport_has_next(struct transport *t, uint64_t now_ns)
 {
     return t->responder.cnp_due || answer_ready(&t->responder) || sender_ready(t, now_ns);
+}
+
+bool transport_is_urgent(struct transport *t, uint64_t now_ns)
+{
+    return t->responder.cnp_due || sender_ready(t, now_ns) ||
+           (answer_ready(&t->responder) && !has_only_ack(&t->responder));
 }
 
 /* ---- time ---- */

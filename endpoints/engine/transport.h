@@ -202,9 +202,9 @@ void transport_hold(struct transport *t, bool hold);
 /* Held, and nothing is under way any more. */
 bool transport_is_drained(const struct transport *t);
 /*
- * No request goes out or is taken in any more; a NAK that is due, and what must precede it, still
- * goes out. A receive that was begun completes as flushed. fail() has done this before it is
- * called, except for FAILED_SENDING of a UC, which goes on receiving.
+ * No request goes out or is taken in any more; an ACK or NAK that is due, and what must precede
+ * it, still goes out. A receive that was begun completes as flushed. fail() has done this before it
+ * is called, except for FAILED_SENDING of a UC, which goes on receiving.
  */
 void transport_stop(struct transport *t);
 /* Complete every request that is left as flushed. */
@@ -239,6 +239,12 @@ struct transport_packet {
 bool transport_next(struct transport *t, uint64_t now_ns, struct transport_packet *packet_out);
 /* Would transport_next() give one? */
 bool transport_has_next(struct transport *t, uint64_t now_ns);
+
+/*
+ * Is something to be sent that the peer, or what is posted, waits for? An ACK alone can wait a
+ * moment, for more to acknowledge or a request to go with.
+ */
+bool transport_is_urgent(struct transport *t, uint64_t now_ns);
 
 /* When transport_expire() must be called; TRANSPORT_NEVER: only packets and posts matter. */
 uint64_t transport_deadline(const struct transport *t);

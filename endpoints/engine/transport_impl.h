@@ -101,7 +101,7 @@ enum reply { REPLY_NONE, REPLY_ACK, REPLY_NAK };
 
 struct responder {
     bool on;
-    bool closing; /* stopped, but a NAK is still to go out */
+    bool closing; /* stopped, but an ACK or a NAK is still to go out */
     uint32_t expected, msn;
     bool gap_told; /* a NAK for the expected PSN went out; until it comes we are silent */
     enum message message;
@@ -126,7 +126,8 @@ struct transport {
     void *owner;
     struct sender sender;
     struct responder responder;
-    bool answer_turn; /* answers and requests take turns */
+    bool answer_turn;    /* answers and requests take turns */
+    unsigned before_ack; /* requests sent while an ACK waits */
     struct transport_stats stats;
 };
 

@@ -33,8 +33,8 @@ struct link_ops {
                             enum ibv_wc_status *status);
 
     /*
-     * Begin to find the target of a connected queue pair (at the move to RTR), so that the first
-     * send need not wait. core_lock held, busy not.
+     * Begin to find the target of a connected queue pair (at the moves to RTR and RTS), so that the
+     * first send need not wait and the end of its process is heard of. core_lock held, busy not.
      */
     void (*prepare)(struct qp *qp);
 

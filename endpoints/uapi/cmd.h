@@ -104,6 +104,7 @@ struct pd *cmd_pd(const struct cmd *cmd, uint32_t handle);
 struct cq *cmd_cq(const struct cmd *cmd, uint32_t handle);
 struct srq *cmd_srq(const struct cmd *cmd, uint32_t handle);
 struct qp *cmd_qp(const struct cmd *cmd, uint32_t handle);
+struct xrcd *cmd_xrcd(const struct cmd *cmd, uint32_t handle);
 struct ah *cmd_ah(const struct cmd *cmd, uint32_t handle);
 
 /* ---- cmd_device.c ---- */
@@ -145,6 +146,11 @@ int cmd_attach_mcast(struct cmd *cmd);
 int cmd_detach_mcast(struct cmd *cmd);
 int cmd_create_ah(struct cmd *cmd);
 int cmd_destroy_ah(struct cmd *cmd);
+
+/* ---- cmd_xrc.c ---- */
+int cmd_open_xrcd(struct cmd *cmd);
+int cmd_close_xrcd(struct cmd *cmd);
+int cmd_open_qp(struct cmd *cmd);
 
 /* ---- cmd_qp_attr.c ---- */
 int cmd_modify_qp(struct cmd *cmd);

@@ -9,11 +9,19 @@
 /* Flags that a device may ignore, by definition (relaxed ordering and what comes after it). */
 #define ACCESS_OPTIONAL 0x3ff00000u
 
-struct pd *cmd_pd(const struct cmd *cmd, uint32_t handle)
+static struct pd *pd_named(const struct cmd *cmd, uint32_t handle)
 {
     struct pd *pd = pd_get(handle);
 
     return pd && pd->context == cmd->context ? pd : NULL;
+}
+
+/* A parent domain is as good as the protection domain that it stands for. */
+struct pd *cmd_pd(const struct cmd *cmd, uint32_t handle)
+{
+    struct pd *pd = pd_named(cmd, handle);
+
+    return pd && pd->real ? pd->real : pd;
 }
 
 static struct mr *mr_find(const struct cmd *cmd, uint32_t handle)
@@ -38,7 +46,7 @@ int cmd_alloc_pd(struct cmd *cmd)
 int cmd_dealloc_pd(struct cmd *cmd)
 {
     const struct ib_uverbs_dealloc_pd *req = cmd->req;
-    struct pd *pd = cmd_pd(cmd, req->pd_handle);
+    struct pd *pd = pd_named(cmd, req->pd_handle);
 
     return pd ? pd_dealloc(pd) : -EINVAL;
 }

@@ -7,7 +7,9 @@
 
 #include "core/limits.h"
 #include "uapi/cmd.h"
+#include "core/xrcd.h"
 #include "uapi/fastpath.h"
+#include "uapi/xrc.h"
 
 enum { LEAVE_PAUSES = 2000 }; /* of 0.1 ms */
 
@@ -15,13 +17,7 @@ struct qp *cmd_qp(const struct cmd *cmd, uint32_t handle)
 {
     struct qp *qp = qp_get(handle);
 
-    return qp && qp_context(qp) == cmd->context ? qp : NULL;
-}
-
-/* A queue pair's handle is its index, which is also the low part of its number. */
-static uint32_t qp_handle(struct qp *qp)
-{
-    return qp_number(qp) & (LIMIT_QP - 1);
+    return qp && qp_context(qp) == cmd->context && qp_is_for_programs(qp) ? qp : NULL;
 }
 
 /* 0, or which of the two ways there is not to have a type. */
@@ -31,10 +27,10 @@ static int type_check(uint8_t type)
     case IBV_QPT_RC:
     case IBV_QPT_UC:
     case IBV_QPT_UD:
-        return 0;
-    case IBV_QPT_RAW_PACKET:
     case IBV_QPT_XRC_SEND:
     case IBV_QPT_XRC_RECV:
+        return 0;
+    case IBV_QPT_RAW_PACKET:
     case IBV_QPT_DRIVER:
         return -EOPNOTSUPP;
     default:
@@ -42,38 +38,52 @@ static int type_check(uint8_t type)
     }
 }
 
+/* Neither end of XRC has a receive queue; the receiving one has a domain instead of all else. */
 static int init_unpack(const struct cmd *cmd, const struct ib_uverbs_ex_create_qp *req,
                        struct qp_init *init_out)
 {
+    bool receives = req->qp_type != IBV_QPT_XRC_SEND;
+
     *init_out = (struct qp_init){
         .type = req->qp_type,
-        .pd = cmd_pd(cmd, req->pd_handle),
-        .send_cq = cmd_cq(cmd, req->send_cq_handle),
-        .recv_cq = cmd_cq(cmd, req->recv_cq_handle),
-        .srq = req->is_srq ? cmd_srq(cmd, req->srq_handle) : NULL,
-        .cap = {req->max_send_wr, req->max_recv_wr, req->max_send_sge, req->max_recv_sge,
-                req->max_inline_data},
         .sq_sig_all = req->sq_sig_all,
         .user_handle = req->user_handle,
     };
-    if (!init_out->pd || !init_out->send_cq || !init_out->recv_cq)
+    if (req->qp_type == IBV_QPT_XRC_RECV) {
+        init_out->xrcd = cmd_xrcd(cmd, req->pd_handle);
+        return init_out->xrcd ? 0 : -EINVAL;
+    }
+    init_out->pd = cmd_pd(cmd, req->pd_handle);
+    init_out->send_cq = cmd_cq(cmd, req->send_cq_handle);
+    init_out->recv_cq = receives ? cmd_cq(cmd, req->recv_cq_handle) : NULL;
+    init_out->srq = receives && req->is_srq ? cmd_srq(cmd, req->srq_handle) : NULL;
+    init_out->cap = (struct ibv_qp_cap){req->max_send_wr, req->max_recv_wr, req->max_send_sge,
+                                        req->max_recv_sge, req->max_inline_data};
+    if (!init_out->pd || !init_out->send_cq || (receives && !init_out->recv_cq))
         return -EINVAL;
-    return req->is_srq && !init_out->srq ? -EINVAL : 0;
+    return receives && req->is_srq && !init_out->srq ? -EINVAL : 0;
 }
 
 static int qp_make(struct cmd *cmd, const struct ib_uverbs_ex_create_qp *req,
                    struct ib_uverbs_create_qp_resp *resp)
 {
     struct rxe_create_qp_resp *driver = cmd_driver_resp(cmd, sizeof(*driver));
-    struct ibv_qp_cap cap;
+    const struct xrc_meant *meant = xrc_meant();
+    struct ib_uverbs_ex_create_qp real = *req;
+    struct ibv_qp_cap cap = {0};
     struct qp_init init;
     struct qp *qp;
-    int err = type_check(req->qp_type);
 
+    if (meant) {
+        real.qp_type = (uint8_t)meant->type;
+        real.pd_handle = meant->type == IBV_QPT_XRC_RECV ? meant->xrcd : req->pd_handle;
+    }
+    int err = type_check(real.qp_type);
     if (!err)
-        err = driver ? init_unpack(cmd, req, &init) : -EINVAL;
+        err = driver ? init_unpack(cmd, &real, &init) : -EINVAL;
     if (!err)
-        err = qp_create(&init, &qp, &cap);
+        err = meant && meant->open ? qp_open(init.xrcd, meant->qpn, init.user_handle, &qp)
+                                   : qp_create(&init, &qp, &cap);
     if (err)
         return err;
     *resp = (struct ib_uverbs_create_qp_resp){

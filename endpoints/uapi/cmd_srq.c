@@ -4,7 +4,7 @@
 #include <infiniband/verbs.h>
 #include <string.h>
 
-#include "core/limits.h"
+#include "core/xrcd.h"
 #include "uapi/cmd.h"
 #include "uapi/fastpath.h"
 
@@ -15,25 +15,22 @@ struct srq *cmd_srq(const struct cmd *cmd, uint32_t handle)
     return srq && srq_context(srq) == cmd->context ? srq : NULL;
 }
 
-/* A queue's handle is its index, which is also the low part of its number. */
-static uint32_t srq_handle(struct srq *srq)
-{
-    return srq_number(srq) & (LIMIT_SRQ - 1);
-}
-
-static int srq_make(struct cmd *cmd, uint32_t pd_handle, const struct srq_attr *attr,
-                    uint64_t user_handle)
+/* xrc: the rest of the request if the type is XRC, else NULL. */
+static int srq_make(struct cmd *cmd, const struct ib_uverbs_create_srq *req,
+                    const struct ib_uverbs_create_xsrq *xrc)
 {
     struct ib_uverbs_create_srq_resp *resp = (void *)cmd->resp;
     struct rxe_create_srq_resp *driver = cmd_driver_resp(cmd, sizeof(*driver));
-    struct pd *pd = cmd_pd(cmd, pd_handle);
-    struct srq_attr granted;
+    struct srq_attr attr = {req->max_wr, req->max_sge, req->srq_limit}, granted;
+    struct xrcd *xrcd = xrc ? cmd_xrcd(cmd, xrc->xrcd_handle) : NULL;
+    struct cq *cq = xrc ? cmd_cq(cmd, xrc->cq_handle) : NULL;
+    struct pd *pd = cmd_pd(cmd, req->pd_handle);
     struct srq *srq;
-    int err;
 
-    if (!driver || !pd)
+    if (!driver || !pd || (xrc && (!xrcd || !cq)))
         return -EINVAL;
-    err = srq_create(pd, attr, user_handle, &srq, &granted);
+    int err = xrc ? srq_create_xrc(pd, &attr, xrcd, cq, req->user_handle, &srq, &granted)
+                  : srq_create(pd, &attr, req->user_handle, &srq, &granted);
     if (err)
         return err;
     resp->srq_handle = srq_handle(srq);
@@ -42,29 +39,32 @@ static int srq_make(struct cmd *cmd, uint32_t pd_handle, const struct srq_attr *
     resp->srqn = srq_number(srq);
     driver->mi = cmd_ring_info();
     driver->srq_num = srq_number(srq);
-    fastpath_srq_created(srq, user_handle);
+    fastpath_srq_created(srq, req->user_handle);
     return 0;
 }
 
 int cmd_create_srq(struct cmd *cmd)
 {
-    const struct ib_uverbs_create_srq *req = cmd->req;
-    struct srq_attr attr = {req->max_wr, req->max_sge, req->srq_limit};
-
-    return srq_make(cmd, req->pd_handle, &attr, req->user_handle);
+    return srq_make(cmd, cmd->req, NULL);
 }
 
-/* The command of typed queues. We have the basic type only. */
+/* The command of typed queues. Tag matching needs hardware that does it. */
 int cmd_create_xsrq(struct cmd *cmd)
 {
     const struct ib_uverbs_create_xsrq *req = cmd->req;
-    struct srq_attr attr = {req->max_wr, req->max_sge, req->srq_limit};
+    struct ib_uverbs_create_srq plain = {
+        .user_handle = req->user_handle,
+        .pd_handle = req->pd_handle,
+        .max_wr = req->max_wr,
+        .max_sge = req->max_sge,
+        .srq_limit = req->srq_limit,
+    };
 
     if (req->srq_type > IBV_SRQT_TM)
         return -EINVAL;
-    if (req->srq_type != IBV_SRQT_BASIC)
+    if (req->srq_type == IBV_SRQT_TM)
         return -EOPNOTSUPP;
-    return srq_make(cmd, req->pd_handle, &attr, req->user_handle);
+    return srq_make(cmd, &plain, req->srq_type == IBV_SRQT_XRC ? req : NULL);
 }
 
 /*

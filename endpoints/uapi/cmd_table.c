@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Every command we answer, with the sizes its two structures have. A command that is not here is
- * -EOPNOTSUPP, which is what a kernel says whose driver is rxe: no XRC, no flow steering, no work
- * queues, no CQ moderation.
+ * -EOPNOTSUPP, which is what a kernel says whose driver is rxe: no flow steering, no work queues,
+ * no CQ moderation.
  */
 #include <errno.h>
 
@@ -82,6 +82,11 @@ static const struct cmd_method methods[] = {
                                          CMD_RESP | CMD_VARIABLE | CMD_DATA},
     [IB_USER_VERBS_CMD_CREATE_XSRQ] = {cmd_create_xsrq, REQUEST(ib_uverbs_create_xsrq),
                                        RESPONSE(ib_uverbs_create_srq_resp), CMD_RESP | CMD_DRIVER},
+    [IB_USER_VERBS_CMD_OPEN_XRCD] = {cmd_open_xrcd, REQUEST(ib_uverbs_open_xrcd),
+                                     RESPONSE(ib_uverbs_open_xrcd_resp), CMD_RESP | CMD_DRIVER},
+    [IB_USER_VERBS_CMD_CLOSE_XRCD] = {cmd_close_xrcd, REQUEST(ib_uverbs_close_xrcd)},
+    [IB_USER_VERBS_CMD_OPEN_QP] = {cmd_open_qp, REQUEST(ib_uverbs_open_qp),
+                                   RESPONSE(ib_uverbs_create_qp_resp), CMD_RESP | CMD_DRIVER},
 };
 
 static const struct cmd_method methods_ex[] = {

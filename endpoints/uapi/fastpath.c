@@ -16,10 +16,11 @@
 #include "core/objects.h"
 #include "core/qp.h"
 #include "core/sys.h"
+#include "uapi/domain.h"
 #include "uapi/uapi.h"
+#include "uapi/xrc.h"
 
 typedef struct ibv_cq_ex *create_cq_ex_fn(struct ibv_context *, struct ibv_cq_init_attr_ex *);
-typedef struct ibv_qp *create_qp_ex_fn(struct ibv_context *, struct ibv_qp_init_attr_ex *);
 
 /* A context whose tables are ours, and what was in them. The list is guarded by core_lock(). */
 struct patched {
@@ -126,6 +127,7 @@ static struct ibv_cq_ex *fast_create_cq_ex(struct ibv_context *ibv,
         return NULL;
     }
     copy.wc_flags &= ~CQEX_OWN_FLAGS;
+    copy.comp_mask &= ~(uint32_t)IBV_CQ_INIT_ATTR_MASK_PD; /* a parent domain changes nothing */
     struct ibv_cq_ex *ex = original(ibv, &copy);
     if (!ex)
         return NULL;
@@ -137,23 +139,35 @@ static struct ibv_cq_ex *fast_create_cq_ex(struct ibv_context *ibv,
     return ex;
 }
 
-static struct ibv_qp *fast_create_qp_ex(struct ibv_context *ibv, struct ibv_qp_init_attr_ex *attr)
+static create_qp_ex_fn *original_create_qp_ex(const struct ibv_context *ibv)
 {
-    bool extended = attr->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
-
     core_lock();
     struct patched *patched = patched_of(ibv);
     create_qp_ex_fn *original = patched ? patched->create_qp_ex : NULL;
     core_unlock();
-    if (!original) {
+    if (!original)
         errno = EIO;
+    return original;
+}
+
+static bool is_xrc(enum ibv_qp_type type)
+{
+    return type == IBV_QPT_XRC_SEND || type == IBV_QPT_XRC_RECV;
+}
+
+static struct ibv_qp *fast_create_qp_ex(struct ibv_context *ibv, struct ibv_qp_init_attr_ex *attr)
+{
+    bool extended = attr->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
+    create_qp_ex_fn *original = original_create_qp_ex(ibv);
+
+    if (!original)
         return NULL;
-    }
     if (extended && attr->send_ops_flags & ~qpex_supported(attr->qp_type)) {
         errno = EOPNOTSUPP;
         return NULL;
     }
-    struct ibv_qp *ibv_qp = original(ibv, attr);
+    struct ibv_qp *ibv_qp =
+        is_xrc(attr->qp_type) ? xrc_create_qp(original, ibv, attr) : original(ibv, attr);
     if (!ibv_qp || !extended)
         return ibv_qp;
     core_lock();
@@ -162,6 +176,13 @@ static struct ibv_qp *fast_create_qp_ex(struct ibv_context *ibv, struct ibv_qp_i
         qpex_patch((struct ibv_qp_ex *)ibv_qp, qp);
     core_unlock();
     return ibv_qp;
+}
+
+static struct ibv_qp *fast_open_qp(struct ibv_context *ibv, struct ibv_qp_open_attr *attr)
+{
+    create_qp_ex_fn *original = original_create_qp_ex(ibv);
+
+    return original ? xrc_open_qp(original, ibv, attr) : NULL;
 }
 
 /* The NIC's clock, which completion timestamps are read from: the wall clock in nanoseconds. */
@@ -211,6 +232,18 @@ static void patch_slots(struct verbs_context *verbs, struct patched *patched)
     if (HAS_SLOT(verbs->sz, create_cq_ex)) {
         patched->create_cq_ex = verbs->create_cq_ex;
         FASTPATH_SWAP(verbs, create_cq_ex, fast_create_cq_ex);
+    }
+    if (HAS_SLOT(verbs->sz, open_xrcd)) {
+        __atomic_store_n(&verbs->open_xrcd, xrc_open_domain, __ATOMIC_RELEASE);
+        __atomic_store_n(&verbs->close_xrcd, xrc_close_domain, __ATOMIC_RELEASE);
+        __atomic_store_n(&verbs->get_srq_num, xrc_srq_number, __ATOMIC_RELEASE);
+    }
+    if (HAS_SLOT(verbs->sz, open_qp))
+        __atomic_store_n(&verbs->open_qp, fast_open_qp, __ATOMIC_RELEASE);
+    if (HAS_SLOT(verbs->sz, alloc_parent_domain)) {
+        __atomic_store_n(&verbs->alloc_td, domain_alloc_td, __ATOMIC_RELEASE);
+        __atomic_store_n(&verbs->dealloc_td, domain_dealloc_td, __ATOMIC_RELEASE);
+        __atomic_store_n(&verbs->alloc_parent_domain, domain_alloc_parent, __ATOMIC_RELEASE);
     }
     if (HAS_SLOT(verbs->sz, query_rt_values))
         __atomic_store_n(&verbs->query_rt_values, fast_query_rt_values, __ATOMIC_RELEASE);

@@ -5,6 +5,8 @@
  *
  *   ibv_context.ops          poll_cq req_notify_cq post_send post_recv post_srq_recv bind_mw
  *   verbs_context            create_cq_ex create_qp_ex query_rt_values
+ *                            open_xrcd close_xrcd open_qp get_srq_num (xrc.c)
+ *                            alloc_td dealloc_td alloc_parent_domain (domain.c)
  *   ibv_cq_ex (cqex.c)       start_poll ... read_completion_wallclock_ns
  *   ibv_qp_ex (qpex.c)       wr_start ... wr_abort
  *

@@ -15,6 +15,7 @@ static DIR *opendir_any(const char *path)
         size_t len = strlen(where);
         if (len >= sizeof list && strcmp(where + len - (sizeof list - 1), list) == 0)
             provider_check();
+        sysfs_refresh(where);
     }
     return real.opendir(where);
 }
@@ -106,8 +107,11 @@ EXPORTED(FILE *, fopen, (const char *path, const char *mode));
 FILE *via_fopen(const char *path, const char *mode)
 {
     char out[SYSFS_PATH_MAX];
+    const char *where = route(path, out);
 
-    return real.fopen(route(path, out), mode);
+    if (where != path)
+        sysfs_refresh(where);
+    return real.fopen(where, mode);
 }
 EXPORTED_ALIAS(FILE *, fopen64, (const char *path, const char *mode), fopen);
 

@@ -40,8 +40,8 @@ static int open_node(int fd, int flags)
     if (!nic && !sysfs_is_cm_node(st.st_dev, st.st_ino))
         return fd;
     sys_close(fd);
-    int failed = nic ? uverbs_open(nic, flags | O_CLOEXEC, &device)
-                     : ucma_open(flags | O_CLOEXEC, &device);
+    int failed =
+        nic ? uverbs_open(nic, flags | O_CLOEXEC, &device) : ucma_open(flags | O_CLOEXEC, &device);
     if (failed)
         return failed_with(-failed);
     struct uapi_file *file = fdtab_get(device);
@@ -59,6 +59,7 @@ static __attribute__((noinline)) int open_candidate(int dirfd, const char *path,
 
     if (!sysfs_redirect(dirfd, path, out))
         return opened(real.openat(dirfd, path, flags, mode));
+    sysfs_refresh(out);
     int fd = open_node(opened(sys_open(out, flags, mode)), flags);
     if (fd >= 0)
         errno = saved;

@@ -321,7 +321,8 @@ static void swap_slots(struct ibv_qp_ex *ex)
     FASTPATH_SWAP(ex, wr_send_inv, wr_send_inv);
     FASTPATH_SWAP(ex, wr_send_tso, wr_send_tso);
     FASTPATH_SWAP(ex, wr_set_ud_addr, wr_set_ud_addr);
-    FASTPATH_SWAP(ex, wr_set_xrc_srqn, wr_set_xrc_srqn);
+    /* one that no provider of ours knows */
+    __atomic_store_n(&ex->wr_set_xrc_srqn, wr_set_xrc_srqn, __ATOMIC_RELEASE);
     FASTPATH_SWAP(ex, wr_set_inline_data, wr_set_inline_data);
     FASTPATH_SWAP(ex, wr_set_inline_data_list, wr_set_inline_data_list);
     FASTPATH_SWAP(ex, wr_set_sge, wr_set_sge);
@@ -407,6 +408,7 @@ uint64_t qpex_supported(enum ibv_qp_type type)
     case IBV_QPT_UC:
         return connected;
     case IBV_QPT_RC:
+    case IBV_QPT_XRC_SEND:
         return connected | IBV_QP_EX_WITH_RDMA_READ | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP |
                IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD;
     default:

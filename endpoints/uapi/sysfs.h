@@ -13,7 +13,8 @@
  *     dev/infiniband/rdma_cm                          the same for the connection manager
  *
  * The digest covers all that the tree is made from, so processes with one configuration share one
- * tree, and a tree never changes: a view of it is constant, and may be used without locks.
+ * tree, and a tree never changes but for the values of counters: a view of it is constant, and may
+ * be used without locks.
  */
 #ifndef VIADUCT_UAPI_SYSFS_H
 #define VIADUCT_UAPI_SYSFS_H
@@ -72,6 +73,9 @@ int sysfs_files_write(int root_fd, const struct sysfs_view *view, const char *ho
 int sysfs_make_parents(int root_fd, char *path);
 /* Everything the files are made from besides the host's names. */
 uint64_t sysfs_files_digest(const struct sysfs_view *view, const char *host_root);
+
+/* sysfs_counters.c. Names below ports/1/, NULL behind the last. */
+const char *sysfs_counter_name(unsigned i);
 
 /* sysfs_path.c. Where a path leads. */
 enum sysfs_match {

@@ -55,44 +55,6 @@ static const struct attribute device_attributes[] = {
     {"ports/1/hw_counters/lifespan", "10"},
 };
 
-/* Counters that start at zero; programs that read them compare two readings. */
-static const char *const port_counters[] = {
-    "counters/VL15_dropped",
-    "counters/excessive_buffer_overrun_errors",
-    "counters/link_downed",
-    "counters/link_error_recovery",
-    "counters/local_link_integrity_errors",
-    "counters/multicast_rcv_packets",
-    "counters/multicast_xmit_packets",
-    "counters/port_rcv_constraint_errors",
-    "counters/port_rcv_data",
-    "counters/port_rcv_errors",
-    "counters/port_rcv_packets",
-    "counters/port_rcv_remote_physical_errors",
-    "counters/port_rcv_switch_relay_errors",
-    "counters/port_xmit_constraint_errors",
-    "counters/port_xmit_data",
-    "counters/port_xmit_discards",
-    "counters/port_xmit_packets",
-    "counters/port_xmit_wait",
-    "counters/symbol_error",
-    "counters/unicast_rcv_packets",
-    "counters/unicast_xmit_packets",
-    "hw_counters/duplicate_request",
-    "hw_counters/link_downed",
-    "hw_counters/out_of_seq_request",
-    "hw_counters/rcvd_pkts",
-    "hw_counters/rcvd_rnr_err",
-    "hw_counters/rcvd_seq_err",
-    "hw_counters/rdma_recvs",
-    "hw_counters/rdma_sends",
-    "hw_counters/retry_exceeded_err",
-    "hw_counters/retry_rnr_exceeded_err",
-    "hw_counters/send_err",
-    "hw_counters/send_rnr_err",
-    "hw_counters/sent_pkts",
-};
-
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 /* ---- writing, with the first error kept ---- */
@@ -266,8 +228,8 @@ static void write_port(struct writer *writer, const struct nic *nic)
         snprintf(name, sizeof name, "ports/1/pkeys/%u", i);
         writer_file(writer, name, "0x%04x", i == 0 ? DEFAULT_PKEY : 0);
     }
-    for (size_t i = 0; i < COUNT(port_counters); i++) {
-        snprintf(name, sizeof name, "ports/1/%s", port_counters[i]);
+    for (unsigned i = 0; sysfs_counter_name(i); i++) {
+        snprintf(name, sizeof name, "ports/1/%s", sysfs_counter_name(i));
         writer_file(writer, name, "0");
     }
 }
@@ -371,7 +333,7 @@ int sysfs_files_write(int root_fd, const struct sysfs_view *view, const char *ho
 
 uint64_t sysfs_files_digest(const struct sysfs_view *view, const char *host_root)
 {
-    uint64_t digest = digest_text(DIGEST_INIT, VIADUCT_VERSION " layout 2");
+    uint64_t digest = digest_text(DIGEST_INIT, VIADUCT_VERSION " layout 3");
     char cpus[128];
 
     cpus_online(host_root, cpus);

@@ -79,6 +79,9 @@ bool sysfs_may_be_ours(const char *path);
  * untouched. Never allocates, but for the first call of the process, which builds the tree.
  */
 bool sysfs_redirect(int dirfd, const char *path, char *out);
+/* A path that sysfs_redirect() gave is about to be opened: if it is a counter, that is up to date.
+ */
+void sysfs_refresh(const char *path);
 /* A path the kernel gave out ("TREE/sys/class/..."): in place to what the program knows. */
 size_t sysfs_unmap(char *path, size_t len);
 

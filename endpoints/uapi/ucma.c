@@ -66,6 +66,7 @@ static const struct ucma_method methods[] = {
                                        0},
     [RDMA_USER_CM_CMD_JOIN_MCAST] = {ucma_join_mcast, REQUEST(rdma_ucm_join_mcast),
                                      ANSWER(rdma_ucm_join_mcast, 4), 0},
+    [UCMA_WRITE_EVENT] = {ucma_write_event, REQUEST(ucma_write_event), NO_ANSWER, 0},
 };
 
 enum { METHODS = sizeof(methods) / sizeof(methods[0]) };

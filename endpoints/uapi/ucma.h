@@ -54,6 +54,23 @@ struct ucma_event {
     struct rdma_ucm_event_resp resp;
 };
 
+/* Younger than the headers of some systems: a program sends itself an event. */
+struct ucma_write_event {
+    uint32_t id, reserved;
+    uint32_t event, status;
+    union {
+        struct rdma_ucm_conn_param conn;
+        struct rdma_ucm_ud_param ud;
+        uint32_t arg32[2];
+    } param;
+};
+
+enum {
+    UCMA_WRITE_EVENT = 24, /* RDMA_USER_CM_CMD_WRITE_CM_EVENT */
+    UCMA_EVENT_USER = 18,  /* RDMA_CM_EVENT_USER */
+    UCMA_EVENT_INTERNAL = 19,
+};
+
 /* One command: private copies only. `resp` is zeroed; what resp_len says reaches the program. */
 struct ucma_call {
     struct ucma_file *file;
@@ -68,6 +85,7 @@ int ucma_channel_open(struct ucma_file *file, int flags, int *fd_out);
 void ucma_channel_close(struct ucma_file *file);
 /* 0 once there is an event, core_lock held; else not held. -EAGAIN, -EINTR. */
 int ucma_channel_wait(struct ucma_file *file);
+int ucma_write_event(struct ucma_call *call);
 bool ucma_post(struct ucma_id *id, struct ucma_mcast *mcast, struct ucma_id *fresh,
                const struct cma_event *event);
 struct ucma_event *ucma_take(struct ucma_file *file);

@@ -211,6 +211,29 @@ bool ucma_post(struct ucma_id *id, struct ucma_mcast *mcast, struct ucma_id *fre
     return true;
 }
 
+int ucma_write_event(struct ucma_call *call)
+{
+    const struct ucma_write_event *req = (const void *)call->req;
+    struct ucma_id *id;
+    int error = ucma_find(call->file, req->id, &id);
+
+    if (req->event != UCMA_EVENT_USER && req->event != UCMA_EVENT_INTERNAL)
+        return -EINVAL;
+    if (error)
+        return error;
+    struct ucma_event *queued = calloc(1, sizeof(*queued));
+    if (!queued)
+        return -ENOMEM;
+    queued->id = id;
+    queued->resp.uid = id->uid;
+    queued->resp.id = id->handle;
+    queued->resp.event = req->event;
+    queued->resp.status = req->status;
+    memcpy(&queued->resp.param, req->param.arg32, sizeof(req->param.arg32));
+    append(id->file, queued);
+    return 0;
+}
+
 static bool post_request(struct ucma_id *listener, struct cma_id *fresh,
                          const struct cma_event *event)
 {

@@ -20,6 +20,7 @@ int run_main(int argc, char **argv);
 int pingpong_main(int argc, char **argv);
 int bench_main(int argc, char **argv);
 int doctor_main(int argc, char **argv);
+int top_main(int argc, char **argv);
 
 /* Print one line to stderr, "viaduct SUBCOMMAND: " before it. The newline is added. */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));

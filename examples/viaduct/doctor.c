@@ -7,10 +7,17 @@
 #include "report.h"
 
 struct doctor {
+    uint64_t pid;
     bool json;
 };
 
 static const struct option_def defs[] = {
+    {.name = "pid",
+     .type = OPTION_COUNT,
+     .offset = offsetof(struct doctor, pid),
+     .max = INT32_MAX,
+     .value = "PID",
+     .help = "say why this running process does not see via0"},
     {.name = "json",
      .type = OPTION_FLAG,
      .offset = offsetof(struct doctor, json),
@@ -21,7 +28,8 @@ static const struct option_def defs[] = {
 static const struct option_set set = {
     .usage = "[OPTIONS] [PROGRAM]",
     .intro = "Try everything that via0 needs on this machine, and say how to mend what fails.\n"
-             "With a PROGRAM, also say whether 'viaduct run -- PROGRAM' can work.",
+             "With a PROGRAM, also say whether 'viaduct run -- PROGRAM' can work; with a PID,\n"
+             "whether it did, and if not, what was in the way.",
     .defs = defs,
     .more = "ok: fine. note: nothing to do. warn: works, but slower. FAIL: via0 can't be used.\n"
             "The result is 1 if anything failed.",
@@ -45,37 +53,48 @@ static void add_finding(json_t *array, const char *name, const struct finding *f
                                            "mend", finding->mend));
 }
 
-static enum probe_level examine(bool json, const char *program, json_t *array)
+struct examination {
+    bool json;
+    json_t *array;
+    enum probe_level worst;
+};
+
+static void conclude(struct examination *all, const char *name, const struct finding *finding)
 {
-    enum probe_level worst = PROBE_OK;
-    bool last = false;
+    all->worst = finding->level > all->worst ? finding->level : all->worst;
+    add_finding(all->array, name, finding);
+    if (!all->json)
+        print_finding(name, finding);
+}
 
-    for (const struct probe *probe = probes; !last; probe++) {
+static void examine(struct examination *all, const char *program, uint64_t pid)
+{
+    for (const struct probe *probe = probes; probe->name != NULL; probe++) {
         struct finding finding = {0};
-        const char *name = probe->name != NULL ? probe->name : "program";
 
-        last = probe->name == NULL;
-        if (last && program == NULL)
-            break;
-        if (last)
-            probe_program(program, &finding);
-        else
-            probe->run(&finding);
-        worst = finding.level > worst ? finding.level : worst;
-        add_finding(array, name, &finding);
-        if (!json)
-            print_finding(name, &finding);
+        probe->run(&finding);
+        conclude(all, probe->name, &finding);
     }
-    return worst;
+    if (program != NULL) {
+        struct finding finding = {0};
+
+        probe_program(program, &finding);
+        conclude(all, "program", &finding);
+    }
+    if (pid != 0) {
+        struct finding finding = {0};
+
+        probe_process(pid, &finding);
+        conclude(all, "process", &finding);
+    }
 }
 
 int doctor_main(int argc, char **argv)
 {
     struct doctor opts = {0};
-    json_t *array;
+    struct examination all = {0};
     int first = 0;
     enum options_result parsed = options_parse(&set, argc, argv, &opts, &first);
-    enum probe_level worst;
     int code;
 
     if (parsed != OPTIONS_OK)
@@ -84,15 +103,16 @@ int doctor_main(int argc, char **argv)
         complain("'%s' is unexpected: one PROGRAM at most, without its arguments", argv[first + 1]);
         return CMD_USAGE;
     }
-    array = json_array();
+    all.json = opts.json;
+    all.array = json_array();
     if (!opts.json)
         host_print(argc, argv);
-    worst = examine(opts.json, first < argc ? argv[first] : NULL, array);
-    code = worst == PROBE_FAIL ? CMD_FAILED : CMD_OK;
+    examine(&all, first < argc ? argv[first] : NULL, opts.pid);
+    code = all.worst == PROBE_FAIL ? CMD_FAILED : CMD_OK;
     if (!opts.json)
-        json_decref(array);
+        json_decref(all.array);
     else if (report_document(json_pack("{s:s, s:o, s:o}", "schema", "viaduct.doctor/1", "host",
-                                       host_json(argc, argv), "checks", array)) != CMD_OK)
+                                       host_json(argc, argv), "checks", all.array)) != CMD_OK)
         code = CMD_FAILED;
     return code;
 }

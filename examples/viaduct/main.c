@@ -19,6 +19,7 @@ static const struct subcommand {
     {"bench", "viaduct bench", bench_main, "latency, bandwidth and message rate"},
     {"doctor", "viaduct doctor", doctor_main,
      "check this machine or a program, and how to mend it"},
+    {"top", "viaduct top", top_main, "what the processes on the NIC are doing, live"},
 };
 #define SUBCOMMAND_COUNT (sizeof(subcommands) / sizeof(subcommands[0]))
 

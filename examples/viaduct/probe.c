@@ -4,7 +4,6 @@
 
 #include "cores.h"
 #include "device.h"
-#include "elf.h"
 #include "host.h"
 #include "provider.h"
 #include "where.h"
@@ -26,8 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-__attribute__((format(printf, 3, 4))) static void
-find(struct finding *finding, enum probe_level level, const char *format, ...)
+void finding_set(struct finding *finding, enum probe_level level, const char *format, ...)
 {
     va_list args;
 
@@ -37,8 +35,7 @@ find(struct finding *finding, enum probe_level level, const char *format, ...)
     va_end(args);
 }
 
-__attribute__((format(printf, 2, 3))) static void mend(struct finding *finding, const char *format,
-                                                       ...)
+void finding_mend(struct finding *finding, const char *format, ...)
 {
     va_list args;
 
@@ -53,11 +50,11 @@ static void probe_library(struct finding *finding)
     const char *library = where_library(&tried);
 
     if (library != NULL) {
-        find(finding, PROBE_OK, "%s", library);
+        finding_set(finding, PROBE_OK, "%s", library);
         return;
     }
-    find(finding, PROBE_FAIL, "no libviaduct.so at %s", tried);
-    mend(finding, "build or install all of Viaduct; 'viaduct run' preloads this file");
+    finding_set(finding, PROBE_FAIL, "no libviaduct.so at %s", tried);
+    finding_mend(finding, "build or install all of Viaduct; 'viaduct run' preloads this file");
 }
 
 static void probe_provider(struct finding *finding)
@@ -66,15 +63,16 @@ static void probe_provider(struct finding *finding)
 
     switch (provider_find(path, sizeof(path))) {
     case PROVIDER_OK:
-        find(finding, PROBE_OK, "%s, for %s", path, host_libibverbs());
+        finding_set(finding, PROBE_OK, "%s, for %s", path, host_libibverbs());
         break;
     case PROVIDER_NO_LIBRARY:
-        find(finding, PROBE_FAIL, "libibverbs has no rxe provider (%s)", path);
-        mend(finding, "install the Debian package ibverbs-providers");
+        finding_set(finding, PROBE_FAIL, "libibverbs has no rxe provider (%s)", path);
+        finding_mend(finding, "install the Debian package ibverbs-providers");
         break;
     case PROVIDER_NO_CONFIG:
-        find(finding, PROBE_FAIL, "no file in /etc/libibverbs.d says 'driver rxe'");
-        mend(finding, "reinstall the Debian package ibverbs-providers, or set IBV_DRIVERS=rxe");
+        finding_set(finding, PROBE_FAIL, "no file in /etc/libibverbs.d says 'driver rxe'");
+        finding_mend(finding,
+                     "reinstall the Debian package ibverbs-providers, or set IBV_DRIVERS=rxe");
         break;
     }
 }
@@ -84,11 +82,12 @@ static void probe_cores(struct finding *finding)
     unsigned cores = cores_allowed();
 
     if (cores >= 2) {
-        find(finding, PROBE_OK, "%u CPUs may be used", cores);
+        finding_set(finding, PROBE_OK, "%u CPUs may be used", cores);
         return;
     }
-    find(finding, PROBE_WARN, "one CPU: two pollers take turns, so latency is the scheduler's");
-    mend(finding, "give the machine or container a second CPU, or measure with --events");
+    finding_set(finding, PROBE_WARN,
+                "one CPU: two pollers take turns, so latency is the scheduler's");
+    finding_mend(finding, "give the machine or container a second CPU, or measure with --events");
 }
 
 /* --- the runtime directory, by the rules of viaduct.h --- */
@@ -122,17 +121,17 @@ static void probe_runtime_dir(struct finding *finding)
 
     runtime_directory(path, sizeof(path));
     if (path[0] != '/') {
-        find(finding, PROBE_FAIL, "VIADUCT_RUNTIME_DIR is not an absolute path: %s", path);
-        mend(finding, "write it with a leading '/'");
+        finding_set(finding, PROBE_FAIL, "VIADUCT_RUNTIME_DIR is not an absolute path: %s", path);
+        finding_mend(finding, "write it with a leading '/'");
     } else if (mkdir(path, 0700) != 0 && errno != EEXIST) {
-        find(finding, PROBE_FAIL, "%s can't be made: %s", path, strerror(errno));
-        mend(finding, "set VIADUCT_RUNTIME_DIR to a folder of your own, mode 0700");
+        finding_set(finding, PROBE_FAIL, "%s can't be made: %s", path, strerror(errno));
+        finding_mend(finding, "set VIADUCT_RUNTIME_DIR to a folder of your own, mode 0700");
     } else if (lstat(path, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
                (st.st_mode & 0777) != 0700) {
-        find(finding, PROBE_FAIL, "%s is not a folder of yours with mode 0700", path);
-        mend(finding, "chmod 700 it, or set VIADUCT_RUNTIME_DIR to another folder");
+        finding_set(finding, PROBE_FAIL, "%s is not a folder of yours with mode 0700", path);
+        finding_mend(finding, "chmod 700 it, or set VIADUCT_RUNTIME_DIR to another folder");
     } else {
-        find(finding, PROBE_OK, "%s", path);
+        finding_set(finding, PROBE_OK, "%s", path);
     }
 }
 
@@ -143,12 +142,12 @@ static void probe_memfd(struct finding *finding)
     int fd = memfd_create("viaduct-doctor", MFD_CLOEXEC);
 
     if (fd >= 0) {
-        find(finding, PROBE_OK, "memory can be shared between processes");
+        finding_set(finding, PROBE_OK, "memory can be shared between processes");
         close(fd);
         return;
     }
-    find(finding, PROBE_FAIL, "memfd_create is refused: %s", strerror(errno));
-    mend(finding, "allow memfd_create in the sandbox's seccomp profile");
+    finding_set(finding, PROBE_FAIL, "memfd_create is refused: %s", strerror(errno));
+    finding_mend(finding, "allow memfd_create in the sandbox's seccomp profile");
 }
 
 /* Read one word of a process that is no child of the reader: what a peer is. 0 or an errno. */
@@ -190,16 +189,17 @@ static void probe_process_vm(struct finding *finding)
     int error = peer_memory_error();
 
     if (error == 0) {
-        find(finding, PROBE_OK, "processes of one user can copy each other's memory");
+        finding_set(finding, PROBE_OK, "processes of one user can copy each other's memory");
         return;
     }
-    find(finding, PROBE_WARN, "process_vm_readv on another process is refused: %s",
-         strerror(error));
-    mend(finding, error == EPERM || error == EACCES
-                      ? "sysctl kernel.yama.ptrace_scope=0, or give the container SYS_PTRACE; "
-                        "without it large messages take a slower way"
-                      : "allow process_vm_readv and process_vm_writev in the seccomp profile; "
-                        "without them large messages take a slower way");
+    finding_set(finding, PROBE_WARN, "process_vm_readv on another process is refused: %s",
+                strerror(error));
+    finding_mend(finding,
+                 error == EPERM || error == EACCES
+                     ? "sysctl kernel.yama.ptrace_scope=0, or give the container SYS_PTRACE; "
+                       "without it large messages take a slower way"
+                     : "allow process_vm_readv and process_vm_writev in the seccomp profile; "
+                       "without them large messages take a slower way");
 }
 
 static void probe_userfaultfd(struct finding *finding)
@@ -207,15 +207,17 @@ static void probe_userfaultfd(struct finding *finding)
     int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 
     if (fd >= 0) {
-        find(finding, PROBE_OK, "registered memory can be made shared while the program runs");
+        finding_set(finding, PROBE_OK,
+                    "registered memory can be made shared while the program runs");
         close(fd);
         return;
     }
-    find(finding, PROBE_WARN, "userfaultfd is refused: %s", strerror(errno));
-    mend(finding, errno == ENOSYS ? "the kernel is built without it; small one-sided messages "
-                                    "into ordinary memory cost a system call"
-                                  : "allow userfaultfd in the container's seccomp profile; without "
-                                    "it small one-sided messages cost a system call");
+    finding_set(finding, PROBE_WARN, "userfaultfd is refused: %s", strerror(errno));
+    finding_mend(finding, errno == ENOSYS
+                              ? "the kernel is built without it; small one-sided messages "
+                                "into ordinary memory cost a system call"
+                              : "allow userfaultfd in the container's seccomp profile; without "
+                                "it small one-sided messages cost a system call");
 }
 
 static void probe_membarrier(struct finding *finding)
@@ -223,12 +225,13 @@ static void probe_membarrier(struct finding *finding)
     long commands = syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
 
     if (commands >= 0 && (commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED)) {
-        find(finding, PROBE_OK, "expedited barriers are there");
+        finding_set(finding, PROBE_OK, "expedited barriers are there");
         return;
     }
-    find(finding, PROBE_WARN, "membarrier is refused: %s",
-         commands < 0 ? strerror(errno) : "no expedited command");
-    mend(finding, "allow membarrier in the sandbox's seccomp profile (kernel 4.14 or later)");
+    finding_set(finding, PROBE_WARN, "membarrier is refused: %s",
+                commands < 0 ? strerror(errno) : "no expedited command");
+    finding_mend(finding,
+                 "allow membarrier in the sandbox's seccomp profile (kernel 4.14 or later)");
 }
 
 static void probe_memlock(struct finding *finding)
@@ -236,23 +239,24 @@ static void probe_memlock(struct finding *finding)
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
-        find(finding, PROBE_OK, "no limit on locked memory");
+        finding_set(finding, PROBE_OK, "no limit on locked memory");
         return;
     }
-    find(finding, PROBE_NOTE,
-         "%llu KiB of memory may be locked; via0 locks none, a real adapter locks all that is "
-         "registered",
-         (unsigned long long)limit.rlim_cur >> 10);
+    finding_set(
+        finding, PROBE_NOTE,
+        "%llu KiB of memory may be locked; via0 locks none, a real adapter locks all that is "
+        "registered",
+        (unsigned long long)limit.rlim_cur >> 10);
 }
 
 static void probe_hardware(struct finding *finding)
 {
     if (provider_kernel_has_rdma()) {
-        find(finding, PROBE_OK, "the kernel has RDMA devices; via0 stands beside them");
+        finding_set(finding, PROBE_OK, "the kernel has RDMA devices; via0 stands beside them");
         return;
     }
-    find(finding, PROBE_NOTE,
-         "no RDMA in the kernel (/dev/infiniband is missing); via0 does not need it");
+    finding_set(finding, PROBE_NOTE,
+                "no RDMA in the kernel (/dev/infiniband is missing); via0 does not need it");
 }
 
 /* Last, because it tries everything at once. */
@@ -261,12 +265,13 @@ static void probe_via0(struct finding *finding)
     struct device device;
 
     if (device_open(device_default(), -1, &device) != 0) {
-        find(finding, PROBE_FAIL, "%s can't be opened", device_default());
-        mend(finding, "see the line on stderr above, and what failed here before");
+        finding_set(finding, PROBE_FAIL, "%s can't be opened", device_default());
+        finding_mend(finding, "see the line on stderr above, and what failed here before");
         return;
     }
-    find(finding, PROBE_OK, "%s opens, GID %d is %s", ibv_get_device_name(device.context->device),
-         device.gid_index, device_gid_text(&device.gid));
+    finding_set(finding, PROBE_OK, "%s opens, GID %d is %s",
+                ibv_get_device_name(device.context->device), device.gid_index,
+                device_gid_text(&device.gid));
     device_close(&device);
 }
 
@@ -284,35 +289,3 @@ const struct probe probes[] = {
     {"device", probe_via0},
     {NULL, NULL},
 };
-
-void probe_program(const char *name, struct finding *finding)
-{
-    char path[400], script[420] = "";
-    struct elf_info info = {.kind = ELF_SCRIPT};
-    const char *obstacle;
-
-    /* A script's interpreter may be a script itself, but not for ever. */
-    for (unsigned depth = 0; depth < 4 && info.kind == ELF_SCRIPT; depth++) {
-        int error = where_program(depth == 0 ? name : info.interpreter, path, sizeof(path));
-
-        if (error == 0)
-            error = elf_inspect(path, &info);
-        if (error != 0) {
-            find(finding, PROBE_FAIL, "%s: %s", depth == 0 ? name : info.interpreter,
-                 strerror(-error));
-            mend(finding, "give a program's path, or its name if it is on the PATH");
-            return;
-        }
-        if (depth == 0 && info.kind == ELF_SCRIPT)
-            snprintf(script, sizeof(script), "%s, run by ", path);
-    }
-    obstacle = elf_obstacle(&info);
-    if (obstacle == NULL && info.kind == ELF_UNKNOWN)
-        find(finding, PROBE_WARN, "%s%s is no ELF program: can't tell", script, path);
-    else if (obstacle == NULL)
-        find(finding, PROBE_OK, "%s%s takes the preload", script, path);
-    else
-        find(finding, PROBE_FAIL, "%s%s will not see via0", script, path);
-    if (obstacle != NULL)
-        mend(finding, "%s", obstacle);
-}

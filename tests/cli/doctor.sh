@@ -34,6 +34,29 @@ says '-> it is for another machine'
 expect 1 doctor no-such-program-anywhere
 says '^FAIL +program'
 
+# A process: with the library, in an environment that was cleared, and none at all. A process
+# stopped by reading a pipe is there for as long as doctor looks.
+mkfifo "$scratch/hold"
+process_is() { # STATUS PATTERN COMMAND...
+    local wanted=$1 pattern=$2
+    shift 2
+    "$@" <"$scratch/hold" >"$scratch/started" &
+    local pid=$!
+    exec 9>"$scratch/hold"
+    until [ -s "$scratch/started" ]; do :; done
+    expect "$wanted" doctor --pid "$pid"
+    says "$pattern"
+    exec 9>&-
+    wait "$pid" || true
+}
+process_is 0 '^ok +process +process [0-9]+ has via0 under it' \
+    "$viaduct" run -- sh -c 'echo started; read -r line'
+process_is 1 '^FAIL +process +process [0-9]+ was started without LD_PRELOAD' \
+    env -i /bin/sh -c 'echo started; read -r line'
+says '-> sudo, su, env -i, .* clear the environment'
+expect 1 doctor --pid 999999999
+says '^FAIL +process '
+
 # A wrong configuration is found, and named by the library itself.
 export VIADUCT_NICS=nonsense
 expect 1 doctor

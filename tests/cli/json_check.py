@@ -10,10 +10,13 @@ UNITS = ("_ns", "_bytes", "_bytes_per_s", "_messages_per_s", "seconds", "bytes_p
 COUNTS = {
     "count", "qps", "depth", "batch", "iters", "check", "rounds", "gid", "gid_index", "port",
     "client_cpu", "server_cpu", "cpus_allowed", "index", "ports", "ratio", "messages_compared",
+    "pid", "peer_pid", "number", "peer", "messages", "peer_messages", "rnr_waits", "retries",
+    "sends_waiting", "receives_waiting", "connections", "regions",
 }
 TOP = {
     "viaduct.devices/1": {"devices": list, "missing": list},
     "viaduct.doctor/1": {"host": dict, "checks": list},
+    "viaduct.top/1": {"processes": list},
     "viaduct.pingpong/1": {"host": dict, "device": dict, "sides": dict, "options": dict,
                            "messages_compared": int, "results": list},
     "viaduct.bench/1": {"host": dict, "device": dict, "sides": dict, "options": dict,

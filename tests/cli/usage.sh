@@ -6,7 +6,7 @@ cd "$(dirname "$0")" || exit 1
 . ./lib.sh
 
 # Help, against the texts in golden/ (CLI_GOLDEN=write makes them anew).
-for command in '' devices run pingpong bench doctor; do
+for command in '' devices run pingpong bench doctor top; do
     # shellcheck disable=SC2086 # no word at all is meant
     expect 0 $command --help
     quiet
@@ -29,7 +29,7 @@ expect 2 help nonsense
 complains "'nonsense'"
 
 # Options that every command refuses alike.
-for command in devices run pingpong bench doctor; do
+for command in devices run pingpong bench doctor top; do
     expect 2 "$command" --nonsense
     complains "^viaduct $command: .*'--nonsense'"
     expect 2 "$command" -Z
@@ -39,6 +39,10 @@ expect 2 devices --json=yes
 complains '--json takes no value'
 expect 2 devices extra
 complains "'extra'"
+expect 2 top extra
+complains "'extra'"
+expect 2 top --seconds 0
+complains "--seconds: '0'"
 expect 2 doctor one two
 complains "'two'"
 

@@ -50,6 +50,21 @@ T_TEST(crash, killed_while_idle)
     }
 }
 
+T_TEST(crash, killed_before_the_first_message)
+{
+    /* Who only waits for messages hears it too, though none ever went either way. */
+    for (int i = 0; i < 10; i++) {
+        struct pair *p = pair_open(TWO_PROCESSES, &brisk);
+
+        e_recv_many(p->a, 0, 0, 3, p->rx, 64);
+        pair_kill_b(p);
+        e_event(p->a, IBV_EVENT_QP_FATAL, 0);
+        e_flushed(p->a, RECV_CQ, 0, 3);
+        T_EQ(e_state(p->a, 0), IBV_QPS_ERR);
+        pair_close_loose(p);
+    }
+}
+
 T_TEST(crash, killed_with_a_request_waiting)
 {
     /* The request waits for a receive that is never posted; the peer's death ends the wait. */

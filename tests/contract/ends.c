@@ -45,7 +45,9 @@ void e_begin(struct end *e, end_fn *fn, void *arg, size_t size)
     *call = (struct call){e, malloc(sizeof(struct carried)), arg, size};
     T_ASSERT(call->carried != NULL);
     call->carried->fn = fn;
-    memcpy(call->carried->arg, arg, size);
+    if (size) {
+        memcpy(call->carried->arg, arg, size);
+    }
     t_peer_begin(e->peer, carry, call->carried, offsetof(struct carried, arg) + size);
 }
 

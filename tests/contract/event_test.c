@@ -119,6 +119,40 @@ T_CONTRACT(event, event_without_any_poll)
     pair_close(p);
 }
 
+T_CONTRACT(event, comes_though_polled_first)
+{
+    /* A completion makes its event when it is added, however quickly it is polled. */
+    struct pair *p = pair_open(topology, &with_events);
+
+    for (int i = 0; i < 100; i++) {
+        arm(p->a, SEND_CQ, 0);
+        arm(p->b, RECV_CQ, 0);
+        send_one(p, 0);
+        e_got(p->b, 1, IBV_WC_RECV, 64);
+        event(p->a, SEND_CQ);
+        event(p->b, RECV_CQ);
+    }
+    pair_close(p);
+}
+
+T_CONTRACT(event, each_arming_has_its_own)
+{
+    /* Armed again before the first event is read: two armings, two completions, two events. */
+    struct pair *p = pair_open(topology, &with_events);
+
+    for (int i = 0; i < 20; i++) {
+        for (int k = 0; k < 2; k++) {
+            arm(p->b, RECV_CQ, 0);
+            send_one(p, 0);
+            e_got(p->b, 1, IBV_WC_RECV, 64);
+        }
+        event(p->b, RECV_CQ);
+        event(p->b, RECV_CQ);
+        no_event(p->b);
+    }
+    pair_close(p);
+}
+
 T_CONTRACT(event, is_one_shot)
 {
     /* One arming, one event, however many completions follow; armed anew, there is another. */

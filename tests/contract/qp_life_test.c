@@ -367,6 +367,10 @@ T_CONTRACT(qp_drain, event_when_all_is_acknowledged)
     e_query(p->a, 0, &attr, NULL);
     T_EQ(attr.qp_state, IBV_QPS_SQD);
     T_EQ(attr.sq_draining, 1);
+    /* Until then the queue can't go on; other attributes may change, and the event still comes. */
+    T_EQ(e_to_state(p->a, 0, IBV_QPS_RTS), EINVAL);
+    attr.min_rnr_timer = 5;
+    T_EQ(e_modify(p->a, 0, &attr, IBV_QP_MIN_RNR_TIMER), 0);
     e_recv(p->b, &(struct post){.id = 2, .off = p->rx, .len = 64});
     e_done(p->a, 1, IBV_WC_SEND);
     e_got(p->b, 2, IBV_WC_RECV, 64);
@@ -386,6 +390,18 @@ T_CONTRACT(qp_drain, no_event_unless_asked)
     T_EQ(e_state(p->a, 0), IBV_QPS_SQD);
     T_EQ(e_to_state(p->a, 0, IBV_QPS_RTS), 0);
     pair_works(p, 0);
+    pair_close(p);
+}
+
+T_CONTRACT(qp_drain, event_is_asked_for_each_time)
+{
+    struct pair *p = pair_open(topology, NULL);
+
+    T_EQ(drain(p->a, true), 0);
+    e_event(p->a, IBV_EVENT_SQ_DRAINED, 0);
+    T_EQ(e_to_state(p->a, 0, IBV_QPS_RTS), 0);
+    T_EQ(e_to_state(p->a, 0, IBV_QPS_SQD), 0);
+    T_ASSERT(!e_has_event(p->a, IBV_EVENT_SQ_DRAINED, 0, QUIET_MS));
     pair_close(p);
 }
 

@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: MIT
 """Run one stock verbs program over via0, and look for lines in what it says.
 
-    alone.py [--by-command] [--libraries DIR] [--stays] --says REGEX ... PROGRAM [OPTIONS]
+    alone.py [--by-command] [--libraries DIR] [--stays] [--script FILE] --says REGEX ...
+        PROGRAM [OPTIONS]
 
 Each REGEX must match a whole line of stdout. A program that --stays waits for events: it is
-ended, once it has said everything, and must not have ended before."""
+ended, once it has said everything, and must not have ended before. A script is one of this folder, PROGRAM's first
+argument."""
 import argparse
+import os
 import re
+import shutil
 import signal
 import sys
 
@@ -26,14 +30,22 @@ def end_waiting(bed, program, lines):
         raise Wrong(f"the {program.title} was not waiting: status {program.status}")
 
 
+def copy_of(bed, name):
+    """The user of the bed may not be able to read this folder."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    return shutil.copy(os.path.join(here, name), bed.scratch)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--says", action="append", required=True, metavar="REGEX")
     parser.add_argument("--stays", action="store_true")
+    parser.add_argument("--script", metavar="FILE")
     args = arguments_of(parser)
     try:
         with Bed(args.seconds) as bed:
-            program = bed.start([args.program, *args.options], by_command=args.by_command,
+            script = [copy_of(bed, args.script)] if args.script else []
+            program = bed.start([args.program, *script, *args.options], by_command=args.by_command,
                                 env=environment_of(args.libraries))
             if args.stays:
                 end_waiting(bed, program, args.says)

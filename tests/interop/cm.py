@@ -95,6 +95,10 @@ class Recipe:
     def client(self):
         return [self.args.program, "-s", self.host, "-p", self.port, *self.args.options]
 
+    def environment(self):
+        """What both sides get besides the bed's."""
+        return environment_of(self.args.libraries)
+
     def ready(self, server):
         return listens(self.bed, int(self.port)) or server.status is not None
 
@@ -260,10 +264,14 @@ RECIPES = {"rping": Rping, "ucmatose": Tested, "udaddy": Udaddy, "mckey": Mckey,
            "rstream": Stream, "riostream": Stream, "sockets": Sockets}
 
 
-def run(bed, args):
+def recipe_of(program):
+    return RECIPES.get(program, Perftest)
+
+
+def run(bed, args, find_recipe):
     """One server, and clients one after the other: all of them, or all but the last stay well."""
-    recipe = RECIPES.get(args.program, Perftest)(args, free_ports(1)[0], bed)
-    how = {"by_command": args.by_command, "env": environment_of(args.libraries)}
+    recipe = find_recipe(args.program)(args, free_ports(1)[0], bed)
+    how = {"by_command": args.by_command, "env": recipe.environment()}
     server = bed.start(recipe.server(), "server", core=0, **how)
     bed.wait_until(lambda: recipe.ready(server), server, "listened")
     for _ in range(args.clients):
@@ -283,15 +291,16 @@ def run(bed, args):
         recipe.judge(client, server)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def drive(find_recipe, text):
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument("--transport", help="where the program can choose one")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--clients", type=int, default=1, help="so many, one after the other")
     args = arguments_of(parser)
     for _ in range(TRIES):
         try:
             with Bed(args.seconds) as bed:
-                run(bed, args)
+                run(bed, args, find_recipe)
         except TooEarly:
             print(f"{args.program}: the client called before the server listened again")
             continue
@@ -303,4 +312,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(drive(recipe_of, __doc__))

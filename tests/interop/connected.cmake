@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # Programs that connect by rdma_cm, one pair a line: connected(NAME [--flags of cm.py] PROGRAM
-# OPTIONS...) is the test interop_NAME. rdma_xclient -c x needs XRC. udpong is left out: the
-# library's datagram sockets make an address handle without a GRH, which RoCE devices refuse.
+# OPTIONS...) is the test interop_NAME. udpong is left out: the library's datagram sockets make an
+# address handle without a GRH, which RoCE devices refuse.
 
 foreach(size 64 4096 65000)
     connected(rping_${size} rping -C 100 -S ${size} -V)
@@ -21,6 +21,7 @@ connected(mckey_large mckey -S 4000 -C 30)
 connected(cmtime cmtime -c 200)
 connected(rdma_client rdma_client)
 connected(rdma_xclient rdma_xclient -c r)
+connected(rdma_xclient_xrc rdma_xclient -c x)
 connected(rcopy rcopy)
 connected(rstream rstream -S 4096 -C 100 -I 5)
 connected(rstream_sizes --seconds 110 rstream -S all -C 10 -I 2)

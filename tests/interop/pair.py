@@ -11,7 +11,7 @@ import os
 import sys
 
 from bed import Bed, Wrong, arguments_of, environment_of, free_ports, listens, uses
-from judge import perftest, pingpong
+from judge import perftest, pingpong, xsrq_pingpong
 
 
 def command(args, port):
@@ -35,7 +35,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=1, help="so many at once")
     args = arguments_of(parser)
-    judge = pingpong if os.path.basename(args.program).startswith("ibv_") else perftest
+    name = os.path.basename(args.program)
+    judge = (xsrq_pingpong if name == "ibv_xsrq_pingpong"
+             else pingpong if name.startswith("ibv_") else perftest)
     try:
         with Bed(args.seconds) as bed:
             pairs = [start_pair(bed, args, port) for port in free_ports(args.pairs)]

@@ -4,8 +4,8 @@
 # ibv_srq_pingpong know neither -N nor -t, and ibv_ud_pingpong no -m. ODP and device memory
 # (-o, -O, -j) are not in the device. In perftest, -e is for send, read and atomic; -c UC for send
 # and write; -c UD and --use-srq for send; -I for send and write; -q, -b, -l and -Q for _bw; -s and
-# -a not for atomic. -R is in connected.cmake; -c XRC needs an XRC domain, which the device doesn't
-# have yet; -c DC and SRD are of other devices.
+# -a not for atomic. -R is in connected.cmake, but not with -c XRC; -c DC and SRD are of other
+# devices.
 
 # -- ibv_*_pingpong: sizes, then options, then MTUs
 foreach(kind rc uc srq)
@@ -109,6 +109,19 @@ pair(send_bw_ud_group ib_send_bw -n 1000 -c UD -g ${group})
 pair(read_bw_outstanding ib_read_bw -n 1000 -o 4)
 pair(atomic_bw_outstanding ib_atomic_bw -n 1000 -o 4)
 pair(atomic_bw_swap ib_atomic_bw -n 1000 -A CMP_AND_SWAP)
+
+# -- XRC
+pair(xsrq_pingpong ibv_xsrq_pingpong -n 1000)
+pair(xsrq_pingpong_events ibv_xsrq_pingpong -n 1000 -e)
+pair(xsrq_pingpong_65536 ibv_xsrq_pingpong -n 1000 -s 65536)
+foreach(op write read atomic)
+    pair(${op}_lat_xrc ib_${op}_lat -n 1000 -c XRC)
+    pair(${op}_bw_xrc ib_${op}_bw -n 1000 -c XRC)
+endforeach()
+pair(send_lat_xrc ib_send_lat -n 1000 -c XRC --use-srq)
+pair(send_lat_xrc_events ib_send_lat -n 1000 -c XRC --use-srq -e)
+pair(send_bw_xrc ib_send_bw -n 1000 -c XRC --use-srq)
+pair(send_bw_xrc_both_ways ib_send_bw -n 1000 -c XRC --use-srq -q 4 -b)
 
 # -- started by the command, not by LD_PRELOAD
 pair(run_rc_pingpong --by-command ibv_rc_pingpong -n 1000 -c)

@@ -153,6 +153,19 @@ T_TEST(sim, one_ack_a_batch)
     bench_end(&bench);
 }
 
+T_TEST(sim, stopped_and_still_polite)
+{
+    /* Shows that what was taken is acknowledged, even if the queue pair is stopped at once. */
+    struct bench bench = bench_new(TRANSPORT_RC);
+
+    give(&bench, WIRE_WRITE_ONLY, 10);
+    transport_stop(bench.t);
+    expect_ack(&bench, START, 1);
+    give(&bench, WIRE_WRITE_ONLY, 10);
+    expect_none(&bench);
+    bench_end(&bench);
+}
+
 struct order {
     const char *name;
     uint8_t operations[3];
@@ -310,6 +323,10 @@ T_TEST(sim, duplicate_read)
     expect_read(&bench, START, 5, 100);
     give_packet(&bench, &whole);
     expect_read(&bench, START, 5, 100);
+    give_packet(&bench, &rest);
+    expect_read(&bench, START + 2, 3, 100);
+    give_packet(&bench, &rest);
+    expect(&bench, WIRE_READ_FIRST, START + 2);
     give_packet(&bench, &rest);
     expect_read(&bench, START + 2, 3, 100);
     give_packet(&bench, &other);

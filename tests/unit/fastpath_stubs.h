@@ -16,7 +16,7 @@
 #include "uapi/fastpath.h"
 #include "uapi/uapi.h"
 
-enum { STUB_CMD_FD = 70, STUB_ASYNC_FD = 71, STUB_HANDLE = 5, STUB_WCS = 4 };
+enum { STUB_CMD_FD = 70, STUB_ASYNC_FD = 71, STUB_HANDLE = 5, STUB_WCS = 4, STUB_SRQN = 77 };
 
 struct cq {
     struct context *context;
@@ -211,6 +211,24 @@ struct srq *srq_get(uint32_t handle)
 struct context *srq_context(struct srq *srq)
 {
     return srq->context;
+}
+
+struct pd *pd_get(uint32_t handle)
+{
+    (void)handle;
+    return NULL;
+}
+
+int pd_alloc_parent(struct pd *pd, struct td *td, struct pd **pd_out)
+{
+    (void)pd, (void)td, (void)pd_out;
+    return -ENOMEM;
+}
+
+uint32_t srq_number(struct srq *srq)
+{
+    (void)srq;
+    return STUB_SRQN;
 }
 
 int srq_post_recv(struct srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad_wr)

@@ -44,7 +44,7 @@ T_TEST(fastpath, opened)
     T_ASSERT(stub_verbs.query_rt_values);
     T_ASSERT((uintptr_t)ops->alloc_mw == (uintptr_t)stock);
     T_ASSERT((uintptr_t)ops->dealloc_mw == (uintptr_t)stock);
-    T_ASSERT(!stub_verbs.modify_cq && !stub_verbs.open_qp);
+    T_ASSERT(!stub_verbs.modify_cq && !stub_verbs.create_wq);
     T_EQ(core_locks, 0);
 }
 

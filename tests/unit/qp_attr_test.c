@@ -54,11 +54,11 @@ static const char *const legal[] = {
     "UD RTS>SQD n",           "UD SQD>RTS cq",
     "UD SQD>SQD kq",          "UD SQE>RTS cq",
     "XS RESET>INIT KPA",      "XS INIT>INIT kpa",
-    "XS INIT>RTR VMDR kal",   "XS RTR>RTS TYWSI calg",
+    "XS INIT>RTR VMDR kalou",   "XS RTR>RTS TYWSI calg",
     "XS RTS>RTS calg",        "XS RTS>SQD n",
     "XS SQD>RTS calg",        "XS SQD>SQD pvtywilakg",
     "XR RESET>INIT KPA",      "XR INIT>INIT kpa",
-    "XR INIT>RTR VMDROU kal", "XR RTR>RTS TS calug",
+    "XR INIT>RTR VMDROU kal", "XR RTR>RTS TS calugywi",
     "XR RTS>RTS calug",       "XR RTS>SQD n",
     "XR SQD>RTS calug",       "XR SQD>SQD pvtolakug",
 };

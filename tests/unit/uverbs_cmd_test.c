@@ -460,12 +460,65 @@ T_TEST(uverbs_cmd, runs_shared_receive_queues)
     T_EQ(gone.events_reported, 33);
 
     T_EQ(u_call(fd, IB_USER_VERBS_CMD_CREATE_XSRQ, &xsrq, sizeof(xsrq), &resp, sizeof(resp)), 0);
-    xsrq.srq_type = IBV_SRQT_XRC;
+    xsrq.srq_type = IBV_SRQT_TM;
     T_EQ(u_call(fd, IB_USER_VERBS_CMD_CREATE_XSRQ, &xsrq, sizeof(xsrq), &resp, sizeof(resp)),
          -EOPNOTSUPP);
     xsrq.srq_type = 7;
     T_EQ(u_call(fd, IB_USER_VERBS_CMD_CREATE_XSRQ, &xsrq, sizeof(xsrq), &resp, sizeof(resp)),
          -EINVAL);
+    u_close(fd);
+}
+
+/* ---- XRC ---- */
+
+static uint32_t open_xrcd(int fd)
+{
+    struct ib_uverbs_open_xrcd_resp resp;
+
+    T_EQ(u_call(fd, IB_USER_VERBS_CMD_OPEN_XRCD,
+                U_REQ(ib_uverbs_open_xrcd, .fd = (uint32_t)-1, .oflags = O_CREAT), &resp,
+                sizeof(resp)),
+         0);
+    T_EQ(fake.xrcd_fd, -1);
+    T_EQ(fake.xrcd_oflags, O_CREAT);
+    return resp.xrcd_handle;
+}
+
+T_TEST(uverbs_cmd, makes_what_belongs_to_an_xrc_domain)
+{
+    /* Shows that domains, their SRQs and their queue pairs reach the core with each other. */
+    u_reset();
+    int fd = u_open(), other = u_open();
+    uint32_t xrcd = open_xrcd(fd);
+    struct ib_uverbs_create_xsrq xsrq = {.pd_handle = u_pd(fd),
+                                         .max_wr = 8,
+                                         .srq_type = IBV_SRQT_XRC,
+                                         .xrcd_handle = xrcd,
+                                         .cq_handle = u_cq(fd)};
+    struct ib_uverbs_open_qp open_qp = {
+        .pd_handle = xrcd, .qpn = 0x4007, .qp_type = IBV_QPT_XRC_RECV};
+    struct ib_uverbs_create_qp_resp qp;
+    struct u_srq_resp srq;
+
+    T_EQ(u_call(fd, IB_USER_VERBS_CMD_CREATE_XSRQ, &xsrq, sizeof(xsrq), &srq, sizeof(srq)), 0);
+    T_EQ(fake.xrcd->handle, xrcd);
+    T_EQ(fake.srq_cq->o.handle, xsrq.cq_handle);
+    xsrq.xrcd_handle = 30;
+    T_EQ(u_call(fd, IB_USER_VERBS_CMD_CREATE_XSRQ, &xsrq, sizeof(xsrq), &srq, sizeof(srq)),
+         -EINVAL);
+    T_EQ(u_call(fd, IB_USER_VERBS_CMD_OPEN_QP, &open_qp, sizeof(open_qp), &qp, sizeof(qp)), 0);
+    T_EQ(fake.opened, 0x4007);
+    open_qp.qp_type = IBV_QPT_RC;
+    T_EQ(u_call(fd, IB_USER_VERBS_CMD_OPEN_QP, &open_qp, sizeof(open_qp), &qp, sizeof(qp)),
+         -EINVAL);
+    /* it is this file's alone */
+    T_EQ(u_call(other, IB_USER_VERBS_CMD_CLOSE_XRCD,
+                U_REQ(ib_uverbs_close_xrcd, .xrcd_handle = xrcd), U_NO_RESP),
+         -EINVAL);
+    T_EQ(u_call(fd, IB_USER_VERBS_CMD_CLOSE_XRCD, U_REQ(ib_uverbs_close_xrcd, .xrcd_handle = xrcd),
+                U_NO_RESP),
+         0);
+    u_close(other);
     u_close(fd);
 }
 

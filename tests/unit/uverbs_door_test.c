@@ -44,7 +44,7 @@ T_TEST(uverbs_door, refuses_bad_headers)
     T_EQ(u_write(fd, &cmd, 12), -EINVAL);
     cmd.hdr.command = 99;
     T_EQ(u_write(fd, &cmd, 12), -EOPNOTSUPP);
-    cmd.hdr.command = IB_USER_VERBS_CMD_OPEN_XRCD;
+    cmd.hdr.command = IB_USER_VERBS_CMD_QUERY_MR;
     T_EQ(u_write(fd, &cmd, 12), -EOPNOTSUPP);
     cmd.hdr.command = IB_USER_VERBS_EX_CMD_CREATE_FLOW | IB_USER_VERBS_CMD_FLAG_EXTENDED;
     T_EQ(u_write(fd, &cmd, 12), -EOPNOTSUPP);

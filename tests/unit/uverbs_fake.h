@@ -16,6 +16,7 @@
 #include "core/limits.h"
 #include "core/objects.h"
 #include "core/qp.h"
+#include "core/xrcd.h"
 #include "t.h"
 #include "uapi/fastpath.h"
 #include "uapi/uapi.h"
@@ -53,6 +54,10 @@ static struct {
     bool cq_stamp;
     struct srq_attr srq_attr;
     unsigned srq_mask;
+    struct cq *srq_cq;
+    struct xrcd *xrcd;
+    int xrcd_fd, xrcd_oflags;
+    uint32_t opened;
     struct qp_init qp_init;
     struct ibv_qp_attr qp_attr;
     int qp_mask;
@@ -447,7 +452,25 @@ uint32_t srq_number(struct srq *srq)
     return FAKE_SLOT << LIMIT_QP_BITS | srq->o.handle;
 }
 
+uint32_t srq_handle(struct srq *srq)
+{
+    return srq->o.handle;
+}
+
+#include "uverbs_fake_xrc.h"
+
 /* ---- queue pairs ---- */
+
+uint32_t qp_handle(struct qp *qp)
+{
+    return qp->o.handle;
+}
+
+bool qp_is_for_programs(struct qp *qp)
+{
+    (void)qp;
+    return true;
+}
 
 int qp_create(const struct qp_init *init, struct qp **qp_out, struct ibv_qp_cap *granted_out)
 {
@@ -457,13 +480,22 @@ int qp_create(const struct qp_init *init, struct qp **qp_out, struct ibv_qp_cap 
     if (err)
         return err;
     qp = calloc(1, sizeof(*qp));
-    *qp = (struct qp){{fake_add(qp), init->pd->context, init->user_handle}};
+    *qp = (struct qp){
+        {fake_add(qp), init->pd ? init->pd->context : init->xrcd->context, init->user_handle}};
     fake.qp_init = *init;
     *granted_out = (struct ibv_qp_cap){init->cap.max_send_wr + 1, init->cap.max_recv_wr + 2,
                                        init->cap.max_send_sge + 3, init->cap.max_recv_sge + 4,
                                        init->cap.max_inline_data + 5};
     *qp_out = qp;
     return 0;
+}
+
+int qp_open(struct xrcd *xrcd, uint32_t qpn, uint64_t user_handle, struct qp **qp_out)
+{
+    struct ibv_qp_cap none;
+
+    fake.opened = qpn;
+    return qp_create(&(struct qp_init){.xrcd = xrcd, .user_handle = user_handle}, qp_out, &none);
 }
 
 int qp_destroy(struct qp *qp, uint32_t *events_out)

@@ -218,7 +218,7 @@ static void complete(void *owner, const struct transport_wr *wr, enum transport_
 
     free(wr->local);
     if (status == TRANSPORT_SUCCESS)
-        qp->pub->tx_messages++;
+        qp->pub->messages++;
     if (status != TRANSPORT_SUCCESS || (wr->flags & TRANSPORT_SIGNALED))
         requester_push(qp, wr->cookie, (enum ibv_wr_opcode)wr->op, byte_len, position,
                        (enum ibv_wc_status)status);

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "link/roce/roce_impl.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -213,6 +214,15 @@ void roce_progress(void)
     roce_mad_progress();
 }
 
+/* The program ends: what it has received is acknowledged, or the peer would ask again in vain. */
+__attribute__((destructor)) static void say_goodbye(void)
+{
+    if (!atomic_load(&roce_in_use) || !spin_try(&receive_lock))
+        return;
+    roce_qp_answer();
+    roce_unlock();
+}
+
 void roce_after_fork(void)
 {
     udp_after_fork();
@@ -278,6 +288,11 @@ bool roce_leads_to(const struct nic *nic, const uint8_t dgid[16], uint32_t qpn)
 {
     return roce_is_elsewhere(nic, dgid) ||
            (config_get()->link == CONFIG_LINK_AUTO && !process_slot_is_taken(qpn >> LIMIT_QP_BITS));
+}
+
+int roce_refuse_xrc(const struct qp *qp, const struct ibv_qp_attr *attr)
+{
+    return roce_is_elsewhere(qp->context->nic, attr->ah_attr.grh.dgid.raw) ? -EOPNOTSUPP : 0;
 }
 
 int roce_open(void)

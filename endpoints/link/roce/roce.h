@@ -23,6 +23,8 @@ struct roce_qp;
  * and qp->wire is set; -ENOENT: no, it is shm's; else why the wire can't be used.
  */
 int roce_attach(struct qp *qp, const struct ibv_qp_attr *attr);
+/* Extended reliable connections go by shm only. 0 or -EOPNOTSUPP. */
+int roce_refuse_xrc(const struct qp *qp, const struct ibv_qp_attr *attr);
 /* busy held: qp->state and qp->attr have changed; go on accordingly. */
 void roce_modified(struct qp *qp, enum ibv_qp_state before);
 /* The queue pair is reset or goes: nothing of it is left here. */

@@ -147,6 +147,8 @@ static enum move send_to(struct datagram *datagram, struct target *target)
     if (moved == MOVE_STALL || !complete_receive(datagram, target, slot, moved == MOVE_DONE))
         return MOVE_STALL;
     receive_taken(qp, target);
+    qp->pub->tx_bytes += datagram->length - GRH_BYTES;
+    qp->pub->sends++;
     qp->wqe_done_bytes = 0;
     return MOVE_DONE;
 }
@@ -169,7 +171,7 @@ static void for_members(struct peer *peer, struct datagram *datagram,
             memcmp(members[i].mgid, datagram->ah->dgid, 16))
             continue;
         memcpy(member.dgid, peer_header(peer)->nics[nic].gids[0].raw, 16);
-        act(datagram, peer, target_of_datagram(datagram->qp, &member, qpn));
+        act(datagram, peer, target_of_many(datagram->qp, member.dgid, qpn));
     }
 }
 
@@ -262,7 +264,7 @@ static bool is_for_wire(struct qp *qp, const struct ibv_send_wr *wr, const struc
     uint32_t qpn = wr->wr.ud.remote_qpn & 0xffffff;
 
     if (!is_group(ah, qpn)) {
-        if (__builtin_expect(!target_of_datagram(qp, ah, qpn)->wire, 1))
+        if (__builtin_expect(!target_of_many(qp, ah->dgid, qpn)->wire, 1))
             return false;
         *status = roce_datagram(qp, wr, ah);
         return true;
@@ -293,6 +295,6 @@ enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const str
     if (!gather(&datagram, status))
         return VERDICT_DONE;
     if (!is_group(ah, qpn))
-        return verdict_of(qp, send_to(&datagram, target_of_datagram(qp, ah, qpn)) == MOVE_DONE);
+        return verdict_of(qp, send_to(&datagram, target_of_many(qp, ah->dgid, qpn)) == MOVE_DONE);
     return verdict_of(qp, send_to_group(&datagram));
 }

@@ -59,7 +59,7 @@ static bool shared_claim(struct qp *qp, struct target *target)
 static bool wait_a_moment(struct qp *qp, struct target *target, const struct pub_sge **sges_out,
                           uint32_t *slot_out)
 {
-    if (qp->rnr_hurried || qp->rnr_tries || qp->type != IBV_QPT_RC || target->peer->self)
+    if (qp->rnr_hurried || qp->rnr_tries || !qp->reliable || target->peer->self)
         return false;
     for (unsigned i = 0; i < RECEIVE_LOOKS; i++) {
         cpu_relax();
@@ -125,14 +125,14 @@ static void fill(struct cqe *slot, const struct qp *qp, const struct target *tar
     slot->wqe = delivery->slot;
     slot->byte_len = delivery->byte_len;
     slot->imm = delivery->imm;
-    slot->src_qp = qp->qpn;
+    slot->src_qp = qp->shown_qpn;
     slot->sl = delivery->sl;
     slot->inline_len = (uint8_t)delivery->inline_length;
     if (delivery->inline_length)
         copy_small(slot->data, delivery->inline_data, delivery->inline_length);
 }
 
-static void announce(struct target *target, const struct delivery *delivery)
+static void announce(struct target *target, const struct delivery *delivery, uint32_t at)
 {
     uint32_t armed = atomic_load_explicit(&target->lane->cq->armed, memory_order_relaxed);
 
@@ -142,13 +142,14 @@ static void announce(struct target *target, const struct delivery *delivery)
         delivery->status == IBV_WC_SUCCESS)
         return;
     if (target->peer->self) {
-        cq_announce(cq_get(target->pub->recv_cq));
+        cq_notify(cq_get(target->pub->recv_cq), NULL, cq_arming(armed), at);
         return;
     }
     struct shm_lane *lane = (struct shm_lane *)target->lane; /* its first member */
-    struct shm_msg msg = {.type = SHM_EVENT, .index = lane->out.cq_index};
+    struct shm_msg msg = {
+        .type = SHM_EVENT, .index = lane->out.cq_index, .key = cq_arming(armed), .id = at};
 
-    /* Once an arming is enough: the engine there looks at all that came since, polled or not. */
+    /* Once an arming is enough: it fires once. */
     if (atomic_exchange(&lane->announced, armed) != armed)
         peer_tell(target->peer, &msg);
 }
@@ -173,7 +174,7 @@ static bool push(struct qp *qp, struct target *target, const struct delivery *de
     if (!slot)
         return false;
     fill(slot, qp, target, delivery);
-    lane_end(target->lane, slot);
+    announce(target, delivery, lane_end(target->lane, slot));
     return true;
 }
 
@@ -191,10 +192,8 @@ static void push_own(struct qp *qp, struct target *target, const struct delivery
 
 bool deliver(struct qp *qp, struct target *target, const struct delivery *delivery)
 {
-    if (__builtin_expect(push(qp, target, delivery), 1)) {
-        announce(target, delivery);
+    if (__builtin_expect(push(qp, target, delivery), 1))
         return true;
-    }
     if (target->peer->self) {
         push_own(qp, target, delivery);
         return true;
@@ -228,5 +227,5 @@ void tell_srq(struct target *target)
     if (target->peer->self)
         thread_wake();
     else
-        msg_send(target->peer->watch.fd, &msg, NULL, 0, NULL, 0, false);
+        msg_send(target->peer->watch.fd, &msg, NULL, 0, NULL, 0);
 }

@@ -56,13 +56,25 @@ static void forget_peer(struct qp *qp, const struct peer *peer)
 }
 
 /* pub->busy held. */
-static bool is_connected(const struct qp *qp, uint32_t slot, const char *arena)
+static bool is_aimed_at(const struct qp *qp, uint32_t slot)
 {
     enum ibv_qp_state state = qp_state((struct qp *)qp);
 
     return qp_is_connected_type(qp) && state != IBV_QPS_RESET && state != IBV_QPS_INIT &&
-           state != IBV_QPS_ERR && qp->attr.dest_qp_num >> LIMIT_QP_BITS == slot &&
-           was_live(qp, arena) && !is_past(qp, arena);
+           state != IBV_QPS_ERR && qp->attr.dest_qp_num >> LIMIT_QP_BITS == slot;
+}
+
+/* pub->busy held. */
+static bool is_connected(const struct qp *qp, uint32_t slot, const char *arena)
+{
+    return is_aimed_at(qp, slot) && was_live(qp, arena) && !is_past(qp, arena);
+}
+
+static void lose(struct qp *qp)
+{
+    requester_give_up(qp);
+    if (qp->reliable)
+        qp_fail(qp, IBV_EVENT_QP_FATAL + 1);
 }
 
 void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer)
@@ -77,10 +89,23 @@ void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer)
         bool connected = is_connected(qp, slot, arena);
         forget_peer(qp, peer);
         spin_unlock_word(&qp->pub->busy);
-        if (!connected)
+        if (connected)
+            lose(qp);
+    }
+}
+
+/* What it had there can't be seen; whoever told us the numbers meant them to be used. */
+void shm_process_vanished(uint32_t slot)
+{
+    for (uint32_t i = 1; i < qp_high(); i++) {
+        struct qp *qp = qp_at(i);
+
+        if (!qp)
             continue;
-        requester_give_up(qp);
-        if (qp->type == IBV_QPT_RC)
-            qp_fail(qp, IBV_EVENT_QP_FATAL + 1);
+        spin_lock_word(&qp->pub->busy);
+        bool aimed = is_aimed_at(qp, slot) && !qp->target.peer;
+        spin_unlock_word(&qp->pub->busy);
+        if (aimed)
+            lose(qp);
     }
 }

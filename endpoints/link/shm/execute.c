@@ -48,32 +48,32 @@ bool local_check(const struct qp *qp, const struct ibv_send_wr *wr, unsigned acc
 /* ---- verdicts ---- */
 
 /* The responder refuses: RC breaks at both ends; UC drops silently (IBTA 9.8.3.2). */
-static enum verdict refuse(struct qp *qp, struct target *target, enum ibv_wc_status says, int event,
+static enum verdict refuse(struct qp *qp, enum ibv_wc_status says, int event,
                            enum ibv_wc_status *status)
 {
-    if (qp->type != IBV_QPT_RC) {
+    if (!qp->reliable) {
         *status = IBV_WC_SUCCESS;
         return VERDICT_DONE;
     }
-    tell_error(target, event);
+    tell_error(&qp->target, event);
     *status = says;
     return VERDICT_DONE;
 }
 
-static enum verdict refuse_access(struct qp *qp, struct target *target, enum ibv_wc_status *status)
+static enum verdict refuse_access(struct qp *qp, enum ibv_wc_status *status)
 {
-    return refuse(qp, target, IBV_WC_REM_ACCESS_ERR, IBV_EVENT_QP_ACCESS_ERR + 1, status);
+    return refuse(qp, IBV_WC_REM_ACCESS_ERR, IBV_EVENT_QP_ACCESS_ERR + 1, status);
 }
 
-static enum verdict refuse_request(struct qp *qp, struct target *target, enum ibv_wc_status *status)
+static enum verdict refuse_request(struct qp *qp, enum ibv_wc_status *status)
 {
-    return refuse(qp, target, IBV_WC_REM_INV_REQ_ERR, IBV_EVENT_QP_REQ_ERR + 1, status);
+    return refuse(qp, IBV_WC_REM_INV_REQ_ERR, IBV_EVENT_QP_REQ_ERR + 1, status);
 }
 
 /* No receive is posted. */
 static enum verdict not_ready(struct qp *qp)
 {
-    if (qp->type != IBV_QPT_RC)
+    if (!qp->reliable)
         return VERDICT_DONE;
     qp->stall = STALL_RNR;
     return VERDICT_STALL;
@@ -88,15 +88,15 @@ static enum verdict refuse_receive(struct qp *qp, struct target *target, struct 
                                    enum ibv_wc_status theirs, enum ibv_wc_status ours,
                                    enum ibv_wc_status *status)
 {
-    if (qp->type != IBV_QPT_RC && theirs == IBV_WC_LOC_LEN_ERR)
+    if (!qp->reliable && theirs == IBV_WC_LOC_LEN_ERR)
         return VERDICT_DONE;
     delivery->status = (uint8_t)theirs;
     delivery->byte_len = delivery->inline_length = 0;
     if (!deliver(qp, target, delivery))
         return VERDICT_STALL;
     receive_taken(qp, target);
-    tell_error(target, 0);
-    *status = qp->type == IBV_QPT_RC ? ours : IBV_WC_SUCCESS;
+    tell_error(&qp->target, 0);
+    *status = qp->reliable ? ours : IBV_WC_SUCCESS;
     return VERDICT_DONE;
 }
 
@@ -251,7 +251,7 @@ static enum verdict do_send(struct qp *qp, struct target *target, const struct i
     if (!local_check(qp, wr, 0, &local, status))
         return VERDICT_DONE;
     if (wr->opcode == IBV_WR_SEND_WITH_INV && !may_invalidate(target, wr->invalidate_rkey))
-        return refuse_access(qp, target, status);
+        return refuse_access(qp, status);
     if (!receive_next(qp, target, &sges, &delivery.slot))
         return not_ready(qp);
     describe_send(&delivery, wr, local.length);
@@ -270,6 +270,7 @@ static enum verdict do_send(struct qp *qp, struct target *target, const struct i
         return VERDICT_STALL;
     receive_taken(qp, target);
     qp->pub->tx_bytes += local.length;
+    qp->pub->sends++;
     return VERDICT_DONE;
 }
 
@@ -283,7 +284,7 @@ static bool may(struct qp *qp, struct target *target, unsigned access, enum ibv_
 {
     if (target->access & access)
         return true;
-    refuse_request(qp, target, status);
+    refuse_request(qp, status);
     return false;
 }
 
@@ -300,6 +301,7 @@ static enum verdict notify_write(struct qp *qp, struct target *target, const str
     if (!deliver(qp, target, &delivery))
         return VERDICT_STALL;
     receive_taken(qp, target);
+    qp->pub->sends++;
     return VERDICT_DONE;
 }
 
@@ -334,13 +336,13 @@ static enum verdict do_write(struct qp *qp, struct target *target, const struct 
         there = target_mr(target, target->pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr,
                           local.length, IBV_ACCESS_REMOTE_WRITE);
         if (!there)
-            return refuse_access(qp, target, status);
+            return refuse_access(qp, status);
     }
     enum move moved = move_whole(qp, target, wr, &local, true, there);
     if (moved == MOVE_STALL)
         return VERDICT_STALL;
     if (moved == MOVE_FAULT)
-        return refuse(qp, target, IBV_WC_REM_OP_ERR, IBV_EVENT_QP_FATAL + 1, status);
+        return refuse(qp, IBV_WC_REM_OP_ERR, IBV_EVENT_QP_FATAL + 1, status);
     if (wr->opcode == IBV_WR_RDMA_WRITE_WITH_IMM) {
         enum verdict verdict = notify_write(qp, target, wr, local.length);
 
@@ -361,7 +363,7 @@ static bool may_read(struct qp *qp, struct target *target, unsigned access,
     }
     if (target->rd_atomic)
         return may(qp, target, access, status);
-    refuse_request(qp, target, status);
+    refuse_request(qp, status);
     return false;
 }
 
@@ -378,13 +380,14 @@ static enum verdict do_read(struct qp *qp, struct target *target, const struct i
         there = target_mr(target, target->pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr,
                           local.length, IBV_ACCESS_REMOTE_READ);
         if (!there)
-            return refuse_access(qp, target, status);
+            return refuse_access(qp, status);
     }
     enum move moved = move_whole(qp, target, wr, &local, false, there);
     if (moved == MOVE_STALL)
         return VERDICT_STALL;
     if (moved == MOVE_FAULT)
-        return refuse(qp, target, IBV_WC_REM_OP_ERR, IBV_EVENT_QP_FATAL + 1, status);
+        return refuse(qp, IBV_WC_REM_OP_ERR, IBV_EVENT_QP_FATAL + 1, status);
+    qp->pub->read_bytes += local.length;
     return VERDICT_DONE;
 }
 
@@ -420,30 +423,24 @@ static enum verdict do_atomic(struct qp *qp, struct target *target, const struct
     if (!may_read(qp, target, IBV_ACCESS_REMOTE_ATOMIC, status))
         return VERDICT_DONE;
     if (at % sizeof(uint64_t)) /* IBTA 9.4.5 */
-        return refuse_request(qp, target, status);
+        return refuse_request(qp, status);
     uint64_t there = target_mr(target, target->pd, wr->wr.atomic.rkey, at, sizeof(uint64_t),
                                IBV_ACCESS_REMOTE_ATOMIC);
     if (!there)
-        return refuse_access(qp, target, status);
+        return refuse_access(qp, status);
     qp->remote_key = wr->wr.atomic.rkey;
     enum move moved = move_atomic(qp, target->peer, there, wr, &before);
     if (moved == MOVE_STALL)
         return VERDICT_STALL;
     if (moved == MOVE_FAULT)
-        return refuse(qp, target, IBV_WC_REM_OP_ERR, IBV_EVENT_QP_FATAL + 1, status);
+        return refuse(qp, IBV_WC_REM_OP_ERR, IBV_EVENT_QP_FATAL + 1, status);
     scatter_value(qp, wr, before);
     return VERDICT_DONE;
 }
 
-enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
-                         enum ibv_wc_status *status)
+static enum verdict execute(struct qp *qp, struct target *target, const struct ibv_send_wr *wr,
+                            enum ibv_wc_status *status)
 {
-    struct target *target = &qp->target;
-
-    if (qp->type == IBV_QPT_UD)
-        return shm_datagram(qp, wr, ah, status);
-    if (!target_reach(qp, target))
-        return VERDICT_STALL;
     switch (wr->opcode) {
     case IBV_WR_SEND:
     case IBV_WR_SEND_WITH_IMM:
@@ -457,4 +454,40 @@ enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const stru
     default:
         return do_atomic(qp, target, wr, status);
     }
+}
+
+/*
+ * XRC (IBTA annex A14): the queue pair at the other end says who may send and what rights there
+ * are; the SRQ that the request names has the receives, the domain of the keys and the completion
+ * queue. One that is not there, or of another domain, is an invalid request.
+ */
+static enum verdict execute_xrc(struct qp *qp, const struct ibv_send_wr *wr,
+                                enum ibv_wc_status *status)
+{
+    struct target *connected = &qp->target;
+
+    if (!target_reach(qp, connected))
+        return VERDICT_STALL;
+    struct target *srq =
+        target_of_many(qp, connected->dgid, wr->qp_type.xrc.remote_srqn & 0xffffff);
+    if (!target_reach(qp, srq)) {
+        if (qp->stall != STALL_ATTACH)
+            return VERDICT_STALL;
+        qp->stall = STALL_NONE;
+        return refuse_request(qp, status);
+    }
+    srq->access = connected->access;
+    srq->rd_atomic = connected->rd_atomic;
+    return execute(qp, srq, wr, status);
+}
+
+enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
+                         enum ibv_wc_status *status)
+{
+    if (qp->type >= IBV_QPT_UD)
+        return qp->type == IBV_QPT_UD ? shm_datagram(qp, wr, ah, status)
+                                      : execute_xrc(qp, wr, status);
+    if (!target_reach(qp, &qp->target))
+        return VERDICT_STALL;
+    return execute(qp, &qp->target, wr, status);
 }

@@ -22,6 +22,7 @@ struct guest {
     uint32_t slot;
     char *arena; /* NULL before HELLO */
     uint64_t arena_size;
+    struct outbox outbox;
     struct guest *next;
 };
 
@@ -153,12 +154,12 @@ static int open_lane(struct guest *guest, const struct shm_msg *ask, struct shm_
     return 0;
 }
 
-static void on_event(const struct shm_msg *msg)
+static void on_event(const struct guest *guest, const struct shm_msg *msg)
 {
     struct cq *cq = cq_get(msg->index);
 
     if (cq)
-        cq_announce(cq);
+        cq_notify(cq, guest, cq_arming(msg->key), (uint32_t)msg->id);
 }
 
 static void on_drain(const struct guest *guest, const struct shm_msg *msg)
@@ -205,6 +206,20 @@ static void on_share(const struct shm_msg *msg)
     share_announce(false);
 }
 
+/* One that asks and asks and never listens is sent away. */
+static void answer_guest(struct guest *guest, const struct shm_msg *answer, const void *payload,
+                         size_t length)
+{
+    if (!outbox_send(&guest->outbox, guest->watch.fd, answer, payload, length))
+        shutdown(guest->watch.fd, SHUT_RDWR);
+}
+
+void guest_flush(void)
+{
+    for (struct guest *guest = guests; guest; guest = guest->next)
+        outbox_flush(&guest->outbox, guest->watch.fd);
+}
+
 static void answer_execute(struct guest *guest, const struct shm_msg *msg, const char *payload,
                            size_t length)
 {
@@ -216,7 +231,7 @@ static void answer_execute(struct guest *guest, const struct shm_msg *msg, const
         answer.status = -EINVAL;
     else
         execute_here(msg, payload, &answer, reply, &reply_length);
-    msg_send(guest->watch.fd, &answer, reply, reply_length, NULL, 0, true);
+    answer_guest(guest, &answer, reply, reply_length);
 }
 
 static int on_hello(struct guest *guest, const int fds[2])
@@ -227,7 +242,16 @@ static int on_hello(struct guest *guest, const int fds[2])
     if (guest->arena || map_arena_of(fds[0], &guest->arena, &guest->arena_size))
         return -EPROTO;
     guest->slot = ((const struct pub_header *)(void *)guest->arena)->slot % LIMIT_SLOTS;
-    return msg_send(guest->watch.fd, &answer, NULL, 0, ours, 2, true);
+    return msg_send(guest->watch.fd, &answer, NULL, 0, ours, 2);
+}
+
+/* From one that will send nothing here. */
+static int on_look(struct guest *guest)
+{
+    struct shm_msg answer = {.type = SHM_LOOK, .index = process_slot()};
+    int ours[1] = {arena_fd()};
+
+    return msg_send(guest->watch.fd, &answer, NULL, 0, ours, 1);
 }
 
 static void on_lane_open(struct guest *guest, const struct shm_msg *msg)
@@ -235,7 +259,7 @@ static void on_lane_open(struct guest *guest, const struct shm_msg *msg)
     struct shm_msg answer = {.type = SHM_LANE_READY, .index = msg->index, .gen = msg->gen};
 
     answer.status = open_lane(guest, msg, &answer);
-    msg_send(guest->watch.fd, &answer, NULL, 0, NULL, 0, true);
+    answer_guest(guest, &answer, NULL, 0);
 }
 
 static void serve(struct guest *guest, const struct shm_msg *msg, const char *payload,
@@ -246,7 +270,7 @@ static void serve(struct guest *guest, const struct shm_msg *msg, const char *pa
         on_lane_open(guest, msg);
         break;
     case SHM_EVENT:
-        on_event(msg);
+        on_event(guest, msg);
         break;
     case SHM_DRAIN:
         on_drain(guest, msg);
@@ -295,6 +319,7 @@ static void guest_died(struct guest *guest)
         shm_process_died(guest->slot, guest->arena, NULL);
         munmap(guest->arena, guest->arena_size);
     }
+    outbox_free(&guest->outbox);
     free(guest);
 }
 
@@ -311,6 +336,8 @@ static bool serve_next(struct guest *guest)
     int error = 0;
     if (msg.type == SHM_HELLO)
         error = on_hello(guest, fds);
+    else if (msg.type == SHM_LOOK)
+        error = on_look(guest);
     else if (guest->arena)
         serve(guest, &msg, payload, (size_t)length);
     close_fds(fds);

@@ -56,7 +56,7 @@ static int deliver_one(const struct waiting *waiting)
     int fd = socket_to(waiting->to, true);
     if (fd < 0)
         return fd;
-    int error = msg_send(fd, &msg, waiting->mad, MAD_SIZE, NULL, 0, false);
+    int error = msg_send(fd, &msg, waiting->mad, MAD_SIZE, NULL, 0);
     if (error != -EAGAIN && error != -ENOBUFS)
         return 0;
     thread_wake_at(now_ns() + FULL_NS);
@@ -103,7 +103,7 @@ static bool send_now(uint64_t to, const uint8_t *mad)
     struct shm_msg msg = {.type = SHM_MAD, .length = MAD_SIZE};
     int fd = first || to == process_name() ? -EAGAIN : socket_to(to, false);
 
-    return fd >= 0 && msg_send(fd, &msg, mad, MAD_SIZE, NULL, 0, false) == 0;
+    return fd >= 0 && msg_send(fd, &msg, mad, MAD_SIZE, NULL, 0) == 0;
 }
 
 void mad_send(uint64_t to, const uint8_t mad[MAD_SIZE])

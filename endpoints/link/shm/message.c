@@ -2,7 +2,6 @@
 /* Control messages: fixed records over SOCK_SEQPACKET, with descriptors in the first one. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -12,8 +11,6 @@
 
 #include "core/sys.h"
 #include "link/shm/shm.h"
-
-enum { SEND_WAIT_MS = 1000 };
 
 static void attach_fds(struct msghdr *header, void *control, const int *fds, unsigned count)
 {
@@ -27,7 +24,7 @@ static void attach_fds(struct msghdr *header, void *control, const int *fds, uns
 }
 
 int msg_send(int fd, const struct shm_msg *msg, const void *payload, size_t length, const int *fds,
-             unsigned fd_count, bool wait)
+             unsigned fd_count)
 {
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
     struct iovec parts[2] = {{(void *)msg, sizeof(*msg)}, {(void *)payload, length}};
@@ -37,11 +34,7 @@ int msg_send(int fd, const struct shm_msg *msg, const void *payload, size_t leng
         attach_fds(&header, control, fds, fd_count);
     /* Not sendmsg(), where a thread can be cancelled: it may hold a send queue. */
     while (syscall(SYS_sendmsg, fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-        struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
-
-        if (errno == EINTR)
-            continue;
-        if ((errno != EAGAIN && errno != ENOBUFS) || !wait || poll(&poll_fd, 1, SEND_WAIT_MS) <= 0)
+        if (errno != EINTR)
             return -errno;
     }
     return 0;

@@ -32,7 +32,7 @@ static void ask_share(struct peer *peer, uint32_t key, uint64_t addr, uint64_t l
     uint32_t before = atomic_fetch_add_explicit(&peer->asked, weight, memory_order_relaxed);
 
     if (before % SHARE_ASK_EVERY + weight >= SHARE_ASK_EVERY || before == 0)
-        msg_send(peer->watch.fd, &msg, NULL, 0, NULL, 0, false);
+        msg_send(peer->watch.fd, &msg, NULL, 0, NULL, 0);
 }
 
 /* Pieces end at their alignment, so that none crosses a window and a shared one is found shared. */

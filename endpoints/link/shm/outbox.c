@@ -1,19 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Messages that must arrive, though the peer's socket may be full: its engine has not run for a
- * while, or it is stopped. The data path does not wait for it; the engine tries again.
+ * Messages that must arrive, though the other process's socket may be full: its engine has not run
+ * for a while, or it is stopped. Nobody waits for it; the engine tries again.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "link/shm/shm.h"
 
-enum { AGAIN_NS = 1000000 };
+enum {
+    AGAIN_NS = 1000000,
+    /* Far more than one who asks and listens can be owed: this one only asks. */
+    OUTBOX_BYTES_MAX = 1 << 26,
+};
 
 struct letter {
     struct letter *next;
     struct shm_msg msg;
+    size_t length;
+    char payload[];
 };
 
 static _Atomic bool due;
@@ -29,31 +36,43 @@ static void come_again(void)
     thread_wake_at(now_ns() + AGAIN_NS);
 }
 
-/* Without memory the message is lost. */
-static void put(struct outbox *outbox, const struct shm_msg *msg)
+static bool put(struct outbox *outbox, const struct shm_msg *msg, const void *payload,
+                size_t length)
 {
     struct letter **at = &outbox->first;
-    struct letter *letter = malloc(sizeof(*letter));
+    size_t size = sizeof(struct letter) + length;
+    struct letter *letter = outbox->bytes + size <= OUTBOX_BYTES_MAX ? malloc(size) : NULL;
 
     if (!letter)
-        return;
-    *letter = (struct letter){.msg = *msg};
+        return false;
+    *letter = (struct letter){.msg = *msg, .length = length};
+    if (length)
+        memcpy(letter->payload, payload, length);
     while (*at)
         at = &(*at)->next;
     *at = letter;
+    outbox->bytes += size;
+    return true;
+}
+
+bool outbox_send(struct outbox *outbox, int fd, const struct shm_msg *msg, const void *payload,
+                 size_t length)
+{
+    bool kept = true;
+
+    spin_lock(&outbox->lock);
+    bool later = outbox->first || is_full(msg_send(fd, msg, payload, length, NULL, 0));
+    if (later)
+        kept = put(outbox, msg, payload, length);
+    spin_unlock(&outbox->lock);
+    if (later)
+        come_again();
+    return kept;
 }
 
 void peer_tell(struct peer *peer, const struct shm_msg *msg)
 {
-    struct outbox *outbox = &peer->outbox;
-
-    spin_lock(&outbox->lock);
-    bool later = outbox->first || is_full(msg_send(peer->watch.fd, msg, NULL, 0, NULL, 0, false));
-    if (later)
-        put(outbox, msg);
-    spin_unlock(&outbox->lock);
-    if (later)
-        come_again();
+    outbox_send(&peer->outbox, peer->watch.fd, msg, NULL, 0);
 }
 
 bool outbox_due(void)
@@ -61,15 +80,14 @@ bool outbox_due(void)
     return atomic_exchange(&due, false);
 }
 
-void outbox_flush(struct peer *peer)
+void outbox_flush(struct outbox *outbox, int fd)
 {
-    struct outbox *outbox = &peer->outbox;
-
     spin_lock(&outbox->lock);
     for (struct letter *letter; (letter = outbox->first);) {
-        if (is_full(msg_send(peer->watch.fd, &letter->msg, NULL, 0, NULL, 0, false)))
+        if (is_full(msg_send(fd, &letter->msg, letter->payload, letter->length, NULL, 0)))
             break;
         outbox->first = letter->next;
+        outbox->bytes -= sizeof(*letter) + letter->length;
         free(letter);
     }
     bool again = outbox->first;

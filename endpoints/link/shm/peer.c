@@ -61,7 +61,7 @@ struct peer *peer_get(uint32_t slot)
 
 bool peer_send(struct peer *peer, const struct shm_msg *msg, const void *payload, size_t length)
 {
-    return msg_send(peer->watch.fd, msg, payload, length, NULL, 0, false) == 0;
+    return msg_send(peer->watch.fd, msg, payload, length, NULL, 0) == 0;
 }
 
 /* ---- the engine thread: executed requests ---- */
@@ -159,6 +159,7 @@ static void on_hello(struct peer *peer, int fds[2])
     atomic_store(&peer->ready, true);
     atomic_store_explicit(&peers[peer->slot], peer, memory_order_release);
     settle(peer->slot, true);
+    shm_peer_came(peer->slot);
 }
 
 static void on_peer(struct watch *watch)
@@ -185,8 +186,11 @@ static void on_peer(struct watch *watch)
         }
         close_fds(fds);
     }
-    if (length == -ENOTCONN)
+    if (length == -ENOTCONN) {
+        if (connecting[peer->slot] == peer)
+            shm_process_vanished(peer->slot);
         peer_died(peer);
+    }
 }
 
 static int connect_to(uint32_t slot)
@@ -209,7 +213,7 @@ static int say_hello(struct peer *peer)
     struct shm_msg msg = {.type = SHM_HELLO, .index = process_slot()};
     int fds[2] = {arena_fd(), share_mem_fd()};
 
-    return msg_send(peer->watch.fd, &msg, NULL, 0, fds, 2, true);
+    return msg_send(peer->watch.fd, &msg, NULL, 0, fds, 2);
 }
 
 static void start(uint32_t slot)
@@ -232,8 +236,16 @@ static void start(uint32_t slot)
     peer->watch.ready = on_peer;
     peer->slot = slot;
     connecting[slot] = peer;
-    if (thread_watch(&peer->watch) || say_hello(peer))
+    if (thread_watch(&peer->watch))
         peer_died(peer);
+    else if (say_hello(peer))
+        shutdown(fd, SHUT_RDWR); /* the engine may have seen its event already, and ends it */
+}
+
+void peer_reach(uint32_t slot)
+{
+    if (slot < LIMIT_SLOTS)
+        start(slot);
 }
 
 int peer_socket(uint64_t name, bool connect)
@@ -357,6 +369,16 @@ static void each_peer(void (*act)(struct peer *peer))
     }
 }
 
+static void flush(struct peer *peer)
+{
+    outbox_flush(&peer->outbox, peer->watch.fd);
+}
+
+void peer_flush(void)
+{
+    each_peer(flush);
+}
+
 void peer_progress(void)
 {
     if (atomic_exchange(&some_wanted, false)) {
@@ -368,8 +390,6 @@ void peer_progress(void)
     reach_everybody();
     if (lanes_due())
         each_peer(lanes_ask);
-    if (outbox_due())
-        each_peer(outbox_flush);
 }
 
 /* ---- opening, and the child of a fork ---- */

@@ -11,14 +11,37 @@ static int shm_open_link(void)
     return error ? error : guest_open();
 }
 
-/* Ask for the connection and the lane early; the first send looks again. */
-static void shm_prepare(struct qp *qp)
+/* Ask for what a send will need; the first one looks again. pub->busy held. */
+static void ask_early(struct qp *qp)
 {
-    spin_lock_word(&qp->pub->busy);
     enum stall before = qp->stall;
+
     target_reach(qp, &qp->target);
     qp->stall = before;
+}
+
+static void shm_prepare(struct qp *qp)
+{
+    peer_reach(qp->attr.dest_qp_num >> LIMIT_QP_BITS);
+    spin_lock_word(&qp->pub->busy);
+    ask_early(qp);
     spin_unlock_word(&qp->pub->busy);
+}
+
+void shm_peer_came(uint32_t slot)
+{
+    for (uint32_t i = 1; i < qp_high(); i++) {
+        struct qp *qp = qp_at(i);
+
+        if (!qp || !qp_is_connected_type(qp) || qp->type == IBV_QPT_XRC_RECV)
+            continue;
+        spin_lock_word(&qp->pub->busy);
+        enum ibv_qp_state state = qp_state(qp);
+        if ((state == IBV_QPS_RTR || state == IBV_QPS_RTS) &&
+            qp->attr.dest_qp_num >> LIMIT_QP_BITS == slot)
+            ask_early(qp);
+        spin_unlock_word(&qp->pub->busy);
+    }
 }
 
 /* What it has taken of the target's receives it still knows, should it come back to the same life.
@@ -38,6 +61,10 @@ static void shm_quiesce(struct qp *qp)
 static void shm_progress(void)
 {
     peer_progress();
+    if (outbox_due()) {
+        peer_flush();
+        guest_flush();
+    }
     mad_progress();
     shm_reclaim_due();
 }

@@ -30,7 +30,7 @@ enum shm_type {
     SHM_HELLO = 1,  /* both ways, with descriptors: arena, mem */
     SHM_LANE_OPEN,  /* initiator: cq, gen; offset, entries of the ring */
     SHM_LANE_READY, /* target: cq, gen; offset of the head; status */
-    SHM_EVENT,      /* initiator: the CQ is armed and has news */
+    SHM_EVENT,      /* initiator: the arming `key` of the CQ asks for its completion `id` */
     SHM_DRAIN,      /* initiator: my lane to the CQ is full */
     SHM_QP_ERROR,   /* initiator: your queue pair must go to error; value: ibv_event_type + 1 */
     SHM_SRQ_LIMIT,  /* initiator: some SRQ fell below its limit */
@@ -39,6 +39,7 @@ enum shm_type {
     SHM_EXECUTE,    /* initiator: move or compute this for me; payload with writes */
     SHM_EXECUTED,   /* target: status, value; payload with reads */
     SHM_MAD,        /* both: a connection management datagram, as payload */
+    SHM_LOOK,       /* anybody: may I see your arena? the same back, with its descriptor (look.h) */
 };
 
 enum shm_op { SHM_OP_WRITE, SHM_OP_READ, SHM_OP_CAS, SHM_OP_ADD };
@@ -57,9 +58,10 @@ struct shm_msg {
     uint32_t op;
 };
 
-/* Messages to a peer that have to wait for room in its socket. */
+/* Messages that have to wait for room in another process's socket. */
 struct outbox {
     struct spin lock;
+    size_t bytes;
     struct letter *first;
 };
 
@@ -97,7 +99,10 @@ struct peer *peer_get(uint32_t slot);
 bool peer_is_absent(uint32_t slot);
 /* Data path: false if the socket is full or gone (try later, or let it be). Never waits. */
 bool peer_send(struct peer *peer, const struct shm_msg *msg, const void *payload, size_t length);
+/* core_lock held: connect now, so that its end is heard of from here on. */
+void peer_reach(uint32_t slot);
 void peer_progress(void);
+void peer_flush(void); /* engine: what waits in outboxes */
 int peer_open(void);
 void peer_after_fork(void);
 /*
@@ -117,11 +122,16 @@ void lane_on_ready(struct peer *peer, const struct shm_msg *msg);
 void lanes_free(struct peer *peer);
 
 /* ---- outbox.c: messages that must arrive ---- */
-/* Data path: at once, or when there is room again. Never waits. */
+/*
+ * Data path: at once, or when there is room again. Never waits. False: far too much waits already,
+ * or there is no memory; the message is lost.
+ */
+bool outbox_send(struct outbox *outbox, int fd, const struct shm_msg *msg, const void *payload,
+                 size_t length);
 void peer_tell(struct peer *peer, const struct shm_msg *msg);
 /* Engine: is anything left over? Then try again. */
 bool outbox_due(void);
-void outbox_flush(struct peer *peer);
+void outbox_flush(struct outbox *outbox, int fd);
 void outbox_free(struct outbox *outbox);
 
 /* A checked pointer into the peer's arena: NULL if [offset, offset + size) is not inside. */
@@ -140,6 +150,7 @@ static inline const struct pub_header *peer_header(const struct peer *peer)
 /* ---- guest.c: processes that send to us ---- */
 int guest_open(void);
 void guest_after_fork(void);
+void guest_flush(void); /* engine: what waits in outboxes */
 /* Pass over the busy words of what every guest (or the one of a slot) has, until all were seen
  * free. */
 bool guest_quiesce(uint32_t qpn); /* false: somebody was busy all the time */
@@ -167,10 +178,16 @@ void shm_reclaim_due(void);  /* engine */
 
 /* A process is gone: our queue pairs that were connected to a live one of it fail. died.c */
 void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer);
+/* The same for one that was there, but did not live to let us in. */
+void shm_process_vanished(uint32_t slot);
+
+/* Engine, core_lock held: a process let us in; our queue pairs ask for their lanes. shm.c */
+void shm_peer_came(uint32_t slot);
 
 /* ---- message.c ---- */
+/* Never waits: -EAGAIN or -ENOBUFS if the socket is full. */
 int msg_send(int fd, const struct shm_msg *msg, const void *payload, size_t length, const int *fds,
-             unsigned fd_count, bool wait);
+             unsigned fd_count);
 /* Bytes of payload, or negative errno; -ENOTCONN: the other end is gone. fds_out gets -1 or fds. */
 ssize_t msg_receive(int fd, struct shm_msg *msg, void *payload, size_t room, int fds_out[2]);
 void close_fds(const int fds[2]);
@@ -183,7 +200,8 @@ void execute_here(const struct shm_msg *ask, const void *payload, struct shm_msg
 /* ---- target.c ---- */
 /* Data path, busy held: make qp's target good, or say why not yet (qp->stall). */
 bool target_reach(struct qp *qp, struct target *target);
-struct target *target_of_datagram(struct qp *qp, const struct ah *ah, uint32_t qpn);
+/* Of a queue pair with many: one of them, to be reached. */
+struct target *target_of_many(struct qp *qp, const uint8_t dgid[16], uint32_t qpn);
 /* The owner's address behind a key, or 0 if the access is refused (IBTA 9.7.4.1.3). */
 uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint64_t addr,
                    uint64_t length, unsigned access);

@@ -26,12 +26,16 @@ static bool knows_gid(const struct peer *peer, uint32_t nic, const uint8_t dgid[
 /* IBTA 9.7.1: a responder takes only the packet it expects; the first one of a life decides. */
 static bool psn_fits(const struct qp *qp, const struct pub_qp *pub)
 {
-    return qp->type != IBV_QPT_RC || qp->sq_head || pub->rq_psn == qp->attr.sq_psn;
+    return !qp->reliable || qp->sq_head || pub->rq_psn == qp->attr.sq_psn;
 }
 
 static bool is_for_us(const struct qp *qp, const struct target *target, const struct pub_qp *pub)
 {
-    if (pub->type != qp->type || !knows_gid(target->peer, pub->nic, target->dgid))
+    if (!knows_gid(target->peer, pub->nic, target->dgid))
+        return false;
+    if (target != &qp->target && qp->type == IBV_QPT_XRC_SEND)
+        return pub->type == QPT_XRC_SRQ && pub->domain == qp->target.domain;
+    if (pub->type != (qp->type == IBV_QPT_XRC_SEND ? IBV_QPT_XRC_RECV : qp->type))
         return false;
     return qp->type == IBV_QPT_UD || (pub->dest_qpn == qp->qpn && psn_fits(qp, pub));
 }
@@ -91,6 +95,7 @@ static void take_values(struct target *target, const struct pub_qp *pub, bool fi
     target->qkey = pub->qkey;
     target->rd_atomic = pub->rd_atomic;
     target->rnr_timer = pub->min_rnr_timer;
+    target->domain = pub->domain;
     if (first)
         target->head = target->tail_seen = 0;
 }
@@ -108,9 +113,10 @@ static enum stall look(struct qp *qp, struct target *target)
     if (!(gen & 1) || !is_for_us(qp, target, pub))
         return STALL_ATTACH;
     bool first = target->pub != pub || target->cookie != pub->cookie;
-    if (!take_ring(target, pub))
+    bool receives = pub->type != IBV_QPT_XRC_RECV; /* its SRQs do */
+    if (receives && !take_ring(target, pub))
         return STALL_ATTACH;
-    if (!take_lane(target, pub))
+    if (receives && !take_lane(target, pub))
         return STALL_CONNECT;
     take_values(target, pub, first);
     target->gen_seen = gen;
@@ -130,7 +136,7 @@ bool target_reach(struct qp *qp, struct target *target)
     if (__builtin_expect(target->peer != NULL, 1) &&
         atomic_load_explicit(&target->pub->gen, memory_order_acquire) == target->gen_seen)
         return true;
-    if (qp->type != IBV_QPT_UD)
+    if (target == &qp->target)
         aim(qp);
     uint32_t slot = target->qpn >> LIMIT_QP_BITS;
     target->peer = peer_get(slot);
@@ -144,15 +150,15 @@ bool target_reach(struct qp *qp, struct target *target)
     return false;
 }
 
-struct target *target_of_datagram(struct qp *qp, const struct ah *ah, uint32_t qpn)
+struct target *target_of_many(struct qp *qp, const uint8_t dgid[16], uint32_t qpn)
 {
     struct target *target = &qp->ud[qpn % UD_TARGETS];
 
-    if (target->qpn != qpn || memcmp(target->dgid, ah->dgid, 16)) {
+    if (target->qpn != qpn || memcmp(target->dgid, dgid, 16)) {
         memset(target, 0, sizeof(*target));
         target->qpn = qpn;
-        memcpy(target->dgid, ah->dgid, 16);
-        target->wire = roce_leads_to(qp->context->nic, ah->dgid, qpn);
+        memcpy(target->dgid, dgid, 16);
+        target->wire = qp->type == IBV_QPT_UD && roce_leads_to(qp->context->nic, dgid, qpn);
     }
     return target;
 }
