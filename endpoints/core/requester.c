@@ -116,6 +116,11 @@ static enum counter counter_of(enum ibv_wc_status status)
     }
 }
 
+void requester_count_error(const struct qp *qp, enum ibv_wc_status status)
+{
+    counters_add(qp->pub->nic, counter_of(status), 1);
+}
+
 /* The WQE at the head is over. */
 static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_status status)
 {
@@ -129,7 +134,7 @@ static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_st
         return;
     }
     qp->stall = STALL_NONE;
-    counters_add(qp->pub->nic, counter_of(status), 1);
+    requester_count_error(qp, status);
     push_completion(qp, wr, position, status);
     requester_fail(qp);
 }

@@ -26,8 +26,9 @@ struct roce_qp {
     struct qp *qp;
     struct transport *transport;
     struct roce_path path;
-    uint32_t rq_head;              /* receives of an exclusive ring taken so far */
-    _Atomic uint64_t deadline_ns;  /* TRANSPORT_NEVER: none */
+    uint32_t rq_head;                       /* receives of an exclusive ring taken so far */
+    _Atomic uint64_t deadline_ns;           /* TRANSPORT_NEVER: none */
+    uint64_t counted_rnrs, counted_retries; /* of the transport's, in the queue pair's counters */
     bool touched;                  /* the receive lock: on the list of those to be answered */
     struct roce_qp *touched_next;  /* the receive lock */
     struct roce_qp *next, **place; /* the receive lock: all of the process */
@@ -210,6 +211,42 @@ static enum transport_status execute(void *owner, const struct transport_wr *wr)
                                           &bind->bind_mw.bind_info);
 }
 
+/* What the counters of the device and `viaduct top` are made of. */
+static void count(struct pub_qp *pub, const struct transport_wr *wr)
+{
+    uint64_t length = 0;
+
+    for (uint32_t i = 0; i < wr->sge_count; i++)
+        length += wr->sges[i].length;
+    pub->messages++;
+    switch (wr->op) {
+    case TRANSPORT_READ:
+    case TRANSPORT_COMPARE_SWAP:
+    case TRANSPORT_FETCH_ADD:
+        pub->read_bytes += length;
+        break;
+    case TRANSPORT_WRITE:
+        pub->tx_bytes += length;
+        break;
+    default:
+        pub->tx_bytes += length;
+        pub->sends += wr->op != TRANSPORT_LOCAL_INV && wr->op != TRANSPORT_BIND;
+        break;
+    }
+}
+
+static void count_tries(struct roce_qp *wire)
+{
+    struct transport_stats stats;
+
+    transport_get_stats(wire->transport, &stats);
+    uint64_t retries = stats.go_backs + stats.probes + stats.timeouts;
+    wire->qp->pub->rnr_waits += (uint32_t)(stats.rnrs_received - wire->counted_rnrs);
+    wire->qp->pub->retries += (uint32_t)(retries - wire->counted_retries);
+    wire->counted_rnrs = stats.rnrs_received;
+    wire->counted_retries = retries;
+}
+
 static void complete(void *owner, const struct transport_wr *wr, enum transport_status status,
                      uint32_t byte_len)
 {
@@ -218,7 +255,9 @@ static void complete(void *owner, const struct transport_wr *wr, enum transport_
 
     free(wr->local);
     if (status == TRANSPORT_SUCCESS)
-        qp->pub->messages++;
+        count(qp->pub, wr);
+    else if (status != TRANSPORT_FLUSH_ERR)
+        requester_count_error(qp, (enum ibv_wc_status)status);
     if (status != TRANSPORT_SUCCESS || (wr->flags & TRANSPORT_SIGNALED))
         requester_push(qp, wr->cookie, (enum ibv_wr_opcode)wr->op, byte_len, position,
                        (enum ibv_wc_status)status);
@@ -515,6 +554,7 @@ static void answer(struct roce_qp *wire, uint64_t now)
 
     spin_lock_word(&qp->pub->busy);
     push(wire, now);
+    count_tries(wire);
     note_drained(qp);
     spin_unlock_word(&qp->pub->busy);
 }
