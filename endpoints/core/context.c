@@ -35,6 +35,7 @@ int context_open(const struct nic *nic, struct context **context_out)
     if (!context)
         return -ENOMEM;
     context->nic = nic;
+    context->path_mtu = roce_path_mtu(nic);
     error = pipe_open(&context->async_fd, &context->async_wr, &context->async_peek);
     if (error) {
         free(context);

@@ -101,7 +101,8 @@ class Bed:
         os.symlink("libviaduct.so.0", f"{self.scratch}/lib/libviaduct.so")
         self.viaduct = shutil.copy(f"{os.environ['VIADUCT_BIN']}/viaduct", f"{self.scratch}/bin")
         self.env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C",
-                    "VIADUCT_RUNTIME_DIR": run}
+                    "VIADUCT_RUNTIME_DIR": run,
+                    "VIADUCT_NICS": "via0=127.0.0.1"}  # its interface carries any path MTU
         # The same programs over another link, with faults, or with a capture.
         for name in ("VIADUCT_LINK", "VIADUCT_NICS", "VIADUCT_FAULTS", "VIADUCT_PCAP"):
             if name in os.environ:

@@ -90,7 +90,7 @@ cm_pair() { # SERVER-COMMAND CLIENT-COMMAND
         status=0
         # shellcheck disable=SC2086
         here timeout 50 ${2//PORT/$port} >"$work/client" 2>&1 || status=$?
-        [ $status -ne 0 ] && kill -0 $pid 2>/dev/null || break
+        if [ $status -eq 0 ] || ! kill -0 $pid 2>/dev/null; then break; fi
         sleep 0.1
     done
     kill $pid 2>/dev/null

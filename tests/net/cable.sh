@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
-# A cable that is pulled and plugged again within the time that retries last costs time only; one that
-# stays out ends the connection with an error on both sides.
+# A cable that is pulled and plugged again within the time that retries last costs time only; one
+# that stays out ends the connection with an error on both sides.
 # shellcheck source=tests/net/bed.sh
 . "$(dirname "$0")/bed.sh"
 

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
-# What we capture, Wireshark reads: no malformed packet, both directions, the opcodes that were sent.
+# What we capture, Wireshark reads: no malformed packet, both directions, the opcodes that were
+# sent.
 # shellcheck source=tests/net/bed.sh
 . "$(dirname "$0")/bed.sh"
 

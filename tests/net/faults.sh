@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
-# The same with packets lost, doubled, late, out of order and with flipped bits: it takes longer, and
-# every byte arrives as it was sent.
+# The same with packets lost, doubled, late, out of order and with flipped bits: it takes longer,
+# and every byte arrives as it was sent.
 # shellcheck source=tests/net/bed.sh
 . "$(dirname "$0")/bed.sh"
 

@@ -11,7 +11,7 @@ export VIADUCT_RUNTIME_DIR=/run/viaduct VIADUCT_NICS=via0=10.8.0.2+fd08::2
 failed=0
 port=7000
 
-mkdir -p -m 700 $VIADUCT_RUNTIME_DIR
+mkdir -m 700 $VIADUCT_RUNTIME_DIR
 ip netns add via
 ip link add v0 type veth peer name v1 netns via
 ip addr add 10.8.0.1/24 dev v0
@@ -68,7 +68,10 @@ side() { # via|rxe PROGRAM
         via_gid=2
         rxe_gid=$rxe_v6
     fi
-    if [ "$1" = via ]; then echo "-d via0 $option $via_gid"; else echo "-d rxe0 $option $rxe_gid"; fi
+    case $1 in
+    via) echo "-d via0 $option $via_gid" ;;
+    *) echo "-d rxe0 $option $rxe_gid" ;;
+    esac
 }
 
 run_pair() { # SERVER-SIDE CLIENT-SIDE PROGRAM OPTIONS...

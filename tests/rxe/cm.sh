@@ -17,7 +17,7 @@ cm_pair() { # SERVER-SIDE CLIENT-SIDE "SERVER COMMAND" "CLIENT COMMAND": @ is th
         # shellcheck disable=SC2086
         ${enter[$client]} taskset -c 1 timeout 60 ${call//PORT/$port} >/run/client.out 2>&1 ||
             status=$?
-        [ $status -ne 0 ] && kill -0 $pid 2>/dev/null || break
+        if [ $status -eq 0 ] || ! kill -0 $pid 2>/dev/null; then break; fi
         sleep 0.5
     done
     kill $pid 2>/dev/null

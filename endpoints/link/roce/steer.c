@@ -179,19 +179,18 @@ static bool probes_answered(const struct roce_port *port, unsigned count)
     return true;
 }
 
-/* Nobody else receives from the socket yet. What comes beside probes counts as lost. */
-static void probe_wait(const struct roce_port *port, unsigned count)
+/* What comes beside probes is for others, and handed over. */
+static void probe_wait(struct roce_port *port, unsigned count)
 {
     uint64_t end = now_ns() + PROBE_WAIT_MS * 1000000ull;
     struct pollfd readable = {.fd = port->watch.fd, .events = POLLIN};
-    uint8_t bytes[sizeof(struct probe) + 1];
 
     while (!probes_answered(port, count) && now_ns() < end) {
         if (poll(&readable, 1, 1) <= 0)
             continue;
-        ssize_t size = recv(port->watch.fd, bytes, sizeof(bytes), MSG_DONTWAIT);
-        if (size > 0)
-            steer_is_probe(port, bytes, (size_t)size);
+        roce_lock();
+        udp_receive(port, now_ns());
+        roce_unlock();
     }
 }
 
@@ -212,8 +211,7 @@ static int join(struct roce_port *port, int (*bind_socket)(struct roce_port *por
     if (count == 1) {
         atomic_store(&port->roster->places[0], slot);
     } else {
-        filter_attach(port, 0);
-        probe_send(port, count);
+        probe_send(port, count); /* whoever came before has attached a filter that knows probes */
         probe_wait(port, count);
     }
     filter_attach(port, count);

@@ -41,7 +41,7 @@ static bool gather(struct datagram *datagram, enum ibv_wc_status *status)
 
     if (!local_check(qp, datagram->wr, 0, &local, status))
         return false;
-    if (local.length > LIMIT_MTU) {
+    if (local.length > qp->context->path_mtu) {
         *status = IBV_WC_LOC_LEN_ERR;
         return false;
     }
