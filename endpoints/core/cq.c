@@ -99,6 +99,17 @@ int cq_add_lane(struct cq *cq, struct lane_in *lane)
     return 0;
 }
 
+bool cq_has_lane(struct cq *cq, const void *guest)
+{
+    bool has = false;
+
+    spin_lock(&cq->lock);
+    for (unsigned i = 0; i < cq->lane_count; i++)
+        has = has || cq->lanes[i]->guest == guest;
+    spin_unlock(&cq->lock);
+    return has;
+}
+
 void cq_drop_lanes(struct cq *cq, const void *guest)
 {
     spin_lock(&cq->lock);

@@ -159,6 +159,7 @@ static void publish(const struct config *config)
         header->generation = now_ns();
     publish_nics(header, config);
     /* The lock file tells those who find our slot's number somewhere which life of it they mean. */
+    (void)!ftruncate(lock_fd, 0);
     (void)!sys_pwrite(lock_fd, &header->generation, sizeof(header->generation), 0);
     prctl(PR_GET_NAME, header->comm);
     header->magic = PUB_MAGIC;
@@ -255,6 +256,35 @@ bool process_slot_is_taken(uint32_t number)
     bool taken = fcntl(fd, F_GETLK, &lock_of) == 0 && lock_of.l_type != F_UNLCK;
     sys_close(fd);
     return taken;
+}
+
+/* Behind the generation: a byte for each queue pair. */
+static off_t mark_offset(uint32_t index)
+{
+    return (off_t)(sizeof(uint64_t) + index);
+}
+
+void process_mark_qp(uint32_t index, bool receives)
+{
+    char mark = receives;
+
+    (void)!sys_pwrite(lock_fd, &mark, 1, mark_offset(index));
+}
+
+bool process_left_qp(uint32_t qpn)
+{
+    uint32_t number = qpn >> LIMIT_QP_BITS;
+    char file[32], mark = 0;
+
+    if (number == slot)
+        return false; /* nor may our own lock file be opened */
+    snprintf(file, sizeof(file), "slot-%04u.lock", number);
+    int fd = sys_openat(runtime_fd, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return false;
+    bool left = sys_pread(fd, &mark, 1, mark_offset(qpn & (LIMIT_QP - 1))) == 1 && mark;
+    sys_close(fd);
+    return left;
 }
 
 /* What open_parts() has got so far, the last first. */

@@ -32,6 +32,11 @@ static inline uint64_t process_name_of(uint32_t slot, uint64_t generation)
 }
 /* Does the process live? Asks the kernel (files), but for our own. */
 bool process_is_alive(uint64_t name);
+/* Note, where it outlives us, whether a queue pair of ours is connected and may receive. */
+void process_mark_qp(uint32_t index, bool receives);
+/* Did the process of its slot, which is gone, die with that queue pair so marked? Asks the kernel.
+ */
+bool process_left_qp(uint32_t qpn);
 
 /* Does a living process of this host have the slot? Asks the kernel (files), but for our own. */
 bool process_slot_is_taken(uint32_t number);

@@ -106,10 +106,14 @@ void qp_publish(struct qp *qp)
 {
     struct pub_qp *pub = qp->pub;
     enum ibv_qp_state state = qp_state(qp);
-    bool receives = state == IBV_QPS_RTR || state == IBV_QPS_RTS || state == IBV_QPS_SQD ||
-                    state == IBV_QPS_SQE;
+    bool receives = !qp->peer_gone && (state == IBV_QPS_RTR || state == IBV_QPS_RTS ||
+                                       state == IBV_QPS_SQD || state == IBV_QPS_SQE);
     uint32_t gen = atomic_load_explicit(&pub->gen, memory_order_relaxed);
 
+    if (receives != qp->marked && qp_is_connected_type(qp)) {
+        qp->marked = receives;
+        process_mark_qp(qp->index, receives);
+    }
     pub->state = (uint8_t)state;
     pub->min_rnr_timer = qp->attr.min_rnr_timer;
     pub->dest_qpn = qp->attr.dest_qp_num;
@@ -477,6 +481,7 @@ static void to_reset(struct qp *qp)
     atomic_store(&qp->error_due, false);
     atomic_store(&qp->error_event, 0);
     qp->last_wqe_sent = false;
+    qp->peer_gone = false;
     atomic_store(&qp->established, false);
     atomic_store(&qp->established_due, false);
     qp_publish(qp);

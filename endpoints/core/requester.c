@@ -318,6 +318,16 @@ static void copy_inline(const struct qp *qp, struct sq_entry *entry, const struc
     entry->wr.num_sge = 1;
 }
 
+static void copy_bind(struct sq_entry *entry, const struct ibv_send_wr *wr)
+{
+    entry->bind.mw = *wr->bind_mw.mw;
+    entry->wr.bind_mw.mw = &entry->bind.mw;
+    if (!wr->bind_mw.bind_info.mr)
+        return;
+    entry->bind.mr = *wr->bind_mw.bind_info.mr;
+    entry->wr.bind_mw.bind_info.mr = &entry->bind.mr;
+}
+
 static void store(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
                   uint32_t position)
 {
@@ -328,6 +338,8 @@ static void store(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *
     entry->wr.sg_list = entry->sges;
     if (ah)
         entry->ah = *ah;
+    if (wr->opcode == IBV_WR_BIND_MW)
+        copy_bind(entry, wr);
     if (wr->send_flags & IBV_SEND_INLINE)
         copy_inline(qp, entry, wr);
     else if (wr->num_sge)

@@ -86,13 +86,15 @@ int rq_init(struct rq *rq, uint32_t max_wr, uint32_t max_sge, uint32_t pd, bool 
     rq->pub = arena_alloc(sizeof(*rq->pub));
     rq->sges = arena_alloc(rq->ring_size);
     rq->wr_ids = malloc(ring * sizeof(uint64_t));
-    int error = rq->pub && rq->sges && rq->wr_ids ? 0 : -ENOMEM;
+    rq->used = malloc(ring);
+    int error = rq->pub && rq->sges && rq->wr_ids && rq->used ? 0 : -ENOMEM;
     if (!error && shared)
         error = alloc_shared(rq, ring);
     if (error) {
         rq_fini(rq);
         return error;
     }
+    memset(rq->used, (int)rq->max_sge, ring); /* whatever lies there */
     publish(rq, pd);
     rq_reset(rq);
     return 0;
@@ -106,6 +108,7 @@ void rq_fini(struct rq *rq)
     arena_free(rq->sges, rq->ring_size);
     arena_free(rq->slot_ring, rq->slots_size);
     free(rq->wr_ids);
+    free(rq->used);
     free(rq->free_slots);
     free(rq->slot_sges);
     free(rq->slot_states);
@@ -159,6 +162,7 @@ static bool take_slot(struct rq *rq, uint32_t *slot_out)
 static void write_sges(struct rq *rq, const struct ibv_recv_wr *wr)
 {
     struct pub_sge *sges = rq->sges + (size_t)(rq->tail & rq->mask) * rq->max_sge;
+    uint8_t *used = &rq->used[rq->tail & rq->mask];
     uint32_t count = (uint32_t)wr->num_sge;
 
     for (uint32_t i = 0; i < count; i++) {
@@ -166,8 +170,10 @@ static void write_sges(struct rq *rq, const struct ibv_recv_wr *wr)
         sges[i].length = wr->sg_list[i].length;
         sges[i].lkey = wr->sg_list[i].lkey;
     }
-    for (uint32_t i = count; i < rq->max_sge; i++)
+    /* Only what the place had before: a long WQE is many cache lines, that somebody else reads. */
+    for (uint32_t i = count; i < *used; i++)
         sges[i] = (struct pub_sge){0};
+    *used = (uint8_t)count;
 }
 
 /* Pairs with the initiator's acquire of tail: the WQE must be there before it counts. */

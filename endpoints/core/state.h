@@ -42,6 +42,7 @@ struct rq {
     _Atomic uint32_t held;       /* of these, the ones that wait in a spill to be polled */
     uint32_t mask, max_wr, max_sge;
     uint64_t *wr_ids;          /* by slot */
+    uint8_t *used;             /* by place: elements that are not zero, at most */
     uint32_t *free_slots;      /* shared rings: stack of free slots */
     struct pub_sge *slot_sges; /* shared rings: the elements, by slot */
     uint8_t *slot_states;      /* shared rings: enum slot_state, by slot */
@@ -149,6 +150,7 @@ struct target {
     _Atomic uint64_t *claim; /* NULL: exclusive, we keep the head */
     uint32_t rq_mask, rq_sge, rq_pd;
     uint32_t head, tail_seen;
+    bool in_rtr; /* and has not been told that it hears from us */
     struct lane_out *lane;
     bool wire; /* UD: it is reached over the wire, and nothing above is used */
 };
@@ -156,7 +158,14 @@ struct target {
 /* A posted send, copied: only WQEs that can't be finished at once are stored. */
 struct sq_entry {
     struct ibv_send_wr wr; /* sg_list points to sges below */
-    struct ah ah;          /* UD: a copy, the program may destroy its handle */
+    /* copies: the program may destroy these, once it has posted */
+    union {
+        struct ah ah; /* UD */
+        struct {
+            struct ibv_mw mw;
+            struct ibv_mr mr;
+        } bind; /* IBV_WR_BIND_MW: their handles count */
+    };
     struct ibv_sge sges[]; /* max_send_sge, then max_inline bytes */
 };
 
@@ -244,6 +253,8 @@ struct qp {
     _Atomic bool error_due;  /* the engine must finish the move to the error state */
     _Atomic int error_event; /* ibv_event_type + 1 to raise with it */
     bool sq_drained_due, last_wqe_sent;
+    bool peer_gone; /* UC: nobody is to send to it until it is connected anew */
+    bool marked;    /* process_mark_qp() was last told so */
     _Atomic bool on_stall_list;
     struct qp *stall_next;
     struct claimed claimed;
@@ -291,6 +302,7 @@ void cq_quiesce(void);
 /* Move all lanes' completions to the spill, so that later pushes come behind them. */
 void cq_drain(struct cq *cq);
 int cq_add_lane(struct cq *cq, struct lane_in *lane);
+bool cq_has_lane(struct cq *cq, const void *guest);
 void cq_drop_lanes(struct cq *cq, const void *guest);
 /* Drop what was spilled for the queue pair's life so far (destroy, reset); pollers are past it. */
 void cq_forget_qp(struct cq *cq, uint32_t cookie);

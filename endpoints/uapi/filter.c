@@ -17,7 +17,8 @@ bool sysfs_may_be_ours(const char *path)
         if (strncmp(path, "/sys/", 5) != 0 && strncmp(path, "/dev/", 5) != 0 && path[1] != '/' &&
             path[1] != '.')
             return false;
-        return strstr(path, "infiniband") || strstr(path, "char/231:");
+        return strstr(path, "infiniband") || strstr(path, "char/231:") ||
+               strstr(path, "misc/rdma_cm");
     }
     return strstr(path, "infiniband") || strstr(path, "uverbs") || strncmp(path, "..", 2) == 0;
 }

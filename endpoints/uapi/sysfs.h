@@ -9,6 +9,7 @@
  *     sys/class/infiniband_verbs/                     merged: abi_version, uverbs0 -> ...
  *     sys/devices/virtual/infiniband/via0/            node_type, ports/1/..., device/...
  *     sys/devices/virtual/infiniband_verbs/uverbs0/   ibdev, dev, device -> ...
+ *     sys/class/misc/rdma_cm/                         abi_version, dev
  *     dev/infiniband/uverbs0                          an empty file that stands for the device node
  *     dev/infiniband/rdma_cm                          the same for the connection manager
  *
@@ -39,7 +40,7 @@ enum { SYSFS_MISC_MAJOR = 10, SYSFS_CM_MINOR = 122 };
 #define SYSFS_CM_NAME "rdma_cm"
 
 /* Directories in which our names stand beside the host's. */
-enum sysfs_names { SYSFS_DEVICES, SYSFS_UVERBS, SYSFS_NUMBERS };
+enum sysfs_names { SYSFS_DEVICES, SYSFS_UVERBS, SYSFS_NUMBERS, SYSFS_CM };
 
 struct sysfs_directory {
     const char *path;
@@ -47,7 +48,7 @@ struct sysfs_directory {
     bool merged; /* it can be listed, and shows both */
 };
 
-enum { SYSFS_DIRECTORIES = 7 };
+enum { SYSFS_DIRECTORIES = 8 };
 extern const struct sysfs_directory sysfs_directories[SYSFS_DIRECTORIES];
 
 /* Write our i-th name in the directory: "via0", "uverbs0", "231:192". */

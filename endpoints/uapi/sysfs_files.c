@@ -328,12 +328,15 @@ int sysfs_files_write(int root_fd, const struct sysfs_view *view, const char *ho
     writer_file(&writer, "abi_version", "6"); /* of the write() commands */
     writer_enter(&writer, "dev/infiniband");
     writer_create(&writer, SYSFS_CM_NAME, "", 0666);
+    writer_enter(&writer, "sys/class/misc/" SYSFS_CM_NAME);
+    writer_file(&writer, "abi_version", "4"); /* of the connection manager's commands */
+    writer_file(&writer, "dev", "%d:%d", SYSFS_MISC_MAJOR, SYSFS_CM_MINOR);
     return writer.error;
 }
 
 uint64_t sysfs_files_digest(const struct sysfs_view *view, const char *host_root)
 {
-    uint64_t digest = digest_text(DIGEST_INIT, VIADUCT_VERSION " layout 3");
+    uint64_t digest = digest_text(DIGEST_INIT, VIADUCT_VERSION " layout 4");
     char cpus[128];
 
     cpus_online(host_root, cpus);

@@ -22,6 +22,7 @@ const struct sysfs_directory sysfs_directories[SYSFS_DIRECTORIES] = {
     {"/dev/infiniband", SYSFS_UVERBS, true},
     {"/sys/dev/char", SYSFS_NUMBERS, false},
     {"/dev/char", SYSFS_NUMBERS, false},
+    {"/sys/class/misc", SYSFS_CM, false},
 };
 
 void sysfs_name(const struct sysfs_view *view, const struct sysfs_directory *directory, unsigned i,
@@ -92,9 +93,11 @@ bool sysfs_is_our_name(const struct sysfs_view *view, const struct sysfs_directo
     if (directory == &sysfs_directories[1] && len == 11 && memcmp(name, "abi_version", 11) == 0)
         return true;
     /* one connection manager for all devices, the host's too */
-    if (directory == &sysfs_directories[4] && len == strlen(SYSFS_CM_NAME) &&
-        memcmp(name, SYSFS_CM_NAME, len) == 0)
+    if ((directory == &sysfs_directories[4] || directory->names == SYSFS_CM) &&
+        len == strlen(SYSFS_CM_NAME) && memcmp(name, SYSFS_CM_NAME, len) == 0)
         return true;
+    if (directory->names == SYSFS_CM)
+        return false;
     for (unsigned i = 0; i < view->config->nic_count; i++) {
         sysfs_name(view, directory, i, ours, sizeof ours);
         if (strlen(ours) == len && memcmp(ours, name, len) == 0)

@@ -26,6 +26,12 @@ static const struct option_def defs[] = {
      .value = "LIST",
      .words = measure_op_names,
      .help = "send, write, read, atomic or all (all)"},
+    {.name = "api",
+     .type = OPTION_SET,
+     .offset = FIELD(apis),
+     .value = "LIST",
+     .words = measure_api_names,
+     .help = "verbs, vipl or all (verbs)"},
     {.name = "sizes",
      .letter = 's',
      .type = OPTION_SIZES,
@@ -143,7 +149,7 @@ static bool wanted(const struct bench_options *opts, enum measure_test test, enu
 }
 
 static void add_case(const struct bench_options *opts, enum measure_test test, enum measure_op op,
-                     uint64_t size, struct bench_results *plan)
+                     enum measure_api api, uint64_t size, struct bench_results *plan)
 {
     struct bench_entry *entry = &plan->entries[plan->count++];
 
@@ -151,6 +157,7 @@ static void add_case(const struct bench_options *opts, enum measure_test test, e
     entry->result.which = (struct measure_case){
         .test = test,
         .op = op,
+        .api = api,
         .size = size,
         .batch = opts->batch != 0    ? (unsigned)opts->batch
                  : test == TEST_RATE ? 16
@@ -160,11 +167,21 @@ static void add_case(const struct bench_options *opts, enum measure_test test, e
     };
 }
 
+/* One for each interface that has the operation, so that they stand beside each other. */
+static void add_cases(const struct bench_options *opts, enum measure_test test, enum measure_op op,
+                      uint64_t size, struct bench_results *plan)
+{
+    for (unsigned api = 0; api < API_COUNT; api++) {
+        if ((opts->apis & 1u << api) && measure_api_has((enum measure_api)api, op))
+            add_case(opts, test, op, (enum measure_api)api, size, plan);
+    }
+}
+
 static unsigned plan_most(const struct bench_options *opts)
 {
     unsigned sizes = opts->sizes.from != 0 ? sizes_count(&opts->sizes) : 1;
 
-    return TEST_COUNT * OP_COUNT * sizes;
+    return TEST_COUNT * OP_COUNT * API_COUNT * sizes;
 }
 
 /* One entry for each line of the result, in its order. */
@@ -180,11 +197,14 @@ static int make_plan(const struct bench_options *opts, struct bench_results *pla
         if (!wanted(opts, test, op))
             continue;
         for (uint64_t size = sizes.from; size != 0; size = sizes_next(&sizes, size))
-            add_case(opts, test, op, size, plan);
+            add_cases(opts, test, op, size, plan);
     }
     if (plan->count > 0)
         return CMD_OK;
-    complain("nothing to do: bandwidth of atomics is their rate; use --test rate");
+    if (opts->apis == 1u << API_VIPL)
+        complain("nothing to do: VIA has no atomics");
+    else
+        complain("nothing to do: bandwidth of atomics is their rate; use --test rate");
     return CMD_USAGE;
 }
 
@@ -222,7 +242,7 @@ static void progress_show(struct progress *progress, const struct bench_results 
     progress->used = true;
     progress->shown_ns = now;
     fprintf(stderr, "%s[%u/%u] %s %s %zu bytes, round %u, %s%s", progress->terminal ? "\r" : "",
-            index + 1, plan->count, measure_test_names[which->test], measure_op_names[which->op],
+            index + 1, plan->count, measure_test_names[which->test], measure_case_name(which),
             which->size, round + 1, who, progress->terminal ? "          " : "\n");
     fflush(stderr);
 }
@@ -295,7 +315,8 @@ static int one_round(struct session *session, const struct bench_options *opts,
     progress_show(progress, plan, index, round, "viaduct");
     code = session_measure(session, which, &turns->own[round]);
     for (unsigned r = 0; r < RIVAL_COUNT && code == CMD_OK; r++) {
-        if (!(opts->against & 1u << r) || !rival_plays((enum rival)r, which))
+        if (!(opts->against & 1u << r) || which->api != API_VERBS ||
+            !rival_plays((enum rival)r, which))
             continue;
         progress_show(progress, plan, index, round, rival_names[r]);
         rival_round(session, (enum rival)r, which, turns);
@@ -336,10 +357,10 @@ static int check_entry(struct session *session, const struct bench_options *opts
     for (unsigned i = 0; i < index; i++) {
         const struct measure_case *before = &plan->entries[i].result.which;
 
-        if (before->op == which->op && before->size == which->size)
+        if (before->op == which->op && before->api == which->api && before->size == which->size)
             return CMD_OK;
     }
-    return session_check(session, which->op, which->size,
+    return session_check(session, which->api, which->op, which->size,
                          session_check_rounds(opts->check, which->size));
 }
 
@@ -445,6 +466,7 @@ int bench_main(int argc, char **argv)
         .session = SESSION_DEFAULTS,
         .tests = (1u << TEST_COUNT) - 1,
         .ops = (1u << OP_COUNT) - 1,
+        .apis = 1u << API_VERBS,
         .seconds = 0.3,
         .qps = 1,
         .depth = 128,

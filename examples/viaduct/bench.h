@@ -12,6 +12,7 @@ struct bench_options {
     struct session_options session;
     unsigned tests;
     unsigned ops;
+    unsigned apis;
     struct sizes sizes; /* from 0: each test's own default */
     uint64_t iters;     /* 0: by time */
     double seconds;

@@ -64,7 +64,7 @@ static void versus_row(struct table *table, const struct bench_entry *entry, uns
     const struct measure_case *which = &entry->result.which;
 
     table_cell(table, "%s", measure_test_names[which->test]);
-    table_cell(table, "%s", measure_op_names[which->op]);
+    table_cell(table, "%s", measure_case_name(which));
     table_cell(table, "%zu", which->size);
     table_cell(table, "%s", unit_of(which));
     table_number(table, in_unit(which, entry->value));
@@ -121,12 +121,12 @@ static json_t *versus_json(const struct bench_entry *entry, unsigned rival)
 
     snprintf(own, sizeof(own), "viaduct_%s", value_key(which->test));
     snprintf(other, sizeof(other), "rival_%s", value_key(which->test));
-    return json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:f, s:s}", "test",
-                     measure_test_names[which->test], "op", measure_op_names[which->op],
-                     "size_bytes", (json_int_t)which->size, "rival", rival_names[rival], own,
-                     report_real(entry->value), other, report_real(entry->rivals[rival]), "ratio",
-                     entry->value / entry->rivals[rival], "better",
-                     which->test == TEST_LAT ? "less" : "more");
+    return json_pack(
+        "{s:s, s:s, s:s, s:I, s:s, s:o, s:o, s:f, s:s}", "test", measure_test_names[which->test],
+        "api", measure_api_names[which->api], "op", measure_op_names[which->op], "size_bytes",
+        (json_int_t)which->size, "rival", rival_names[rival], own, report_real(entry->value), other,
+        report_real(entry->rivals[rival]), "ratio", entry->value / entry->rivals[rival], "better",
+        which->test == TEST_LAT ? "less" : "more");
 }
 
 static int print_json(const struct bench_options *opts, const struct option_set *set,
@@ -177,9 +177,9 @@ static void plot_rival(struct plot_panel *panel, const struct bench_entry *entry
 static void plot_entry(struct plot_panel *panel, const struct bench_entry *entry, bool first)
 {
     const struct measure_case *which = &entry->result.which;
-    struct plot_style style = {.colour = which->op};
+    struct plot_style style = {.colour = which->op + OP_COUNT * which->api};
 
-    plot_add(panel, measure_op_names[which->op], style, (double)which->size,
+    plot_add(panel, measure_case_name(which), style, (double)which->size,
              in_unit(which, entry->value));
     for (unsigned r = 0; r < RIVAL_COUNT; r++) {
         if (entry->rivals[r] > 0)

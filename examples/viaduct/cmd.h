@@ -19,6 +19,7 @@ int devices_main(int argc, char **argv);
 int run_main(int argc, char **argv);
 int pingpong_main(int argc, char **argv);
 int bench_main(int argc, char **argv);
+int vibe_main(int argc, char **argv);
 int doctor_main(int argc, char **argv);
 int top_main(int argc, char **argv);
 

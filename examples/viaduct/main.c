@@ -17,6 +17,7 @@ static const struct subcommand {
     {"run", "viaduct run", run_main, "run a program with via0 under it"},
     {"pingpong", "viaduct pingpong", pingpong_main, "messages to and fro, checked and timed"},
     {"bench", "viaduct bench", bench_main, "latency, bandwidth and message rate"},
+    {"vibe", "viaduct vibe", vibe_main, "the VIA micro-benchmarks, over VIPL"},
     {"doctor", "viaduct doctor", doctor_main,
      "check this machine or a program, and how to mend it"},
     {"top", "viaduct top", top_main, "what the processes on the NIC are doing, live"},

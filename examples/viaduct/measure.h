@@ -19,16 +19,19 @@
 
 enum measure_test { TEST_LAT, TEST_BW, TEST_RATE, TEST_COUNT };
 enum measure_op { OP_SEND, OP_WRITE, OP_READ, OP_ATOMIC, OP_COUNT };
+enum measure_api { API_VERBS, API_VIPL, API_COUNT };
 
 #define MEASURE_BATCH_MAX 256u
 
 /* NULL at the end. */
 extern const char *const measure_test_names[];
 extern const char *const measure_op_names[];
+extern const char *const measure_api_names[];
 
 struct measure_case {
     enum measure_test test;
     enum measure_op op;
+    enum measure_api api;
     size_t size;
     unsigned batch; /* work requests in one post: bw and rate */
     uint64_t iters; /* 0: by time */
@@ -46,8 +49,22 @@ struct measure_result {
     double bytes_per_s, messages_per_s;
 };
 
+/* "send", or "vipl send". */
+const char *measure_case_name(const struct measure_case *which);
+
+/* Whether the interface has such an operation: VIA has no atomics. */
+bool measure_api_has(enum measure_api api, enum measure_op op);
+
 /* Post every receive that the tests count on. Once, before the first case. Enum cmd_exit. */
 int measure_prepare(struct rig *rig);
+
+struct pass;
+typedef int pass_fn(struct pass *pass, uint64_t iters);
+
+/* Run passes with the server's half until the case has what it asks for, or until the client ends
+ * it. Enum cmd_exit. */
+int measure_passes_client(struct pass *pass, pass_fn *run, struct measure_result *result_out);
+int measure_passes_server(struct pass *pass, pass_fn *run);
 
 /* Each returns enum cmd_exit, after one line to stderr if it is not CMD_OK. */
 int measure_client(struct rig *rig, const struct measure_case *which,

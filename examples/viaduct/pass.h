@@ -20,11 +20,10 @@ struct pass {
     struct hist *hist;         /* NULL: do not record */
     uint64_t sequence;         /* messages since the case began: equal at both sides */
     struct pass_queue *queues; /* one each queue pair */
+    struct virig *virig;       /* cases over VIPL only; rig is then nothing but the channel */
 };
 
 /* Run `iters` messages. Enum cmd_exit. */
-typedef int (*pass_fn)(struct pass *pass, uint64_t iters);
-
 int pass_nothing(struct pass *pass, uint64_t iters);
 int pass_lat_client(struct pass *pass, uint64_t iters);
 int pass_lat_server(struct pass *pass, uint64_t iters);

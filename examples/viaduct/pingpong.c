@@ -10,6 +10,7 @@
 struct pingpong {
     struct session_options session;
     unsigned ops;
+    unsigned apis;
     struct sizes sizes;
     uint64_t iters;
     uint64_t check;
@@ -27,6 +28,12 @@ static const struct option_def defs[] = {
      .value = "LIST",
      .words = measure_op_names,
      .help = "send, write, read, atomic or all (send,write,read)"},
+    {.name = "api",
+     .type = OPTION_SET,
+     .offset = FIELD(apis),
+     .value = "LIST",
+     .words = measure_api_names,
+     .help = "verbs, vipl or all (verbs)"},
     {.name = "sizes",
      .letter = 's',
      .type = OPTION_SIZES,
@@ -73,13 +80,13 @@ struct results {
 };
 
 static int one_line(const struct pingpong *opts, struct session *session, enum measure_op op,
-                    size_t size, struct results *results)
+                    enum measure_api api, size_t size, struct results *results)
 {
     struct measure_case which = {
-        .test = TEST_LAT, .op = op, .size = size, .batch = 1, .iters = opts->iters};
+        .test = TEST_LAT, .op = op, .api = api, .size = size, .batch = 1, .iters = opts->iters};
     struct measure_result result;
     unsigned rounds = session_check_rounds(opts->check, size);
-    int code = session_check(session, op, size, rounds);
+    int code = session_check(session, api, op, size, rounds);
 
     if (code == CMD_OK)
         code = session_measure(session, &which, &result);
@@ -89,6 +96,19 @@ static int one_line(const struct pingpong *opts, struct session *session, enum m
     report_lat_row(&results->table, &result, opts->half);
     json_array_append_new(results->array, report_json(&result, &session->rig.config, opts->half));
     return CMD_OK;
+}
+
+/* One for each interface that has the operation, so that they stand beside each other. */
+static int both_lines(const struct pingpong *opts, struct session *session, enum measure_op op,
+                      size_t size, struct results *results)
+{
+    int code = CMD_OK;
+
+    for (unsigned api = 0; api < API_COUNT && code == CMD_OK; api++) {
+        if ((opts->apis & 1u << api) && measure_api_has((enum measure_api)api, op))
+            code = one_line(opts, session, op, (enum measure_api)api, size, results);
+    }
+    return code;
 }
 
 static int all_lines(const struct pingpong *opts, struct session *session, struct results *results)
@@ -101,7 +121,7 @@ static int all_lines(const struct pingpong *opts, struct session *session, struc
         if (!(opts->ops & 1u << op))
             continue;
         for (; size != 0 && code == CMD_OK; size = sizes_next(&opts->sizes, size)) {
-            code = one_line(opts, session, (enum measure_op)op, size, results);
+            code = both_lines(opts, session, (enum measure_op)op, size, results);
             if (op == OP_ATOMIC)
                 break;
         }
@@ -166,6 +186,7 @@ int pingpong_main(int argc, char **argv)
     struct pingpong opts = {
         .session = SESSION_DEFAULTS,
         .ops = 1u << OP_SEND | 1u << OP_WRITE | 1u << OP_READ,
+        .apis = 1u << API_VERBS,
         .sizes = {.from = 8, .to = 32 << 10, .factor = 64},
         .iters = 20000,
         .check = 1000,

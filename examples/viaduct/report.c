@@ -37,7 +37,7 @@ void report_lat_row(struct table *table, const struct measure_result *r, bool ha
     double scale = scale_of(r, half);
     const double values[] = {r->min_ns, r->p50_ns, r->p90_ns, r->p99_ns, r->p999_ns, r->max_ns};
 
-    table_cell(table, "%s", measure_op_names[r->which.op]);
+    table_cell(table, "%s", measure_case_name(&r->which));
     table_cell(table, "%zu", r->which.size);
     table_cell(table, "%llu", (unsigned long long)r->count);
     for (unsigned i = 0; i < sizeof(values) / sizeof(values[0]); i++)
@@ -48,7 +48,7 @@ void report_flow_row(struct table *table, const struct measure_result *r,
                      const struct rig_config *config)
 {
     table_cell(table, "%s", measure_test_names[r->which.test]);
-    table_cell(table, "%s", measure_op_names[r->which.op]);
+    table_cell(table, "%s", measure_case_name(&r->which));
     table_cell(table, "%zu", r->which.size);
     table_cell(table, "%u", config->qps);
     table_cell(table, "%u", r->which.batch);
@@ -90,10 +90,10 @@ static void add_lat(json_t *object, const struct measure_result *r, bool half)
 
 json_t *report_json(const struct measure_result *r, const struct rig_config *config, bool half)
 {
-    json_t *object =
-        json_pack("{s:s, s:s, s:I, s:I, s:f}", "test", measure_test_names[r->which.test], "op",
-                  measure_op_names[r->which.op], "size_bytes", (json_int_t)r->which.size, "count",
-                  (json_int_t)r->count, "seconds", r->seconds);
+    json_t *object = json_pack(
+        "{s:s, s:s, s:s, s:I, s:I, s:f}", "test", measure_test_names[r->which.test], "api",
+        measure_api_names[r->which.api], "op", measure_op_names[r->which.op], "size_bytes",
+        (json_int_t)r->which.size, "count", (json_int_t)r->count, "seconds", r->seconds);
 
     if (r->which.test == TEST_LAT) {
         add_lat(object, r, half);

@@ -5,6 +5,7 @@
 #include "channel.h"
 #include "cmd.h"
 #include "cores.h"
+#include "vicase.h"
 
 #include <errno.h>
 #include <string.h>
@@ -120,6 +121,8 @@ static int obey(struct rig *rig, const json_t *order, bool *end_out)
         return obey_measure(rig, order);
     if (what != NULL && strcmp(what, "check") == 0)
         return obey_check(rig, order);
+    if (what != NULL && strcmp(what, "vipl") == 0)
+        return vicase_server(rig->channel, rig->config.device);
     if (what == NULL || strcmp(what, "end") != 0)
         return refuse("an unknown order");
     *end_out = true;

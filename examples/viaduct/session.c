@@ -6,6 +6,7 @@
 #include "cmd.h"
 #include "cores.h"
 #include "serve.h"
+#include "vicase.h"
 #include "wait.h"
 
 #include <errno.h>
@@ -204,9 +205,40 @@ int session_open(const struct session_options *options, const struct rig_config 
     return CMD_OK;
 }
 
+/* Over VIPL a case makes its own connections, for checking as for measuring. */
+static int vipl_case(struct session *session, const struct measure_case *which, unsigned check,
+                     struct measure_result *result_out)
+{
+    const struct rig_config *config = &session->rig.config;
+    struct vicase c = {
+        .which = *which,
+        .level = VIP_SERVICE_RELIABLE_DELIVERY,
+        .vis = which->test == TEST_LAT ? 1 : config->qps,
+        .segments = 1,
+        .depth = config->depth < VIRIG_DEPTH_MAX ? config->depth : VIRIG_DEPTH_MAX,
+        .reuse = 100,
+        .block = config->events,
+        .check = check,
+    };
+    double cpu;
+    int code;
+
+    if (c.vis > VIRIG_VIS_MAX) {
+        complain("--qps: at most %d with --api vipl", VIRIG_VIS_MAX);
+        return CMD_USAGE;
+    }
+    code = send_json(session->channel, json_pack("{s:s}", "do", "vipl"));
+    if (code != CMD_OK)
+        return code;
+    return vicase_client(session->channel, config->device, &c, result_out, &cpu);
+}
+
 int session_measure(struct session *session, const struct measure_case *which,
                     struct measure_result *result_out)
 {
+    if (which->api == API_VIPL)
+        return vipl_case(session, which, 0, result_out);
+
     json_t *order = json_pack("{s:s, s:s, s:s, s:I, s:i}", "do", "measure", "test",
                               measure_test_names[which->test], "op", measure_op_names[which->op],
                               "size_bytes", (json_int_t)which->size, "batch", (int)which->batch);
@@ -222,8 +254,15 @@ unsigned session_check_rounds(uint64_t wanted, size_t size)
     return (unsigned)(wanted < most ? wanted : most);
 }
 
-int session_check(struct session *session, enum measure_op op, size_t size, unsigned rounds)
+int session_check(struct session *session, enum measure_api api, enum measure_op op, size_t size,
+                  unsigned rounds)
 {
+    struct measure_case which = {.op = op, .api = api, .size = size, .iters = 1};
+    struct measure_result result;
+
+    if (api == API_VIPL)
+        return vipl_case(session, &which, rounds, &result);
+
     json_t *order = json_pack("{s:s, s:s, s:I, s:i}", "do", "check", "op", measure_op_names[op],
                               "size_bytes", (json_int_t)size, "rounds", (int)rounds);
     int code = send_json(session->channel, order);

@@ -92,7 +92,8 @@ int session_measure(struct session *session, const struct measure_case *which,
 
 /* How many messages of this size to compare: not more than 32 MiB, and one at least. */
 unsigned session_check_rounds(uint64_t wanted, size_t size);
-int session_check(struct session *session, enum measure_op op, size_t size, unsigned rounds);
+int session_check(struct session *session, enum measure_api api, enum measure_op op, size_t size,
+                  unsigned rounds);
 
 /* code is how the client fared so far; the result takes the server's end into account. */
 int session_close(struct session *session, int code);

@@ -32,6 +32,10 @@ cmake --build "$root/build" >>"$root/log"
 expect "CMake, C" "$root/build/consumer_c"
 expect "CMake, C++" "$root/build/consumer_cxx"
 
+read -ra flags < <(PKG_CONFIG_PATH=$(dirname "$pc") pkg-config --cflags --libs vipl)
+"${CC:-cc}" -Wall -Werror -std=c89 tests/vipl/client89.c -o "$root/vipl" "${flags[@]}" ||
+    complain "pkg-config vipl: a client does not link"
+
 if [ -x "$build/bin/viaduct" ]; then
     [ -x "$root/usr/bin/viaduct" ] || complain "the viaduct command is not installed"
 fi

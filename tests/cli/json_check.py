@@ -6,10 +6,11 @@ import json
 import sys
 
 UNITS = ("_ns", "_bytes", "_bytes_per_s", "_messages_per_s", "seconds", "bytes_per_s",
-         "messages_per_s")
+         "messages_per_s", "answers_per_s")
 COUNTS = {
     "count", "qps", "depth", "batch", "iters", "check", "rounds", "gid", "gid_index", "port",
-    "client_cpu", "server_cpu", "cpus_allowed", "index", "ports", "ratio", "messages_compared",
+    "client_cpu", "server_cpu", "lat_cpu", "flow_cpu", "repeat", "cpus_allowed", "index", "ports",
+    "ratio", "messages_compared",
     "pid", "peer_pid", "number", "peer", "messages", "peer_messages", "rnr_waits", "retries",
     "sends_waiting", "receives_waiting", "connections", "regions",
 }
@@ -21,6 +22,7 @@ TOP = {
                            "messages_compared": int, "results": list},
     "viaduct.bench/1": {"host": dict, "device": dict, "sides": dict, "options": dict,
                         "rounds": int, "results": list, "against": list},
+    "viaduct.vibe/1": {"host": dict, "options": dict, "costs": list, "transfers": list},
 }
 
 
@@ -64,6 +66,11 @@ def main():
     walk(document, "", schema)
     for result in document.get("results", []):
         check_result(result)
+    for cost in document.get("costs", []):
+        assert 0 < cost["min_ns"] <= cost["median_ns"], cost
+    for line in document.get("transfers", []):
+        values = ("answers_per_s",) if line["test"] == "server" else ("one_way_ns", "bytes_per_s")
+        assert all(line[value] > 0 for value in values), line
     for line in document.get("against", []):
         assert line["ratio"] > 0 and line["better"] in ("less", "more")
     if schema == "viaduct.devices/1":

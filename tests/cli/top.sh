@@ -14,9 +14,10 @@ says '^# nobody has the NIC open$'
 expect 0 top --json
 python3 json_check.py viaduct.top/1 <"$scratch/out" || wrong 'no good document'
 
-# The value of a counter, read by a program that knows nothing of us.
+# The value of a counter, read by a program that knows nothing of us. (A sanitizer's runtime must
+# come first in LD_PRELOAD.)
 counter() {
-    "$viaduct" run -- cat "$counters/$1"
+    LD_PRELOAD=${CLI_PRELOAD-} "$viaduct" run -- cat "$counters/$1"
 }
 
 before=$(counter hw_counters/sent_pkts)

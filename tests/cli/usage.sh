@@ -6,7 +6,7 @@ cd "$(dirname "$0")" || exit 1
 . ./lib.sh
 
 # Help, against the texts in golden/ (CLI_GOLDEN=write makes them anew).
-for command in '' devices run pingpong bench doctor top; do
+for command in '' devices run pingpong bench vibe doctor top; do
     # shellcheck disable=SC2086 # no word at all is meant
     expect 0 $command --help
     quiet
@@ -29,7 +29,7 @@ expect 2 help nonsense
 complains "'nonsense'"
 
 # Options that every command refuses alike.
-for command in devices run pingpong bench doctor top; do
+for command in devices run pingpong bench vibe doctor top; do
     expect 2 "$command" --nonsense
     complains "^viaduct $command: .*'--nonsense'"
     expect 2 "$command" -Z
@@ -80,6 +80,25 @@ for command in pingpong bench; do
     expect 2 $command server extra
     complains "'extra'"
 done
+
+for command in pingpong bench; do
+    for bad in '' nonsense verbs,unet; do
+        expect 2 $command --api "$bad"
+        complains "--api: '$bad' is not a list"
+    done
+done
+expect 2 bench --api vipl --op atomic
+complains 'VIA has no atomics'
+expect 2 vibe --json --csv
+complains '--csv: not together'
+expect 2 vibe --plot "$scratch/no"
+complains '--plot: .* No such file'
+expect 2 vibe --test nonsense
+complains "--test: 'nonsense'"
+expect 2 vibe --repeat 0
+complains "--repeat: '0'"
+expect 2 vibe server extra
+complains "'extra'"
 
 expect 2 bench --json --csv
 complains '--csv: not together'

@@ -60,7 +60,9 @@ void e_finish(struct end *e)
         T_ASSERT(call < calls + CALLS_MAX);
     }
     t_peer_finish(e->peer);
-    memcpy(call->arg, call->carried->arg, call->size);
+    if (call->size) {
+        memcpy(call->arg, call->carried->arg, call->size);
+    }
     free(call->carried);
     *call = (struct call){.end = NULL};
 }

@@ -324,6 +324,48 @@ T_CONTRACT(qp_reset, old_completions_are_gone_or_old)
     pair_close(p);
 }
 
+/* --- the first message
+ * -------------------------------------------------------------------------------------- */
+
+static void wait_in_rtr(struct side *s, void *arg)
+{
+    struct ibv_qp_attr attr;
+    int mask = side_init_attr(s, &attr);
+
+    T_EQ(ibv_modify_qp(s->qp[0], &attr, mask), 0);
+    mask = side_rtr_attr(s, arg, 0, &attr);
+    T_EQ(ibv_modify_qp(s->qp[0], &attr, mask), 0);
+}
+
+static void connect_to(struct side *s, void *arg)
+{
+    side_connect(s, 0, arg, 0);
+}
+
+T_CONTRACT(qp_first, message_in_rtr_is_told)
+{
+    /* IBTA 11.6.3.2: whatever comes first in RTR raises the event, polled or not; later ones not.
+     */
+    static const enum ibv_wr_opcode ops[] = {IBV_WR_SEND, IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ};
+
+    for (int i = 0; i < 3; i++) {
+        struct pair *p = pair_open(topology, &(struct side_opt){.unconnected = true});
+        struct side_info a = p->a->info, b = p->b->info;
+
+        e_run(p->b, wait_in_rtr, &a, sizeof(a));
+        e_run(p->a, connect_to, &b, sizeof(b));
+        e_recv_many(p->b, 0, 0, 2, p->rx, 64);
+        for (uint64_t n = 0; n < 2; n++) {
+            e_send(p->a, &(struct post){.id = n, .op = ops[i], .len = 64});
+            T_EQ(e_wait(p->a, SEND_CQ).status, IBV_WC_SUCCESS);
+        }
+        e_event(p->b, IBV_EVENT_COMM_EST, 0);
+        T_ASSERT(!e_has_event(p->b, IBV_EVENT_COMM_EST, 0, 0));
+        T_EQ(e_state(p->b, 0), IBV_QPS_RTR);
+        pair_close_loose(p);
+    }
+}
+
 /* --- draining the send queue
  * -------------------------------------------------------------------------- */
 

@@ -7,7 +7,9 @@
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <inttypes.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -56,8 +58,8 @@ static void new_region(struct side *s, void *arg)
     region->rkey = s->mrs[0]->rkey;
 }
 
-static void transfer(struct side *s, const struct region *to, enum ibv_wr_opcode op,
-                     uint64_t local, uint64_t remote, uint32_t len)
+static void transfer(struct side *s, const struct region *to, enum ibv_wr_opcode op, uint64_t local,
+                     uint64_t remote, uint32_t len)
 {
     struct ibv_sge sge = {s->info.addr + local, len, s->info.lkey};
     struct ibv_send_wr *bad, wr = {.sg_list = &sge,
@@ -108,4 +110,75 @@ T_TEST(remote, answers_are_for_what_was_asked)
         e_run(p->a, write_and_compare, &region, sizeof(region));
     }
     pair_close_loose(p);
+}
+
+/* How much of the region its owner has for mappings of the memory that it shares with peers. */
+static void count_shared(struct side *s, void *arg)
+{
+    struct region *region = arg;
+    uint64_t from = (uintptr_t)s->mrs[0]->addr, shared = 0;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char line[512];
+
+    T_ASSERT(maps != NULL);
+    while (fgets(line, sizeof(line), maps)) {
+        uint64_t start, end;
+
+        if (strstr(line, "viaduct-mem") && sscanf(line, "%" SCNx64 "-%" SCNx64, &start, &end) == 2)
+            for (uint64_t page = start; page < end; page += 4096)
+                shared += page >= from && page < from + REGION ? 4096 : 0;
+    }
+    fclose(maps);
+    region->addr = shared;
+}
+
+static void write_little(struct side *s, void *arg)
+{
+    transfer(s, arg, IBV_WR_RDMA_WRITE, 0, REGION / 2, 64);
+    T_EQ(cq_wait(s->send_cq).status, IBV_WC_SUCCESS);
+}
+
+T_TEST(remote, pages_are_shared_with_their_neighbours)
+{
+    /* A pool of small buffers was shared page by page, each a mapping, each asked for by itself. */
+    struct side_opt opt = {.size = REGION};
+    struct pair *p = pair_open(TWO_PROCESSES, &opt);
+    struct region region, shared = {0};
+    enum { PATIENCE = 20000 };
+
+    e_run(p->b, new_region, &region, sizeof(region));
+    e_run(p->a, write_little, &region, sizeof(region));
+    /* Up to the region's ends, or those of the aligned piece around. */
+    for (int i = 0; i < PATIENCE && shared.addr < REGION / 2; i++)
+        e_run(p->b, count_shared, &shared, sizeof(shared));
+    T_ASSERT(shared.addr >= REGION / 2);
+    pair_close_loose(p);
+}
+
+/* Messages longer than a completion carries, into memory that nobody else may write by itself. */
+static void send_by_the_target(struct side_opt opt)
+{
+    opt.mr_access = IBV_ACCESS_LOCAL_WRITE;
+    struct pair *p = pair_open(TWO_PROCESSES, &opt);
+    uint32_t head = opt.type == IBV_QPT_UD ? 40 : 0, len = opt.type == IBV_QPT_UD ? 1000 : 10000;
+    int nothing = 0;
+
+    e_run(p->a, refuse_copies, &nothing, sizeof(nothing));
+    for (uint64_t id = 0; id < ROUNDS; id++) {
+        e_recv(p->b, &(struct post){.id = id, .off = p->rx + 100 * id, .len = 12000});
+        e_send(p->a, &(struct post){.id = id, .op = IBV_WR_SEND, .off = 7 * id, .len = len});
+        e_done(p->a, id, IBV_WC_SEND);
+        e_got(p->b, id, IBV_WC_RECV, len + head);
+        e_same(p->b, p->rx + 100 * id + head, len, p->a, 7 * id);
+    }
+    pair_close(p);
+}
+
+T_TEST(remote, receives_need_no_right_for_others)
+{
+    /* The target's engine knows what was posted to be written to: by each kind of queue. */
+    send_by_the_target((struct side_opt){.type = IBV_QPT_RC});
+    send_by_the_target((struct side_opt){.type = IBV_QPT_UC});
+    send_by_the_target((struct side_opt){.type = IBV_QPT_UD});
+    send_by_the_target((struct side_opt){.use_srq = true});
 }

@@ -64,6 +64,7 @@ T_TEST(sysfs, content)
     begin();
     T_EQ(make_view(), 0);
     T_STREQ(content("/sys/class/infiniband_verbs/abi_version"), "6");
+    T_STREQ(content("/sys/class/misc/rdma_cm/abi_version"), "4");
     T_STREQ(content("/sys/class/infiniband_verbs/uverbs1/ibdev"), "via1");
     T_STREQ(content("/sys/class/infiniband_verbs/uverbs1/dev"), "231:193");
     T_STREQ(content("/sys/class/infiniband_verbs/uverbs0/abi_version"), "2");

@@ -220,6 +220,21 @@ void tell_error(struct target *target, int event)
     peer_tell(target->peer, &msg);
 }
 
+void tell_first(struct target *target)
+{
+    struct shm_msg msg = {.type = SHM_FIRST, .index = target->qpn, .gen = target->cookie};
+
+    target->in_rtr = false;
+    if (!target->peer->self) {
+        peer_tell(target->peer, &msg);
+        return;
+    }
+    struct qp *qp = qp_get(target->qpn & (LIMIT_QP - 1));
+
+    if (qp && qp->pub->cookie == target->cookie)
+        qp_established(qp);
+}
+
 void tell_srq(struct target *target)
 {
     struct shm_msg msg = {.type = SHM_SRQ_LIMIT};

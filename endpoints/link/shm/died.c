@@ -6,6 +6,7 @@
  */
 #include "core/arena.h"
 #include "core/conn.h"
+#include "core/process.h"
 #include "core/requester.h"
 #include "link/shm/shm.h"
 
@@ -55,6 +56,16 @@ static void forget_peer(struct qp *qp, const struct peer *peer)
     requester_drop_remote(qp);
 }
 
+/*
+ * pub->busy held. Nothing tells a UC queue pair's owner that its peer is gone. But whoever gets
+ * that number next must not take it for his, with receives that he would count from the first.
+ */
+static void shut(struct qp *qp)
+{
+    qp->peer_gone = true;
+    qp_publish(qp);
+}
+
 /* pub->busy held. */
 static bool is_aimed_at(const struct qp *qp, uint32_t slot)
 {
@@ -88,13 +99,15 @@ void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer)
         spin_lock_word(&qp->pub->busy);
         bool connected = is_connected(qp, slot, arena);
         forget_peer(qp, peer);
+        if (connected && !qp->reliable)
+            shut(qp);
         spin_unlock_word(&qp->pub->busy);
         if (connected)
             lose(qp);
     }
 }
 
-/* What it had there can't be seen; whoever told us the numbers meant them to be used. */
+/* Its arena was never ours to look at; what it has left in its lock file is. */
 void shm_process_vanished(uint32_t slot)
 {
     for (uint32_t i = 1; i < qp_high(); i++) {
@@ -104,8 +117,9 @@ void shm_process_vanished(uint32_t slot)
             continue;
         spin_lock_word(&qp->pub->busy);
         bool aimed = is_aimed_at(qp, slot) && !qp->target.peer;
+        uint32_t qpn = qp->attr.dest_qp_num;
         spin_unlock_word(&qp->pub->busy);
-        if (aimed)
+        if (aimed && process_left_qp(qpn))
             lose(qp);
     }
 }

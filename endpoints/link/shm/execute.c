@@ -149,13 +149,14 @@ static enum move move_span(struct qp *qp, struct target *target, const struct ib
 
 /* ---- SEND ---- */
 
-static uint64_t capacity(const struct target *target, const struct pub_sge *sges)
+/* Looks no further than it must: each cache line of the ring comes from the other side's core. */
+static bool has_room(const struct target *target, const struct pub_sge *sges, uint64_t length)
 {
-    uint64_t length = 0;
+    uint64_t room = 0;
 
-    for (uint32_t i = 0; i < target->rq_sge; i++)
-        length += sges[i].length;
-    return length;
+    for (uint32_t i = 0; i < target->rq_sge && room < length; i++)
+        room += sges[i].length;
+    return room >= length;
 }
 
 /* Their keys, before anything is placed (IBTA 9.7.4.1.8). */
@@ -255,7 +256,7 @@ static enum verdict do_send(struct qp *qp, struct target *target, const struct i
     if (!receive_next(qp, target, &sges, &delivery.slot))
         return not_ready(qp);
     describe_send(&delivery, wr, local.length);
-    if (local.length > capacity(target, sges))
+    if (!has_room(target, sges, local.length))
         return refuse_receive(qp, target, &delivery, IBV_WC_LOC_LEN_ERR, IBV_WC_REM_INV_REQ_ERR,
                               status);
     enum move moved = receive_keys_good(target, sges, local.length)
@@ -489,5 +490,7 @@ enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const stru
                                       : execute_xrc(qp, wr, status);
     if (!target_reach(qp, &qp->target))
         return VERDICT_STALL;
+    if (__builtin_expect(qp->target.in_rtr, 0))
+        tell_first(&qp->target);
     return execute(qp, &qp->target, wr, status);
 }

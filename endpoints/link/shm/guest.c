@@ -33,6 +33,8 @@ static struct guest *guests;
 
 enum { QUIESCE_NS_MAX = 1000000000, LOOK_EVERY = 4096 };
 
+#define SHARE_AROUND (1ull << 20) /* shared at a time, aligned, as far as the region reaches */
+
 /* One call's patience with one process. */
 struct patience {
     uint64_t until_ns;
@@ -138,6 +140,8 @@ static int open_lane(struct guest *guest, const struct shm_msg *ask, struct shm_
 
     if (!cq || atomic_load(&cq->pub->gen) != ask->gen)
         return -ENOENT;
+    if (cq_has_lane(cq, guest)) /* one is enough: who asks again wants our memory */
+        return -EEXIST;
     if (entries < LANE_ENTRIES_MIN || entries > LANE_ENTRIES_MAX || (entries & (entries - 1)) ||
         ask->offset % 64 || ask->offset > guest->arena_size - entries * sizeof(struct cqe))
         return -EINVAL;
@@ -187,22 +191,52 @@ static void on_qp_error(const struct guest *guest, const struct shm_msg *msg)
         qp_fail(qp, msg->status);
 }
 
-static bool covered(const struct shm_msg *msg)
+static void on_first(const struct guest *guest, const struct shm_msg *msg)
 {
-    struct mr *mr = mr_get(msg->key >> 8);
+    struct qp *qp = qp_at(msg->index & (LIMIT_QP - 1));
 
-    return mr && mr->key == msg->key && msg->offset >= mr->addr && msg->length <= mr->length &&
-           msg->offset - mr->addr <= mr->length - msg->length;
+    if (qp && qp->pub->cookie == msg->gen && qp_is_connected_type(qp) &&
+        qp->attr.dest_qp_num >> LIMIT_QP_BITS == guest->slot && qp_state(qp) == IBV_QPS_RTR)
+        qp_established(qp);
+}
+
+static const struct mr *covering(const struct shm_msg *msg)
+{
+    const struct mr *mr = mr_get(msg->key >> 8);
+    bool covers = mr && mr->key == msg->key && msg->length && msg->offset >= mr->addr &&
+                  msg->length <= mr->length && msg->offset - mr->addr <= mr->length - msg->length;
+
+    return covers ? mr : NULL;
+}
+
+/*
+ * What lies around in the region is reached next: a pool of small receives would otherwise be
+ * asked for page by page, and each page become a mapping.
+ */
+static void share_around(const struct mr *mr, uint64_t addr, uint64_t length)
+{
+    uint64_t start = addr & ~(SHARE_AROUND - 1), end = mr->addr + mr->length;
+    uint64_t stop = ((addr + length - 1) | (SHARE_AROUND - 1)) + 1;
+
+    if (start < mr->addr)
+        start = mr->addr;
+    if (stop < end)
+        end = stop;
+    int64_t reached = share_range(start, end - start);
+    if (reached < 0 || start + (uint64_t)reached < addr + length)
+        share_range(addr, length);
 }
 
 /* Who may be copying into these pages by process_vm_writev() has to be done first. */
 static void on_share(const struct shm_msg *msg)
 {
-    if (!covered(msg))
+    const struct mr *mr = covering(msg);
+
+    if (!mr)
         return;
     share_announce(true);
     if (guest_quiesce(0))
-        share_range(msg->offset, msg->length);
+        share_around(mr, msg->offset, msg->length);
     share_announce(false);
 }
 
@@ -227,10 +261,14 @@ static void answer_execute(struct guest *guest, const struct shm_msg *msg, const
     struct shm_msg answer = {.type = SHM_EXECUTED, .index = msg->index, .id = msg->id};
     size_t reply_length = 0;
 
+    const struct pub_qp *qps = (const void *)(guest->arena + PUB_QPS_OFFSET);
+    uint32_t index = msg->index & (LIMIT_QP - 1);
+
     if (msg->op == SHM_OP_WRITE && length != msg->length)
         answer.status = -EINVAL;
     else
-        execute_here(msg, payload, &answer, reply, &reply_length);
+        execute_here(&qps[index], guest->slot << LIMIT_QP_BITS | index, msg, payload, &answer,
+                     reply, &reply_length);
     answer_guest(guest, &answer, reply, reply_length);
 }
 
@@ -277,6 +315,9 @@ static void serve(struct guest *guest, const struct shm_msg *msg, const char *pa
         break;
     case SHM_QP_ERROR:
         on_qp_error(guest, msg);
+        break;
+    case SHM_FIRST:
+        on_first(guest, msg);
         break;
     case SHM_SHARE:
         on_share(msg);

@@ -6,13 +6,14 @@
  *   WANTED --LANE_OPEN--> ASKED --LANE_READY--> READY    (or REFUSED)
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <stdlib.h>
 
 #include "core/arena.h"
 #include "core/cq_impl.h"
 #include "link/shm/shm.h"
 
-enum { AGAIN_NS = 1000000 };
+enum { AGAIN_NS = 1000000, LATER_NS = 100000000 };
 
 static _Atomic bool due; /* some lane is wanted */
 
@@ -101,7 +102,7 @@ static struct shm_lane *unlink_gone(struct peer *peer)
 
 static void leave_lane(struct target *target, const struct peer *peer)
 {
-    if (target->peer == peer && target->lane->dead)
+    if (target->peer == peer && target->lane && target->lane->dead)
         target->peer = NULL;
 }
 
@@ -151,13 +152,29 @@ static int prepare(const struct peer *peer, struct lane_out *out)
     return lane_out_init(out, atomic_load(&out->cq->cqe));
 }
 
+static void want_again(struct shm_lane *lane, uint64_t after_ns)
+{
+    atomic_store(&lane->state, LANE_WANTED);
+    atomic_store(&due, true);
+    thread_wake_at(now_ns() + after_ns);
+}
+
+/* Memory may come back; a CQ that is gone does not. */
+static void no_memory(struct shm_lane *lane)
+{
+    if (atomic_load(&lane->out.cq->gen) == lane->out.cq_gen)
+        want_again(lane, LATER_NS);
+    else
+        atomic_store(&lane->state, LANE_REFUSED);
+}
+
 static void ask(struct peer *peer, struct shm_lane *lane)
 {
     struct lane_out *out = &lane->out;
     struct shm_msg msg = {.type = SHM_LANE_OPEN, .index = out->cq_index, .gen = out->cq_gen};
 
     if (prepare(peer, out)) {
-        atomic_store(&lane->state, LANE_REFUSED);
+        no_memory(lane);
         return;
     }
     msg.offset = arena_offset(out->ring);
@@ -166,9 +183,7 @@ static void ask(struct peer *peer, struct shm_lane *lane)
     if (peer_send(peer, &msg, NULL, 0))
         return;
     lane_out_fini(out);
-    atomic_store(&lane->state, LANE_WANTED);
-    atomic_store(&due, true);
-    thread_wake_at(now_ns() + AGAIN_NS);
+    want_again(lane, AGAIN_NS);
 }
 
 bool lanes_due(void)
@@ -194,7 +209,10 @@ void lane_on_ready(struct peer *peer, const struct shm_msg *msg)
     lane->out.head = peer_ptr(peer, msg->offset, sizeof(struct lane_head));
     if (msg->status || !lane->out.head) {
         lane_out_fini(&lane->out);
-        atomic_store(&lane->state, LANE_REFUSED);
+        if (msg->status == -ENOMEM)
+            no_memory(lane);
+        else
+            atomic_store(&lane->state, LANE_REFUSED);
         return;
     }
     atomic_store_explicit(&lane->state, LANE_READY, memory_order_release);

@@ -39,8 +39,10 @@ static bool suspect(struct rq *rq, bool unused)
     return rq_suspect(rq);
 }
 
-static struct rq *rq_of_claim(uint32_t ring)
+struct rq *shm_claimed_ring(uint32_t ring)
 {
+    if (!ring || pub_ring_slot(ring) != process_slot())
+        return NULL;
     for (struct srq *srq = srq_list(); srq; srq = srq->next) {
         if (pub_ring_id(process_slot(), srq->rq.pub->claim) == ring)
             return &srq->rq;
@@ -57,7 +59,7 @@ static struct rq *rq_of_claim(uint32_t ring)
 static void acquit_held(const struct pub_qp *qp)
 {
     uint32_t ring = atomic_load_explicit(&qp->claim_ring, memory_order_acquire);
-    struct rq *rq = pub_ring_slot(ring) == process_slot() ? rq_of_claim(ring) : NULL;
+    struct rq *rq = shm_claimed_ring(ring);
 
     if (rq)
         rq_acquit(rq, atomic_load_explicit(&qp->claim_slot, memory_order_relaxed));

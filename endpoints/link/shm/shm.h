@@ -38,6 +38,7 @@ enum shm_type {
     SHM_SHARE,      /* initiator: I keep reaching these pages: share them */
     SHM_EXECUTE,    /* initiator: move or compute this for me; payload with writes */
     SHM_EXECUTED,   /* target: status, value; payload with reads */
+    SHM_FIRST,      /* initiator: your queue pair, which is in RTR, hears from me */
     SHM_MAD,        /* both: a connection management datagram, as payload */
     SHM_LOOK,       /* anybody: may I see your arena? the same back, with its descriptor (look.h) */
 };
@@ -175,6 +176,8 @@ int guest_socket(uint64_t name); /* -ESRCH: it has not called us */
 void shm_reclaim(void);      /* core_lock held */
 void shm_reclaim_soon(void); /* any thread: the engine will do it */
 void shm_reclaim_due(void);  /* engine */
+/* Our shared ring that a queue pair's claim_ring names, or NULL. */
+struct rq *shm_claimed_ring(uint32_t ring);
 
 /* A process is gone: our queue pairs that were connected to a live one of it fail. died.c */
 void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer);
@@ -194,8 +197,10 @@ void close_fds(const int fds[2]);
 int map_arena_of(int fd, char **arena_out, uint64_t *size_out);
 
 /* ---- execute_here.c: what a guest may ask us to do for it ---- */
-void execute_here(const struct shm_msg *ask, const void *payload, struct shm_msg *answer,
-                  void *reply_payload, size_t *reply_length);
+/* from: the guest's queue pair that the request is for. */
+void execute_here(const struct pub_qp *from, uint32_t from_qpn, const struct shm_msg *ask,
+                  const void *payload, struct shm_msg *answer, void *reply_payload,
+                  size_t *reply_length);
 
 /* ---- target.c ---- */
 /* Data path, busy held: make qp's target good, or say why not yet (qp->stall). */
@@ -239,6 +244,8 @@ bool deliver(struct qp *qp, struct target *target, const struct delivery *delive
 /* The target's queue pair must go to error; it raises event - 1, or nothing. */
 void tell_error(struct target *target, int event);
 void tell_srq(struct target *target);
+/* Something came for a queue pair in RTR: IBV_EVENT_COMM_EST. */
+void tell_first(struct target *target);
 
 /* ---- execute.c, datagram.c ---- */
 enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,

@@ -96,6 +96,7 @@ static void take_values(struct target *target, const struct pub_qp *pub, bool fi
     target->rd_atomic = pub->rd_atomic;
     target->rnr_timer = pub->min_rnr_timer;
     target->domain = pub->domain;
+    target->in_rtr = pub->state == IBV_QPS_RTR;
     if (first)
         target->head = target->tail_seen = 0;
 }
@@ -119,6 +120,8 @@ static enum stall look(struct qp *qp, struct target *target)
     if (receives && !take_lane(target, pub))
         return STALL_CONNECT;
     take_values(target, pub, first);
+    if (first && target == &qp->target)
+        qp->pub->rq_head = 0;
     target->gen_seen = gen;
     return STALL_NONE;
 }

@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Posting: a descriptor becomes a work request. Everything that a device would refuse is refused
+ * here, because a refusal there would take more with it than the one descriptor.
+ */
+#include <arpa/inet.h>
+
+#include "vip.h"
+
+struct work {
+    struct ibv_send_wr wr, confirm;
+    struct ibv_sge confirm_sge;
+    struct ibv_sge sge[LIMIT_SEGMENTS];
+};
+
+/* The descriptor lies where the NIC may read and write it. */
+HOT bool readable(const struct vi *vi, const VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
+{
+    uintptr_t at = (uintptr_t)descriptor;
+
+    if (unlikely(at % VIP_DESCRIPTOR_ALIGNMENT))
+        return false;
+    const struct region *region = region_find(vi->head.nic, handle);
+    return likely(region && region_covers(region, vi->ptag, at, sizeof(VIP_CONTROL_SEGMENT))) &&
+           likely(region_covers(region, vi->ptag, at,
+                                sizeof(VIP_CONTROL_SEGMENT) +
+                                    descriptor->CS.SegCount * sizeof(VIP_DESCRIPTOR_SEGMENT)));
+}
+
+/* The data segments; empty ones are left out. Returns error bits. */
+HOT uint32_t take_segments(const struct vi *vi, const VIP_DESCRIPTOR_SEGMENT *segment,
+                           unsigned count, struct ibv_sge *sge, int *sges_out, uint64_t *total_out)
+{
+    uint64_t total = 0;
+    int sges = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        const VIP_DATA_SEGMENT *data = &segment[i].Local;
+
+        if (!data->Length)
+            continue;
+        const struct region *region = region_find(vi->head.nic, data->Handle);
+        if (unlikely(!region ||
+                     !region_covers(region, vi->ptag, data->Data.AddressBits, data->Length)))
+            return VIP_STATUS_PROTECTION_ERROR;
+        sge[sges++] = (struct ibv_sge){data->Data.AddressBits, data->Length, region->lkey};
+        total += data->Length;
+    }
+    *sges_out = sges;
+    *total_out = total;
+    return 0;
+}
+
+/* ---- sends ---- */
+
+HOT uint32_t operation_of(uint16_t control)
+{
+    switch (control & VIP_CONTROL_OP_MASK) {
+    case VIP_CONTROL_OP_RDMAWRITE:
+        return VIP_STATUS_OP_RDMA_WRITE;
+    case VIP_CONTROL_OP_RDMAREAD:
+        return VIP_STATUS_OP_RDMA_READ;
+    default:
+        return VIP_STATUS_OP_SEND;
+    }
+}
+
+HOT bool well_formed(const struct vi *vi, const VIP_DESCRIPTOR *descriptor)
+{
+    unsigned control = descriptor->CS.Control, op = control & VIP_CONTROL_OP_MASK;
+    unsigned addresses = op == VIP_CONTROL_OP_SENDRECV ? 0 : 1;
+
+    if (control & VIP_CONTROL_RESERVED || op == VIP_CONTROL_OP_RESERVED)
+        return false;
+    if (op == VIP_CONTROL_OP_RDMAREAD && (control & VIP_CONTROL_IMMEDIATE || !vi->reliable))
+        return false;
+    return descriptor->CS.SegCount >= addresses &&
+           descriptor->CS.SegCount - addresses <= vi->head.nic->attributes.MaxSegmentsPerDesc;
+}
+
+HOT uint32_t check_length(const struct vi *vi, const VIP_DESCRIPTOR *descriptor, uint64_t total)
+{
+    return likely(total == descriptor->CS.Length && total <= vi->max_transfer)
+               ? 0
+               : VIP_STATUS_LENGTH_ERROR;
+}
+
+/* The operation, and what it names at the other side. */
+HOT void take_operation(const VIP_DESCRIPTOR *descriptor, struct ibv_send_wr *wr)
+{
+    bool immediate = descriptor->CS.Control & VIP_CONTROL_IMMEDIATE;
+
+    if (immediate)
+        wr->imm_data = htonl(descriptor->CS.ImmediateData);
+    switch (descriptor->CS.Control & VIP_CONTROL_OP_MASK) {
+    case VIP_CONTROL_OP_SENDRECV:
+        wr->opcode = immediate ? IBV_WR_SEND_WITH_IMM : IBV_WR_SEND;
+        return;
+    case VIP_CONTROL_OP_RDMAWRITE:
+        wr->opcode = immediate ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE;
+        break;
+    default:
+        wr->opcode = IBV_WR_RDMA_READ;
+    }
+    wr->wr.rdma.remote_addr = descriptor->DS[0].Remote.Data.AddressBits;
+    wr->wr.rdma.rkey = descriptor->DS[0].Remote.Handle;
+}
+
+/* A read of the peer's word: when it is answered, what was sent before it is in memory. */
+static void add_confirmation(const struct vi *vi, struct work *work)
+{
+    work->confirm_sge = (struct ibv_sge){(uintptr_t)&vi->head.nic->confirm_words[1],
+                                         sizeof(uint64_t), vi->ptag->confirm->lkey};
+    work->confirm = (struct ibv_send_wr){.wr_id = work->wr.wr_id,
+                                         .sg_list = &work->confirm_sge,
+                                         .num_sge = 1,
+                                         .opcode = IBV_WR_RDMA_READ,
+                                         .send_flags = IBV_SEND_SIGNALED};
+    work->confirm.wr.rdma.remote_addr = vi->confirm_address;
+    work->confirm.wr.rdma.rkey = vi->confirm_rkey;
+    work->wr.next = &work->confirm;
+    work->wr.send_flags &= ~(unsigned)IBV_SEND_SIGNALED;
+}
+
+/* Returns error bits; the length goes to the entry. */
+HOT uint32_t make_send(const struct vi *vi, const VIP_DESCRIPTOR *descriptor, uint64_t id,
+                       struct work *work, uint32_t *length_out)
+{
+    unsigned first = descriptor->CS.Control & VIP_CONTROL_OP_MASK ? 1 : 0;
+    struct ibv_send_wr *wr = &work->wr;
+    uint64_t total;
+
+    *length_out = 0;
+    if (unlikely(!well_formed(vi, descriptor)))
+        return VIP_STATUS_FORMAT_ERROR;
+    wr->wr_id = id;
+    wr->next = NULL;
+    wr->sg_list = work->sge;
+    wr->send_flags = IBV_SEND_SIGNALED;
+    uint32_t error = take_segments(vi, &descriptor->DS[first], descriptor->CS.SegCount - first,
+                                   work->sge, &wr->num_sge, &total);
+    if (likely(!error))
+        error = check_length(vi, descriptor, total);
+    if (unlikely(error))
+        return error;
+    take_operation(descriptor, wr);
+    if (unlikely(wr->opcode == IBV_WR_RDMA_READ && vi->confirms && !vi->may_read))
+        return VIP_STATUS_RDMA_PROT_ERROR;
+    if (total <= vi->max_inline && wr->opcode != IBV_WR_RDMA_READ)
+        wr->send_flags |= IBV_SEND_INLINE;
+    if (unlikely(descriptor->CS.Control & VIP_CONTROL_QFENCE && vi->reliable))
+        wr->send_flags |= IBV_SEND_FENCE;
+    if (unlikely(vi->confirms) && wr->opcode != IBV_WR_RDMA_READ)
+        add_confirmation(vi, work);
+    *length_out = (uint32_t)total;
+    return 0;
+}
+
+/* ---- both queues; with the post lock held ---- */
+
+/* What fails at once, by the state: nothing is sent but on a connection. */
+HOT uint32_t refused_by_state(const struct queue *queue, VIP_VI_STATE state)
+{
+    if (likely(state == VIP_STATE_CONNECTED))
+        return queue->stopped ? VIP_STATUS_DESC_FLUSHED_ERROR : 0;
+    return state == VIP_STATE_ERROR || !queue->receives ? VIP_STATUS_DESC_FLUSHED_ERROR : 0;
+}
+
+HOT struct entry *add_entry(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
+                            uint32_t flags, uint32_t length)
+{
+    uint32_t posted = atomic_load_explicit(&queue->posted, memory_order_relaxed);
+    struct entry *entry = &queue->ring[posted & queue->mask];
+    uint32_t removals = atomic_load_explicit(&queue->vi->head.nic->removals, memory_order_relaxed);
+
+    descriptor->CS.Next.AddressBits = 0;
+    descriptor->CS.NextHandle = 0;
+    entry->descriptor = descriptor;
+    entry->handle = handle;
+    entry->length = length;
+    atomic_store_explicit(&entry->flags, flags | (removals & ENTRY_TURN_MASK) << ENTRY_TURN_SHIFT,
+                          memory_order_relaxed);
+    /* Who takes completions reads the entry after this. */
+    atomic_store_explicit(&queue->posted, posted + 1, memory_order_release);
+    return entry;
+}
+
+/* It fails in its turn; on a reliable connection nothing behind it may begin. */
+static void add_failure(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
+                        uint32_t flags)
+{
+    if (queue->vi->reliable && vi_state(queue->vi) == VIP_STATE_CONNECTED)
+        queue->stopped = true;
+    add_entry(queue, descriptor, handle, flags | ENTRY_SOFT, 0);
+    queue_settle_now(queue);
+}
+
+static void refused_by_device(struct queue *queue, struct entry *entry)
+{
+    atomic_fetch_or(&entry->flags, ENTRY_SOFT | VIP_STATUS_TRANSPORT_ERROR);
+    queue_settle_now(queue);
+}
+
+/* Room, and a descriptor to look at; VIP_NOT_DONE: neither, but the call is over. */
+HOT VIP_RETURN admit(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
+                     uint64_t *id_out)
+{
+    struct vi *vi = queue->vi;
+    uint32_t posted = atomic_load_explicit(&queue->posted, memory_order_relaxed);
+    uint32_t taken = atomic_load_explicit(&queue->taken, memory_order_acquire);
+
+    if (unlikely(posted - taken > queue->mask)) {
+        raise_error(vi->head.nic, VIP_ERROR_VI_OVERRUN, vi, NULL, descriptor,
+                    queue->receives ? VIP_STATUS_OP_RECEIVE : VIP_STATUS_OP_SEND);
+        return VIP_ERROR_RESOURCE;
+    }
+    if (unlikely(!readable(vi, descriptor, handle))) {
+        raise_error(vi->head.nic, VIP_ERROR_POST_DESC, vi, NULL, descriptor,
+                    queue->receives ? VIP_STATUS_OP_RECEIVE : VIP_STATUS_OP_SEND);
+        if (vi->reliable)
+            vi_break(vi, 0);
+        return VIP_NOT_DONE;
+    }
+    *id_out = (uint64_t)(uintptr_t)queue << 16 | (uint16_t)posted;
+    return VIP_SUCCESS;
+}
+
+static VIP_RETURN post_send(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
+{
+    struct vi *vi = queue->vi;
+    struct ibv_send_wr *bad;
+    struct work work;
+    uint32_t length;
+    uint64_t id;
+    VIP_RETURN result = admit(queue, descriptor, handle, &id);
+
+    if (unlikely(result))
+        return result;
+    uint32_t operation = operation_of(descriptor->CS.Control);
+    uint32_t error = refused_by_state(queue, vi_state(vi));
+    if (likely(!error))
+        error = make_send(vi, descriptor, id, &work, &length);
+    if (unlikely(error)) {
+        add_failure(queue, descriptor, handle, operation | error);
+        return VIP_SUCCESS;
+    }
+    struct entry *entry = add_entry(queue, descriptor, handle, operation, length);
+    if (unlikely(ibv_post_send(vi->qp, &work.wr, &bad)))
+        refused_by_device(queue, entry);
+    return VIP_SUCCESS;
+}
+
+/* Returns error bits. */
+HOT uint32_t make_recv(const struct vi *vi, const VIP_DESCRIPTOR *descriptor,
+                       struct ibv_recv_wr *wr)
+{
+    uint64_t total;
+
+    if (unlikely(descriptor->CS.SegCount > vi->head.nic->attributes.MaxSegmentsPerDesc))
+        return VIP_STATUS_FORMAT_ERROR;
+    return take_segments(vi, descriptor->DS, descriptor->CS.SegCount, wr->sg_list, &wr->num_sge,
+                         &total);
+}
+
+static VIP_RETURN post_recv(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
+{
+    struct vi *vi = queue->vi;
+    struct ibv_sge sge[LIMIT_SEGMENTS];
+    struct ibv_recv_wr wr = {.sg_list = sge}, *bad;
+    VIP_RETURN result = admit(queue, descriptor, handle, &wr.wr_id);
+
+    if (unlikely(result))
+        return result;
+    uint32_t error = refused_by_state(queue, vi_state(vi));
+    if (likely(!error))
+        error = make_recv(vi, descriptor, &wr);
+    if (unlikely(error)) {
+        add_failure(queue, descriptor, handle, VIP_STATUS_OP_RECEIVE | error);
+        return VIP_SUCCESS;
+    }
+    struct entry *entry = add_entry(queue, descriptor, handle, VIP_STATUS_OP_RECEIVE, 0);
+    if (unlikely(ibv_post_recv(vi->qp, &wr, &bad)))
+        refused_by_device(queue, entry);
+    return VIP_SUCCESS;
+}
+
+void receive_again(struct queue *queue, uint32_t place)
+{
+    struct entry *entry = &queue->ring[place & queue->mask];
+    struct ibv_sge sge[LIMIT_SEGMENTS];
+    struct ibv_recv_wr wr = {.wr_id = (uint64_t)(uintptr_t)queue << 16 | (uint16_t)place,
+                             .sg_list = sge},
+                       *bad;
+    uint32_t error = VIP_STATUS_PROTECTION_ERROR;
+
+    if (atomic_load(&entry->flags) & ENTRY_SOFT)
+        return;
+    if (readable(queue->vi, entry->descriptor, entry->handle))
+        error = make_recv(queue->vi, entry->descriptor, &wr);
+    if (!error && ibv_post_recv(queue->vi->qp, &wr, &bad))
+        error = VIP_STATUS_TRANSPORT_ERROR;
+    if (error)
+        atomic_fetch_or(&entry->flags, ENTRY_SOFT | error);
+}
+
+VIP_RETURN VipPostSend(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR *DescriptorPtr,
+                       VIP_MEM_HANDLE MemoryHandle)
+{
+    struct vi *vi = vi_of(ViHandle);
+
+    if (unlikely(!vi || !DescriptorPtr))
+        return VIP_INVALID_PARAMETER;
+    lock_take(&vi->send.post_lock);
+    VIP_RETURN result = post_send(&vi->send, DescriptorPtr, MemoryHandle);
+    lock_give(&vi->send.post_lock);
+    return unlikely(result == VIP_NOT_DONE) ? VIP_SUCCESS : result;
+}
+
+VIP_RETURN VipPostRecv(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR *DescriptorPtr,
+                       VIP_MEM_HANDLE MemoryHandle)
+{
+    struct vi *vi = vi_of(ViHandle);
+
+    if (unlikely(!vi || !DescriptorPtr))
+        return VIP_INVALID_PARAMETER;
+    lock_take(&vi->recv.post_lock);
+    VIP_RETURN result = post_recv(&vi->recv, DescriptorPtr, MemoryHandle);
+    lock_give(&vi->recv.post_lock);
+    return unlikely(result == VIP_NOT_DONE) ? VIP_SUCCESS : result;
+}
+
+/* VIP_SERVICE_DFC, where it existed, put sends off until there was room. */
+VIP_RETURN VipPostDeferredSends(VIP_VI_HANDLE ViHandle, VIP_BOOLEAN EnableInterrupt,
+                                VIP_BOOLEAN *SendsDeferred)
+{
+    (void)EnableInterrupt;
+    if (!vi_of(ViHandle) || !SendsDeferred)
+        return VIP_INVALID_PARAMETER;
+    *SendsDeferred = VIP_FALSE;
+    return VIP_SUCCESS;
+}
