@@ -12,6 +12,7 @@
 #include "core/objects.h"
 #include "core/process.h"
 #include "core/thread.h"
+#include "link/roce/roce.h"
 
 enum { BACKLOG_MAX = 1024 };
 
@@ -71,6 +72,16 @@ void cma_destroy(struct cma_id *id)
 
 /* ---- listening ---- */
 
+/* Requests may come over the wire too, if it can be opened: to one address, or to all. */
+static void open_wire(const struct cma_id *id)
+{
+    const struct config *config = config_get();
+
+    for (unsigned i = 0; i < config->nic_count; i++)
+        if (!id->nic || id->nic == &config->nics[i])
+            roce_open_nic(&config->nics[i]);
+}
+
 int cma_listen(struct cma_id *id, unsigned backlog)
 {
     int error = cma_bind_any(id, AF_INET);
@@ -80,6 +91,7 @@ int cma_listen(struct cma_id *id, unsigned backlog)
     error = port_listen(&id->port);
     if (error)
         return error;
+    open_wire(id);
     id->backlog = backlog && backlog < BACKLOG_MAX ? backlog : BACKLOG_MAX;
     id->state = CMA_LISTEN;
     cma_set_listening(id, true);
@@ -107,7 +119,10 @@ static int put_private(const struct cma_id *id, const struct cma_params *params,
 /* Where the request goes. With nobody there we ask ourselves, and say no. */
 static void find_route(const struct cma_id *id, struct cm_route *route)
 {
-    route->via = port_find(id->space, id->dst.port, id->dst.ip);
+    if (roce_is_elsewhere(id->nic, id->dst.ip))
+        route->via = roce_via(id->dst.ip);
+    else
+        route->via = port_find(id->space, id->dst.port, id->dst.ip);
     if (!route->via)
         route->via = process_name();
     memcpy(route->sgid, id->src.ip, 16);

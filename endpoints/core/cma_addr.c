@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "core/cma_impl.h"
+#include "link/roce/roce.h"
 
 bool cma_find_gid(const uint8_t ip[16], const struct nic **nic_out, uint8_t *index_out)
 {
@@ -98,8 +99,11 @@ static bool choose_source(const uint8_t dst[16], const struct nic **nic_out, uin
 {
     const struct config *config = config_get();
     const struct nic *nic = &config->nics[0];
+    uint8_t source[16];
 
     if (cma_find_gid(dst, nic_out, index_out))
+        return true;
+    if (roce_source_for(dst, source) && cma_find_gid(source, nic_out, index_out))
         return true;
     for (unsigned gid = 0; gid < nic->gid_count; gid++) {
         if (address_is_mapped(nic->gids[gid].raw) != address_is_mapped(dst))
@@ -111,13 +115,22 @@ static bool choose_source(const uint8_t dst[16], const struct nic **nic_out, uin
     return false;
 }
 
-/* Somebody must be there: ourselves, or a process with other addresses that listens. */
+/* Another host's address that the network has a way to. */
+static bool is_reachable(const uint8_t dst[16])
+{
+    uint8_t source[16];
+
+    return roce_is_elsewhere(&config_get()->nics[0], dst) && roce_source_for(dst, source);
+}
+
+/* Somebody may be there: ourselves, a process with other addresses that listens, another host. */
 static int find_destination(struct cma_id *id, const struct cma_addr *dst)
 {
     const struct nic *nic;
     uint8_t index;
 
-    if (!cma_find_gid(dst->ip, &nic, &index) && !port_find(id->space, dst->port, dst->ip))
+    if (!cma_find_gid(dst->ip, &nic, &index) && !port_find(id->space, dst->port, dst->ip) &&
+        !is_reachable(dst->ip))
         return -ENODEV;
     if (id->nic) /* bound to an address: that is where we call from */
         return address_is_mapped(id->src.ip) == address_is_mapped(dst->ip) ? 0 : -EINVAL;
@@ -190,6 +203,7 @@ int cma_resolve_route(struct cma_id *id)
 {
     if (id->state != CMA_ADDR)
         return -EINVAL;
+    cma_limit_mtu(id);
     id->state = CMA_ROUTE;
     tell_simple(id, CMA_ROUTE_RESOLVED, 0);
     return 0;

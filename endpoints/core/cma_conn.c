@@ -8,6 +8,7 @@
 #include "core/process.h"
 #include "core/thread.h"
 #include "link/link.h"
+#include "link/roce/roce.h"
 
 static struct cm *machine;
 static struct cma_id *listening;
@@ -50,6 +51,14 @@ void cma_set_listening(struct cma_id *id, bool on)
 uint8_t cma_ack_timeout_of(const struct cma_id *id)
 {
     return id->has_ack_timeout ? id->ack_timeout : CMA_ACK_TIMEOUT;
+}
+
+void cma_limit_mtu(struct cma_id *id)
+{
+    struct ibv_port_attr port;
+
+    if (port_query(id->nic, 1, &port) == 0 && id->mtu > port.active_mtu)
+        id->mtu = port.active_mtu;
 }
 
 /* ---- what the machine has to say ---- */
@@ -148,7 +157,10 @@ static void on_event(void *owner, struct cm_conn *conn, enum cm_event what,
 static void on_send(void *owner, const struct cm_route *route, const uint8_t mad[CM_MAD_SIZE])
 {
     (void)owner;
-    link_shm.send_mad(route->via, mad);
+    if (roce_is_via(route->via))
+        roce_send_mad(route->sgid, route->dgid, mad);
+    else
+        link_shm.send_mad(route->via, mad);
 }
 
 struct cm *cma_machine(void)
@@ -159,6 +171,8 @@ struct cm *cma_machine(void)
     (void)!getrandom(&seed, sizeof(seed), 0);
     if (!machine)
         machine = cm_new(&calls, NULL, seed);
+    if (machine)
+        cm_set_mark(machine, process_slot());
     return machine;
 }
 
@@ -173,14 +187,43 @@ void cma_wake(void)
 }
 
 /* A process that never used the connection manager answers too: nobody listens here. */
+static void receive(const struct cm_route *route, const void *bytes, size_t len)
+{
+    if (!cma_machine())
+        return;
+    cm_receive(machine, now_ns(), route, bytes, len);
+    cma_wake();
+}
+
 void conn_receive(uint64_t from, const void *bytes, size_t len)
 {
     struct cm_route route = {.via = from};
 
-    if (!cma_machine())
-        return;
-    cm_receive(machine, now_ns(), &route, bytes, len);
-    cma_wake();
+    receive(&route, bytes, len);
+}
+
+void conn_receive_wire(uint64_t via, const uint8_t own[16], const uint8_t peer[16],
+                       const void *bytes, size_t len)
+{
+    struct cm_route route = {.via = via};
+
+    memcpy(route.sgid, own, 16);
+    memcpy(route.dgid, peer, 16);
+    receive(&route, bytes, len);
+}
+
+/* Who listens is asked for by service; all else names a conversation, which names its slot. */
+uint32_t conn_slot_of(const void *bytes, size_t len, const uint8_t own[16])
+{
+    struct cm_mad mad;
+
+    if (!cm_mad_decode(bytes, len, &mad))
+        return process_slot();
+    if (mad.attribute == CM_REQ || mad.attribute == CM_SIDR_REQ)
+        return process_name_slot(
+            port_find((uint16_t)(mad.service_id >> 16), (uint16_t)mad.service_id, own));
+    uint32_t id = mad.attribute == CM_SIDR_REP ? mad.local_id : mad.remote_id;
+    return cm_mark_of(id);
 }
 
 void conn_lost(uint64_t name)

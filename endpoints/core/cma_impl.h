@@ -19,6 +19,8 @@ struct cma_id *cma_listeners(void);
 void cma_set_listening(struct cma_id *id, bool listening);
 bool cma_hand_over(struct cma_id *listener, struct cma_id *fresh, const struct cma_event *event);
 uint8_t cma_ack_timeout_of(const struct cma_id *id);
+/* The NIC is known now: no more than it carries. */
+void cma_limit_mtu(struct cma_id *id);
 
 /* ---- cma_request.c ---- */
 void cma_on_request(struct cm_conn *conn, const struct cm_mad *mad, bool datagram);

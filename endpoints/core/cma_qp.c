@@ -38,7 +38,7 @@ static int ready_to_receive(struct cma_id *id, struct ibv_qp_attr *attr)
     cma_path(id, &attr->ah_attr);
     attr->path_mtu = id->mtu;
     attr->dest_qp_num = id->remote_qpn;
-    attr->rq_psn = id->remote_psn;
+    attr->rq_psn = id->psn; /* IBTA 12.6.6.8: the number that the other end is to begin with */
     if (id->qp_type != IBV_QPT_RC && id->qp_type != IBV_QPT_XRC_RECV)
         return mask;
     attr->max_dest_rd_atomic = id->responder_resources;
@@ -50,7 +50,7 @@ static int ready_to_send(struct cma_id *id, struct ibv_qp_attr *attr)
 {
     int mask = IBV_QP_STATE | IBV_QP_SQ_PSN;
 
-    attr->sq_psn = id->psn;
+    attr->sq_psn = id->remote_psn;
     attr->timeout = cma_ack_timeout_of(id);
     attr->retry_cnt = id->retry_count;
     attr->rnr_retry = id->rnr_retry;

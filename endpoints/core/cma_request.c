@@ -80,6 +80,7 @@ static struct cma_id *make_id(const struct cma_id *listener, const struct asked 
     id->rnr_retry = mad->rnr_retry;
     if (mad->mtu >= IBV_MTU_256 && mad->mtu < IBV_MTU_4096)
         id->mtu = mad->mtu;
+    cma_limit_mtu(id);
     id->state = CMA_CONNECT;
     return id;
 }

@@ -2,6 +2,7 @@
 /* Configuration: parse the environment, make the GID tables (see config.h). */
 #include "core/config.h"
 
+#include "core/config_faults.h"
 #include "core/config_host.h"
 #include "core/digest.h"
 
@@ -263,7 +264,10 @@ static int config_load_link(struct config *config, char *err, size_t err_size)
     config->link = CONFIG_LINK_SHM;
     if (strcmp(value, "shm") == 0)
         return 0;
-    snprintf(err, err_size, "VIADUCT_LINK=\"%.64s\": no such link; write auto or shm", value);
+    config->link = CONFIG_LINK_ROCE;
+    if (strcmp(value, "roce") == 0)
+        return 0;
+    snprintf(err, err_size, "VIADUCT_LINK=\"%.64s\": no such link; write auto, shm or roce", value);
     return -EINVAL;
 }
 
@@ -273,6 +277,18 @@ static const char *variable(const char *name)
     const char *value = secure_getenv(name);
 
     return value && *value ? value : NULL;
+}
+
+static int config_load_decorators(struct config *config, char *err, size_t err_size)
+{
+    const char *faults = variable("VIADUCT_FAULTS"), *pcap = variable("VIADUCT_PCAP");
+
+    if (pcap && strlen(pcap) >= sizeof config->pcap) {
+        snprintf(err, err_size, "VIADUCT_PCAP=\"%.64s...\": the name is too long", pcap);
+        return -ENAMETOOLONG;
+    }
+    snprintf(config->pcap, sizeof config->pcap, "%s", pcap ? pcap : "");
+    return faults ? config_parse_faults(faults, &config->faults, err, err_size) : 0;
 }
 
 int config_load(struct config *out, char *err, size_t err_size)
@@ -287,6 +303,8 @@ int config_load(struct config *out, char *err, size_t err_size)
 
     memset(out, 0, sizeof *out);
     failed = config_load_link(out, err, err_size);
+    if (!failed)
+        failed = config_load_decorators(out, err, err_size);
     if (failed)
         return failed;
     host_addresses_read(&host);

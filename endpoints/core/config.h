@@ -5,7 +5,9 @@
  * one clear line on stderr and no device.
  *
  *   VIADUCT_NICS         via0=192.0.2.5+fd00::5,via1=127.0.0.2
- *   VIADUCT_LINK         auto | shm
+ *   VIADUCT_LINK         auto | shm | roce
+ *   VIADUCT_FAULTS       loss=1%,dup=0.1%,reorder=1%,corrupt=0.1%,delay=50us,seed=7
+ *   VIADUCT_PCAP         /tmp/frames.pcapng
  *   VIADUCT_RUNTIME_DIR  /run/user/1000/viaduct
  *
  * A NIC's GID table, whose length is the port's gid_tbl_len:
@@ -18,6 +20,7 @@
 #ifndef VIADUCT_CORE_CONFIG_H
 #define VIADUCT_CORE_CONFIG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,10 +50,19 @@ struct nic {
 
 enum config_link { CONFIG_LINK_AUTO, CONFIG_LINK_SHM, CONFIG_LINK_ROCE };
 
+/* What is to go wrong on the wire on purpose; rates as parts of 2^32. */
+struct config_faults {
+    bool any;
+    uint32_t loss, duplicate, reorder, corrupt;
+    uint64_t delay_ns, seed;
+};
+
 struct config {
     unsigned nic_count; /* at least 1 */
     struct nic nics[CONFIG_NICS_MAX];
     enum config_link link;
+    struct config_faults faults;
+    char pcap[CONFIG_PATH_MAX];        /* "": no capture */
     char runtime_dir[CONFIG_PATH_MAX]; /* exists, mode 0700, owned by us, once config_load() is 0 */
 };
 

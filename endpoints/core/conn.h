@@ -11,6 +11,11 @@
 
 /* The link: a datagram came from the process so named (core/process.h). */
 void conn_receive(uint64_t from, const void *bytes, size_t len);
+/* The wire: from an address, which stands for `via`, to one of ours. */
+void conn_receive_wire(uint64_t via, const uint8_t own[16], const uint8_t peer[16],
+                       const void *bytes, size_t len);
+/* Which of the processes behind an address such a datagram is for: its slot. */
+uint32_t conn_slot_of(const void *bytes, size_t len, const uint8_t own[16]);
 /* The link: that process is gone. */
 void conn_lost(uint64_t name);
 /* The engine thread: what fell due. */

@@ -106,6 +106,7 @@ static void pay(struct cq *cq)
             return;
         }
         cq->owed--;
+        cq->unread = true;
     }
 }
 
@@ -117,8 +118,10 @@ static void fire(struct cq *cq, uint32_t arming)
     if ((int32_t)(arming - cq->fired) <= 0)
         return;
     cq->fired = arming;
-    if (cq_arming(armed) == arming)
+    if (cq_arming(armed) == arming) {
+        cq->fired_kind = armed & CQ_ARMED_MASK;
         atomic_store(&cq->pub->armed, arming);
+    }
     cq->owed++;
     pay(cq);
 }
@@ -223,12 +226,31 @@ void cq_notify_flushed(struct cq *cq)
     spin_unlock(&cq->lock);
 }
 
+/*
+ * cq->lock held. What an unread event tells of, the session that begins is going to poll: the event
+ * is taken back, and the CQ is armed as before.
+ */
+static void take_back_event(struct cq *cq)
+{
+    uint32_t armed = atomic_load(&cq->pub->armed), before = cq->comp_events.reported;
+
+    cq->unread = false;
+    channel_withdraw(cq->channel, cq->user_handle, &cq->comp_events);
+    if (cq->comp_events.reported == before)
+        return;
+    if (!(armed & CQ_ARMED_MASK))
+        atomic_store(&cq->pub->armed, (armed + CQ_ARMED_STEP) | cq->fired_kind);
+    atomic_store(&cq->event_due, true);
+}
+
 void cq_session(struct cq *cq, bool open)
 {
     bool told = true;
 
     spin_lock(&cq->lock);
     cq->has_sessions = true;
+    if (open && cq->unread && cq->channel)
+        take_back_event(cq);
     atomic_store_explicit(&cq->in_session, open, memory_order_relaxed);
     pay(cq);
     if (!open && atomic_exchange(&cq->event_due, false))

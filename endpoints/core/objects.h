@@ -44,6 +44,7 @@ struct context {
     int async_wr;            /* our end, non-blocking */
     int async_peek;          /* the read end, opened again: to withdraw unread events */
     struct ibv_context *ibv; /* once known, see uapi/fastpath.h */
+    unsigned path_mtu;       /* bytes: what the NIC's interface carries */
     struct context *next;    /* all of the process */
 };
 

@@ -26,6 +26,7 @@
 #include "core/requester.h"
 #include "core/thread.h"
 #include "link/link.h"
+#include "link/roce/roce.h"
 #include "link/shm/share.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -111,6 +112,8 @@ static void clean_slot(uint32_t number)
         return;
     snprintf(name, sizeof(name), "slot-%04u.sock", number);
     unlinkat(runtime_fd, name, 0);
+    snprintf(name, sizeof(name), "roce-%04u.sock", number);
+    unlinkat(runtime_fd, name, 0);
     sys_close(fd);
 }
 
@@ -189,6 +192,7 @@ static void leave_parent(void)
     share_fork_child();
     requester_after_fork();
     link_shm.after_fork();
+    roce_after_fork();
     thread_after_fork();
     core_after_fork();
     close_fd(&lock_fd);
@@ -238,6 +242,22 @@ bool process_is_alive(uint64_t name)
     return alive;
 }
 
+bool process_slot_is_taken(uint32_t number)
+{
+    struct flock lock_of = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char file[32];
+
+    if (number == 0 || number == slot)
+        return number == slot;
+    snprintf(file, sizeof(file), "slot-%04u.lock", number);
+    int fd = sys_openat(runtime_fd, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
+    if (fd < 0)
+        return false;
+    bool taken = fcntl(fd, F_GETLK, &lock_of) == 0 && lock_of.l_type != F_UNLCK;
+    sys_close(fd);
+    return taken;
+}
+
 /* Behind the generation: a byte for each queue pair. */
 static off_t mark_offset(uint32_t index)
 {
@@ -271,6 +291,7 @@ bool process_left_qp(uint32_t qpn)
 static void close_parts(void)
 {
     link_shm.after_fork();
+    roce_after_fork();
     thread_after_fork();
     share_close();
     arena_close();
@@ -295,6 +316,8 @@ static int open_parts(const struct config *config)
         error = thread_prepare();
     if (!error)
         error = link_shm.open();
+    if (!error)
+        error = roce_open();
     if (!error)
         clean_dead_slots();
     return error ? error : thread_start();

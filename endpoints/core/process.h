@@ -38,4 +38,7 @@ void process_mark_qp(uint32_t index, bool receives);
  */
 bool process_left_qp(uint32_t qpn);
 
+/* Does a living process of this host have the slot? Asks the kernel (files), but for our own. */
+bool process_slot_is_taken(uint32_t number);
+
 #endif

@@ -14,7 +14,9 @@
 #include "core/table.h"
 #include "core/thread.h"
 #include "core/xrcd.h"
+#include "engine/datagram.h"
 #include "link/link.h"
+#include "link/roce/roce.h"
 
 TABLE(qps, LIMIT_QP);
 
@@ -189,6 +191,7 @@ static void qp_free(struct qp *qp)
 {
     rq_fini(&qp->rq);
     free(qp->ud);
+    free(qp->hold);
     free(qp->sq_entries);
     free(qp);
 }
@@ -294,6 +297,7 @@ static void stop(struct qp *qp)
     requester_reset(qp);
     link_shm.detach(qp);
     spin_unlock_word(&qp->pub->busy);
+    roce_detach(qp);
     requester_leave_list(qp);
     link_shm.quiesce(qp);
     each_cq(qp, cq_drain);
@@ -326,6 +330,7 @@ static void destroy(struct qp *qp, uint32_t *events_out)
     qp->pub->type = 0;
     *events_out = end_events(qp);
     table_set(&qps, qp->index, NULL);
+    roce_settle();
     each_cq(qp, pass_through);
     count_users(qp, -1);
     table_release(&qps, qp->index);
@@ -453,6 +458,8 @@ static int check_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask,
     /* IBTA 10.3.1.5: what was begun ends before the queue goes on. */
     if (now == IBV_QPS_SQD && next == IBV_QPS_RTS && qp->sq_drained_due)
         return -EINVAL;
+    if ((mask & IBV_QP_PATH_MTU) && 128u << attr->path_mtu > qp->context->path_mtu)
+        return -EINVAL;
     device_query(qp->context->nic, &limits);
     *next_out = next;
     return qp_attr_values_check(attr, mask, &limits, qp->context->nic->gid_count);
@@ -465,6 +472,8 @@ static void to_reset(struct qp *qp)
     spin_lock_word(&qp->pub->busy);
     if (qp_has_rq(qp))
         rq_reset(&qp->rq);
+    if (qp->hold)
+        qp->hold->taken = false;
     memset(&qp->attr, 0, sizeof(qp->attr));
     qp->attr.path_mtu = IBV_MTU_1024;
     qp->sq_tail = qp->sq_head = 0;
@@ -498,11 +507,24 @@ static void to_working(struct qp *qp, const struct ibv_qp_attr *attr, int mask,
             qp->attr.en_sqd_async_notify = 0;
     }
     qp_publish(qp);
+    if (qp->wire)
+        roce_modified(qp, before);
     spin_unlock_word(&qp->pub->busy);
     if ((next == IBV_QPS_RTR || before == IBV_QPS_RTR) && qp_is_connected_type(qp) &&
-        qp->type != IBV_QPT_XRC_RECV)
+        qp->type != IBV_QPT_XRC_RECV && !qp->wire)
         link_shm.prepare(qp);
     requester_start(qp);
+}
+
+/* At the move to RTR it is known where the other end is. */
+static int choose_link(struct qp *qp, const struct ibv_qp_attr *attr)
+{
+    if (!qp_is_connected_type(qp))
+        return roce_receive_datagrams(qp);
+    if (qp->type == IBV_QPT_XRC_SEND || qp->type == IBV_QPT_XRC_RECV)
+        return roce_refuse_xrc(qp, attr);
+    int error = roce_attach(qp, attr);
+    return error == -ENOENT ? 0 : error;
 }
 
 int qp_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
@@ -512,6 +534,8 @@ int qp_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
     if (qp->real)
         qp = qp->real;
     int error = check_modify(qp, attr, mask, &next);
+    if (!error && next == IBV_QPS_RTR && qp_state(qp) == IBV_QPS_INIT)
+        error = choose_link(qp, attr);
     if (error)
         return error;
     if (next == IBV_QPS_RESET)

@@ -12,6 +12,7 @@
 #include "core/state.h"
 #include "core/thread.h"
 #include "link/link.h"
+#include "link/roce/roce.h"
 
 static _Atomic bool due;
 
@@ -44,6 +45,7 @@ static void flush_receives(struct qp *qp)
 
     if (!qp_has_rq(qp))
         return;
+    roce_release_held(qp);
     cq_drain(qp->recv_cq);
     while (rq_take_next(&qp->rq, &wr_id)) {
         completion.wc.wr_id = wr_id;

@@ -20,6 +20,7 @@
 #include "core/thread.h"
 #include "core/wr.h"
 #include "link/link.h"
+#include "link/roce/roce.h"
 
 enum {
     ATTACH_FLOOR_NS = 100000000,   /* a peer on a busy machine gets this long to answer */
@@ -41,30 +42,36 @@ static bool is_signalled(const struct qp *qp, const struct ibv_send_wr *wr)
     return qp->sq_sig_all || (wr->send_flags & IBV_SEND_SIGNALED);
 }
 
-static void push_completion(struct qp *qp, const struct ibv_send_wr *wr, uint32_t position,
-                            enum ibv_wc_status status)
+void requester_push(struct qp *qp, uint64_t wr_id, enum ibv_wr_opcode opcode, uint32_t byte_len,
+                    uint32_t position, enum ibv_wc_status status)
 {
     struct cqe *cqe = cq_push_begin(qp->send_cq);
 
     if (!cqe)
         return;
     cqe->kind = CQE_SEND;
-    cqe->opcode = (uint8_t)wr_completion_opcode(wr->opcode);
+    cqe->opcode = (uint8_t)wr_completion_opcode(opcode);
     cqe->status = (uint8_t)status;
     cqe->flags = 0;
     cqe->qp = qp->pub->cookie;
     cqe->wqe = position + 1;
-    cqe->byte_len = wr_byte_len(wr);
+    cqe->byte_len = byte_len;
     cqe->imm = 0;
     cqe->src_qp = 0;
     cqe->inline_len = 0;
     cqe->sl = 0;
-    cqe->wr_id = wr->wr_id;
+    cqe->wr_id = wr_id;
     cq_push_end(qp->send_cq, cqe);
 }
 
+static void push_completion(struct qp *qp, const struct ibv_send_wr *wr, uint32_t position,
+                            enum ibv_wc_status status)
+{
+    requester_push(qp, wr->wr_id, wr->opcode, wr_byte_len(wr), position, status);
+}
+
 /* IBTA 10.3.1: an error in the send queue of a connected RC moves to ERR, of UC and UD to SQE. */
-static void fail(struct qp *qp)
+void requester_fail(struct qp *qp)
 {
     bool rc = qp->reliable;
 
@@ -109,6 +116,11 @@ static enum counter counter_of(enum ibv_wc_status status)
     }
 }
 
+void requester_count_error(const struct qp *qp, enum ibv_wc_status status)
+{
+    counters_add(qp->pub->nic, counter_of(status), 1);
+}
+
 /* The WQE at the head is over. */
 static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_status status)
 {
@@ -122,9 +134,9 @@ static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_st
         return;
     }
     qp->stall = STALL_NONE;
-    counters_add(qp->pub->nic, counter_of(status), 1);
+    requester_count_error(qp, status);
     push_completion(qp, wr, position, status);
-    fail(qp);
+    requester_fail(qp);
 }
 
 /* ---- running ---- */
@@ -342,9 +354,10 @@ static bool may_run(const struct qp *qp)
     return state == IBV_QPS_RTS || (state == IBV_QPS_SQD && qp->stall != STALL_NONE);
 }
 
-static void drained(struct qp *qp)
+void requester_drained(struct qp *qp)
 {
-    if (!qp->sq_drained_due || qp_state(qp) != IBV_QPS_SQD || qp->stall != STALL_NONE)
+    if (!qp->sq_drained_due || qp_state(qp) != IBV_QPS_SQD || qp->stall != STALL_NONE ||
+        (qp->wire && !roce_is_drained(qp)))
         return;
     qp->sq_drained_due = false;
     if (qp->attr.en_sqd_async_notify)
@@ -373,9 +386,12 @@ static void run_queue(struct qp *qp)
 void requester_start(struct qp *qp)
 {
     spin_lock_word(&qp->pub->busy);
-    run_queue(qp);
+    if (qp->wire)
+        roce_push(qp);
+    else
+        run_queue(qp);
     spin_unlock_word(&qp->pub->busy);
-    drained(qp);
+    requester_drained(qp);
 }
 
 /* A listed one: true if it still waits. It leaves the list under busy, as it came. */
@@ -390,7 +406,7 @@ static bool progress_listed(struct qp *qp)
     if (!waits)
         atomic_store(&qp->on_stall_list, false);
     spin_unlock_word(&qp->pub->busy);
-    drained(qp);
+    requester_drained(qp);
     return waits;
 }
 
@@ -428,7 +444,13 @@ void requester_poll(void)
 {
     static _Atomic uint64_t again_ns;
 
-    if (__builtin_expect(atomic_load_explicit(&stalled_count, memory_order_relaxed) == 0, 1))
+    if (__builtin_expect((atomic_load_explicit(&stalled_count, memory_order_relaxed) |
+                          atomic_load_explicit(&roce_in_use, memory_order_relaxed)) == 0,
+                         1))
+        return;
+    if (atomic_load_explicit(&roce_in_use, memory_order_relaxed))
+        roce_poll();
+    if (!atomic_load_explicit(&stalled_count, memory_order_relaxed))
         return;
     uint64_t begin = now_ns();
     if (begin < atomic_load_explicit(&again_ns, memory_order_relaxed) || !core_try_lock())
@@ -452,6 +474,10 @@ void requester_after_fork(void)
 void requester_flush(struct qp *qp)
 {
     qp->stall = STALL_NONE;
+    if (qp->wire) {
+        roce_flush(qp);
+        return;
+    }
     while (qp->sq_head != qp->sq_tail) {
         struct sq_entry *entry = entry_at(qp, qp->sq_head);
 
@@ -480,7 +506,7 @@ void requester_leave_list(struct qp *qp)
 void requester_give_up(struct qp *qp)
 {
     spin_lock_word(&qp->pub->busy);
-    if (qp->sq_head != qp->sq_tail) {
+    if (qp->sq_head != qp->sq_tail && !qp->wire) {
         struct sq_entry *entry = entry_at(qp, qp->sq_head);
         bool rc = qp->reliable;
 
@@ -558,6 +584,13 @@ static int post_running(struct qp *qp, const struct ibv_send_wr *wr, const struc
     return post_stored(qp, wr, ah, true);
 }
 
+static int post_flushed(struct qp *qp, const struct ibv_send_wr *wr)
+{
+    push_completion(qp, wr, qp->sq_tail++, IBV_WC_WR_FLUSH_ERR);
+    qp->sq_head = qp->sq_tail;
+    return 0;
+}
+
 static int post_one(struct qp *qp, const struct ibv_send_wr *wr)
 {
     int error = check_post(qp, wr);
@@ -574,9 +607,37 @@ static int post_one(struct qp *qp, const struct ibv_send_wr *wr)
         return post_stored(qp, wr, ah, false);
     if (state != IBV_QPS_ERR && state != IBV_QPS_SQE)
         return EINVAL;
-    push_completion(qp, wr, qp->sq_tail++, IBV_WC_WR_FLUSH_ERR);
-    qp->sq_head = qp->sq_tail;
-    return 0;
+    return post_flushed(qp, wr);
+}
+
+/* The link keeps what is posted; it goes out with roce_posted(). */
+static int post_wire(struct qp *qp, const struct ibv_send_wr *wr)
+{
+    int error = check_post(qp, wr);
+    enum ibv_qp_state state = qp_state(qp);
+
+    if (error)
+        return error;
+    if (state == IBV_QPS_ERR || state == IBV_QPS_SQE)
+        return post_flushed(qp, wr);
+    if (state != IBV_QPS_RTS && state != IBV_QPS_SQD)
+        return EINVAL;
+    qp->sq_tail++;
+    if (roce_post(qp, wr))
+        return 0;
+    qp->sq_tail--;
+    return ENOMEM;
+}
+
+static int post_any(struct qp *qp, const struct ibv_send_wr *wr)
+{
+    return __builtin_expect(qp->wire != NULL, 0) ? post_wire(qp, wr) : post_one(qp, wr);
+}
+
+static void posted(struct qp *qp)
+{
+    if (__builtin_expect(qp->wire != NULL, 0))
+        roce_posted(qp);
 }
 
 int qp_post_send(struct qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad_wr)
@@ -585,12 +646,13 @@ int qp_post_send(struct qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad
 
     spin_lock_word(&qp->pub->busy);
     for (; wr; wr = wr->next) {
-        error = post_one(qp, wr);
+        error = post_any(qp, wr);
         if (__builtin_expect(error, 0)) {
             *bad_wr = wr;
             break;
         }
     }
+    posted(qp);
     spin_unlock_word(&qp->pub->busy);
     return error;
 }
@@ -607,7 +669,8 @@ int qp_post_batch(struct qp *qp, struct ibv_send_wr *wr)
             error = EINVAL;
     }
     for (; wr && !error; wr = wr->next)
-        error = post_one(qp, wr);
+        error = post_any(qp, wr);
+    posted(qp);
     spin_unlock_word(&qp->pub->busy);
     return error;
 }

@@ -27,6 +27,17 @@ void requester_reset(struct qp *qp);
 void requester_leave_list(struct qp *qp);
 /* pub->busy held: take no notice of what the target's engine may answer. */
 void requester_drop_remote(struct qp *qp);
+/* ---- for a queue pair on the wire, whose send queue the link keeps; pub->busy held ---- */
+/* A request ended with an error that is its own, not flushed: count it. */
+void requester_count_error(const struct qp *qp, enum ibv_wc_status status);
+/* The request that was posted at `position` is over, and the program is told. */
+void requester_push(struct qp *qp, uint64_t wr_id, enum ibv_wr_opcode opcode, uint32_t byte_len,
+                    uint32_t position, enum ibv_wc_status status);
+/* A request failed: to ERR or SQE, and what is left is flushed. */
+void requester_fail(struct qp *qp);
+/* core_lock held, busy not: if a queue pair in SQD has nothing under way any more, say so. */
+void requester_drained(struct qp *qp);
+
 /* The child of a fork. */
 void requester_after_fork(void);
 

@@ -114,6 +114,8 @@ struct cq {
     _Atomic bool event_due;   /* the engine must call cq_announce() */
     _Atomic bool in_session;  /* extended polling: events wait for its end */
     bool has_sessions;
+    bool unread;               /* an event was written since the last session began */
+    uint32_t fired_kind;       /* enum cq_armed of the arming that it is for */
     unsigned lane_count, turn; /* turn: the lane to be polled next */
     struct lane_in **lanes;    /* [0] is our own */
     struct spill spill;
@@ -150,6 +152,7 @@ struct target {
     uint32_t head, tail_seen;
     bool in_rtr; /* and has not been told that it hears from us */
     struct lane_out *lane;
+    bool wire; /* UD: it is reached over the wire, and nothing above is used */
 };
 
 /* A posted send, copied: only WQEs that can't be finished at once are stored. */
@@ -183,6 +186,9 @@ struct claimed {
     struct pub_sge sges[LIMIT_SGE];
 };
 
+struct roce_qp;
+struct datagram_hold;
+
 /*
  * Beside the types that programs know: what stands for an XRC SRQ (core/xrcd.h). It is always
  * ready to receive, has no send side, and no program gets its handle.
@@ -196,11 +202,14 @@ struct qp {
     bool reliable;         /* RC, XRC: what is lost is an error */
     _Atomic uint8_t state; /* enum ibv_qp_state; changed under pub->busy */
     bool sq_sig_all;
+    bool datagram_v4; /* the datagram that is being received from the wire came by IPv4 */
     uint32_t index, qpn, pd;
-    uint32_t shown_qpn;        /* what the receiver's completion says */
-    uint32_t sq_tail;          /* posted */
-    uint32_t sq_head;          /* finished: completed or unsignalled */
-    _Atomic uint32_t sq_freed; /* places the program may use again: moves when it polls */
+    struct datagram_hold *hold; /* UD: a receive taken for a datagram from the wire */
+    struct roce_qp *wire;       /* RC, UC: the target is reached over the wire; NULL: over shm */
+    uint32_t shown_qpn;         /* what the receiver's completion says */
+    uint32_t sq_tail;           /* posted */
+    uint32_t sq_head;           /* finished: completed or unsignalled */
+    _Atomic uint32_t sq_freed;  /* places the program may use again: moves when it polls */
     uint32_t sq_mask;
     struct target target; /* RC, UC: the connected one */
     struct target *ud;    /* UD, XRC: a small cache, by destination or SRQ */

@@ -86,6 +86,18 @@ static uint32_t take_index(struct cm *cm)
     return cm->high++;
 }
 
+void cm_set_mark(struct cm *cm, uint32_t mark)
+{
+    cm->mark = mark;
+}
+
+static uint32_t make_id(struct cm *cm, uint32_t index)
+{
+    uint32_t life = ++cm->lives[index] << CM_INDEX_BITS & ~(UINT32_MAX << (32 - CM_MARK_BITS));
+
+    return index | life | cm->mark << (32 - CM_MARK_BITS);
+}
+
 struct cm_conn *cm_conn_new(struct cm *cm, const struct cm_route *route, void *user)
 {
     uint32_t index = take_index(cm);
@@ -99,7 +111,7 @@ struct cm_conn *cm_conn_new(struct cm *cm, const struct cm_route *route, void *u
     conn->cm = cm;
     conn->user = user;
     conn->route = *route;
-    conn->local_id = index | ++cm->lives[index] << CM_INDEX_BITS;
+    conn->local_id = make_id(cm, index);
     conn->deadline_ns = CM_NEVER;
     cm->conns[index] = conn;
     cm->count++;

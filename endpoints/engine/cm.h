@@ -21,6 +21,7 @@
 #include "engine/cm_mad.h"
 
 enum {
+    CM_MARK_BITS = 10,
     CM_RESPONSE_TIMEOUT = 17, /* 4.096 us << 17: 0.54 s */
     CM_RETRIES = 15,
     CM_SERVICE_TIMEOUT = 24, /* what an MRA asks for: 69 s */
@@ -81,6 +82,15 @@ struct cm_stats {
 
 /* `seed`: anything that differs from process to process. NULL: no memory. */
 struct cm *cm_new(const struct cm_owner *calls, void *owner, uint64_t seed);
+/*
+ * The owner's mark in every communication id from now on, for who must find the machine that one
+ * belongs to: below 1 << CM_MARK_BITS.
+ */
+void cm_set_mark(struct cm *cm, uint32_t mark);
+static inline uint32_t cm_mark_of(uint32_t id)
+{
+    return id >> (32 - CM_MARK_BITS);
+}
 void cm_free(struct cm *cm); /* silently, with all conversations */
 
 /* ---- time and messages ---- */

@@ -6,7 +6,7 @@
 #include "engine/cm.h"
 
 enum {
-    CM_INDEX_BITS = 18, /* of a communication id; the rest counts lives of the index */
+    CM_INDEX_BITS = 16, /* of a communication id; above it the index's lives, then the mark */
     CM_CONNS_MAX = 1 << CM_INDEX_BITS,
     CM_BUCKETS = 4096,
 };
@@ -38,6 +38,7 @@ struct cm {
     const struct cm_owner *calls;
     void *owner;
     uint64_t random;
+    uint32_t mark;
     struct cm_stats stats;
     struct cm_conn **conns;
     uint32_t *lives;

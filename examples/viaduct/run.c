@@ -32,7 +32,7 @@ static const struct option_def defs[] = {
      .type = OPTION_TEXT,
      .offset = FIELD(link),
      .value = "LINK",
-     .help = "how peers are reached: auto or shm (auto)"},
+     .help = "how peers are reached: auto, shm or roce (auto)"},
     {.name = "runtime-dir",
      .type = OPTION_TEXT,
      .offset = FIELD(runtime_dir),
@@ -100,9 +100,9 @@ static int check_nic(const char *nic)
 
 static int check_link(const char *link)
 {
-    if (strcmp(link, "auto") == 0 || strcmp(link, "shm") == 0)
+    if (strcmp(link, "auto") == 0 || strcmp(link, "shm") == 0 || strcmp(link, "roce") == 0)
         return CMD_OK;
-    complain("--link: '%s' is not auto or shm", link);
+    complain("--link: '%s' is not auto, shm or roce", link);
     return CMD_USAGE;
 }
 

@@ -6,7 +6,7 @@
 # Folders of endpoints/ whose headers each folder of endpoints/ may use, beside its own.
 declare -A may=(
     [wire]=""
-    [trace]=""
+    [trace]="core wire"
     [engine]="wire trace"
     [link]="core engine wire trace"
     [core]="link engine wire trace"

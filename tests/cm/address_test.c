@@ -61,14 +61,17 @@ T_TEST(cm_address, free_after_a_kill)
 
 T_TEST(cm_address, not_ours)
 {
-    /* Shows what an address of nobody gives: an error to bind, an event to resolve. */
+    /*
+     * Shows what an address that is not ours gives: an error to bind; to resolve, an event that
+     * says whether any route leads there.
+     */
     struct node *a = node_start(T_INLINE);
     struct call call = {.host = "198.51.100.7", .port = 1};
 
     T_EQ(bind_result(a, call), EADDRNOTAVAIL);
     node_resolve(a, &call);
-    T_EQ(call.type, RDMA_CM_EVENT_ADDR_ERROR);
-    T_EQ(call.status, -ENODEV);
+    T_IN(call.type, RDMA_CM_EVENT_ADDR_ERROR, RDMA_CM_EVENT_ADDR_RESOLVED);
+    T_EQ(call.status, call.type == RDMA_CM_EVENT_ADDR_ERROR ? -ENODEV : 0);
     node_stop(a);
     t_end();
 }

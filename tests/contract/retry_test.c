@@ -94,6 +94,7 @@ T_CONTRACT(rnr, uc_drops)
 
     e_send(p->a, &(struct post){.id = 1, .op = IBV_WR_SEND, .len = 64});
     e_done(p->a, 1, IBV_WC_SEND);
+    e_quiet(p->b, RECV_CQ); /* it has arrived, and found nothing */
     e_recv(p->b, &(struct post){.id = 10, .off = p->rx, .len = 64});
     e_quiet(p->b, RECV_CQ);
     e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND, .off = 200, .len = 64});

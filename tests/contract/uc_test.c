@@ -95,6 +95,7 @@ T_CONTRACT(uc_drop, write_with_immediate_and_no_receive)
                                 .roff = (int64_t)p->rx,
                                 .imm = 5});
     e_done(p->a, 1, IBV_WC_RDMA_WRITE);
+    e_quiet(p->b, RECV_CQ); /* until it has arrived: "sent" does not say so */
     e_recv(p->b, &(struct post){.id = 10, .off = p->rx + 4096, .len = 64});
     e_quiet(p->b, RECV_CQ);
     e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND, .len = 32});

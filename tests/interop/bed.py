@@ -102,7 +102,12 @@ class Bed:
         shutil.copy(f"{os.environ['VIADUCT_BIN']}/../lib/libvipl.so.1", f"{self.scratch}/lib")
         self.viaduct = shutil.copy(f"{os.environ['VIADUCT_BIN']}/viaduct", f"{self.scratch}/bin")
         self.env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C",
-                    "VIADUCT_RUNTIME_DIR": run}
+                    "VIADUCT_RUNTIME_DIR": run,
+                    "VIADUCT_NICS": "via0=127.0.0.1"}  # its interface carries any path MTU
+        # The same programs over another link, with faults, or with a capture.
+        for name in ("VIADUCT_LINK", "VIADUCT_NICS", "VIADUCT_FAULTS", "VIADUCT_PCAP"):
+            if name in os.environ:
+                self.env[name] = os.environ[name]
 
     def __enter__(self):
         return self

@@ -180,12 +180,15 @@ T_TEST(config, link)
     setenv("VIADUCT_LINK", "shm", 1);
     T_EQ(load(NULL), 0);
     T_EQ(config.link, CONFIG_LINK_SHM);
+    setenv("VIADUCT_LINK", "roce", 1);
+    T_EQ(config_load(&config, err, sizeof err), 0);
+    T_EQ(config.link, CONFIG_LINK_ROCE);
     setenv("VIADUCT_LINK", "", 1);
     T_EQ(load(NULL), 0);
     T_EQ(config.link, CONFIG_LINK_AUTO);
     setenv("VIADUCT_LINK", "tcp", 1);
     T_EQ(load(NULL), -EINVAL);
-    T_STREQ(err, "VIADUCT_LINK=\"tcp\": no such link; write auto or shm");
+    T_STREQ(err, "VIADUCT_LINK=\"tcp\": no such link; write auto, shm or roce");
     t_end();
 }
 

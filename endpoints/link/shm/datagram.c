@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/requester.h"
+#include "link/roce/roce.h"
 #include "link/shm/grh.h"
 #include "link/shm/shm.h"
 
@@ -40,7 +41,7 @@ static bool gather(struct datagram *datagram, enum ibv_wc_status *status)
 
     if (!local_check(qp, datagram->wr, 0, &local, status))
         return false;
-    if (local.length > LIMIT_MTU) {
+    if (local.length > qp->context->path_mtu) {
         *status = IBV_WC_LOC_LEN_ERR;
         return false;
     }
@@ -256,11 +257,35 @@ static enum verdict verdict_of(struct qp *qp, bool done)
     return VERDICT_DONE;
 }
 
+/* A copy for the members of other hosts; what is left is for those of this one. */
+static bool is_for_wire(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
+                        enum ibv_wc_status *status)
+{
+    uint32_t qpn = wr->wr.ud.remote_qpn & 0xffffff;
+
+    if (!is_group(ah, qpn)) {
+        if (__builtin_expect(!target_of_many(qp, ah->dgid, qpn)->wire, 1))
+            return false;
+        *status = roce_datagram(qp, wr, ah);
+        return true;
+    }
+    if (config_get()->link == CONFIG_LINK_SHM || qp->group_done)
+        return false;
+    enum ibv_wc_status sent = roce_datagram(qp, wr, ah);
+    if (config_get()->link != CONFIG_LINK_ROCE)
+        return false;
+    *status = sent;
+    return true;
+}
+
 enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
                           enum ibv_wc_status *status)
 {
     uint32_t qpn = wr->wr.ud.remote_qpn & 0xffffff;
     struct datagram datagram;
+
+    if (is_for_wire(qp, wr, ah, status))
+        return VERDICT_DONE;
 
     datagram.qp = qp;
     datagram.wr = wr;

@@ -1,0 +1,630 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A connected queue pair on the wire: between the verbs' queues and keys (struct qp) and the
+ * transport (engine/transport.h). Everything of a transport happens under its queue pair's busy
+ * word, which deregistration waits for too, so memory stays good while it is used.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/arena.h"
+#include "core/cq_impl.h"
+#include "core/mr_bind.h"
+#include "core/process.h"
+#include "core/requester.h"
+#include "link/roce/roce_impl.h"
+
+_Static_assert(sizeof(struct transport_sge) == sizeof(struct ibv_sge) &&
+                   offsetof(struct transport_sge, length) == offsetof(struct ibv_sge, length) &&
+                   offsetof(struct transport_sge, key) == offsetof(struct ibv_sge, lkey),
+               "elements are passed on as they are");
+_Static_assert((int)TRANSPORT_SGE_MAX == (int)LIMIT_SGE, "and in the same number");
+
+struct roce_qp {
+    struct qp *qp;
+    struct transport *transport;
+    struct roce_path path;
+    uint32_t rq_head;                       /* receives of an exclusive ring taken so far */
+    _Atomic uint64_t deadline_ns;           /* TRANSPORT_NEVER: none */
+    uint64_t counted_rnrs, counted_retries; /* of the transport's, in the queue pair's counters */
+    bool touched;                  /* the receive lock: on the list of those to be answered */
+    struct roce_qp *touched_next;  /* the receive lock */
+    struct roce_qp *next, **place; /* the receive lock: all of the process */
+};
+
+static struct roce_qp *all, *touched;
+static _Atomic bool drain_due;
+
+/* ---- memory ---- */
+
+static void *local(void *owner, uint32_t key, uint64_t addr, uint64_t length, bool write)
+{
+    const struct qp *qp = owner;
+    unsigned access = write ? IBV_ACCESS_LOCAL_WRITE : 0;
+    void *memory = mr_local(qp->pd, key, addr, length, access);
+
+    /* Receives of a shared queue belong to its domain. */
+    if (!memory && qp->srq)
+        memory = mr_local(qp->srq->pd->handle, key, addr, length, access);
+    return memory;
+}
+
+static unsigned access_of(enum transport_access access)
+{
+    switch (access) {
+    case TRANSPORT_REMOTE_WRITE:
+        return IBV_ACCESS_REMOTE_WRITE;
+    case TRANSPORT_REMOTE_READ:
+        return IBV_ACCESS_REMOTE_READ;
+    default:
+        return IBV_ACCESS_REMOTE_ATOMIC;
+    }
+}
+
+static void *remote(void *owner, uint32_t key, uint64_t addr, uint64_t length,
+                    enum transport_access access)
+{
+    const struct qp *qp = owner;
+    uint32_t index = key >> 8;
+    unsigned bit = access_of(access);
+
+    if (index >= LIMIT_MR || !key)
+        return NULL;
+    const struct pub_mr *mr = arena_mr(index);
+    if (atomic_load_explicit(&mr->key, memory_order_acquire) != key || mr->pd != qp->pd ||
+        !(mr->access & bit) || (mr->qpn && mr->qpn != qp->qpn))
+        return NULL;
+    uint64_t offset = addr - mr->iova;
+    if (addr < mr->iova || length > mr->length || offset > mr->length - length)
+        return NULL;
+    char *memory = (char *)mr->addr + offset;
+    /* A window may have been bound anew meanwhile, and what we read be of both. */
+    fence(memory_order_acquire);
+    return atomic_load_explicit(&mr->key, memory_order_relaxed) == key ? memory : NULL;
+}
+
+static bool may_invalidate(void *owner, uint32_t key)
+{
+    const struct qp *qp = owner;
+    uint32_t index = key >> 8;
+
+    if (index >= LIMIT_MR || !key)
+        return false;
+    const struct pub_mr *mr = arena_mr(index);
+    return atomic_load(&mr->key) == key && mr->qpn == qp->qpn && mr->pd == qp->pd;
+}
+
+/* ---- receives ---- */
+
+static void copy_receive(struct transport_recv *to, const struct pub_sge *sges, uint32_t count)
+{
+    to->sge_count = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (sges[i].length)
+            to->sges[to->sge_count++] =
+                (struct transport_sge){sges[i].addr, sges[i].length, sges[i].lkey};
+}
+
+static bool take_exclusive(struct qp *qp, struct transport_recv *recv_out)
+{
+    struct rq *rq = &qp->rq;
+    uint32_t head = qp->wire->rq_head;
+
+    if (head == atomic_load_explicit(&rq->pub->tail, memory_order_acquire))
+        return false;
+    recv_out->slot = head & rq->mask;
+    copy_receive(recv_out, &rq->sges[(size_t)(head & rq->mask) * rq->max_sge], rq->max_sge);
+    qp->wire->rq_head++;
+    return true;
+}
+
+/* Ours until it completes: who looks for receives of the dead must know. */
+static void note_claim(struct qp *qp, const struct rq *rq, uint32_t slot)
+{
+    atomic_store_explicit(&qp->pub->claim_slot, slot, memory_order_relaxed);
+    atomic_store_explicit(&qp->pub->claim_ring, pub_ring_id(process_slot(), rq->claim_index + 1),
+                          memory_order_relaxed);
+}
+
+/* As a process that sends to it would: see receive_next() of shm. */
+static bool take_shared(struct qp *qp, struct rq *rq, struct transport_recv *recv_out)
+{
+    uint64_t head = atomic_load(rq->claim);
+    uint32_t left, slot;
+
+    do {
+        left = atomic_load_explicit(&rq->pub->tail, memory_order_acquire) - (uint32_t)head;
+        if (left == 0 || left > rq->mask + 1)
+            return false;
+        uint32_t place = (uint32_t)head & rq->mask;
+        slot = atomic_load_explicit(&rq->slot_ring[place], memory_order_relaxed);
+        copy_receive(recv_out, &rq->sges[(size_t)place * rq->max_sge], rq->max_sge);
+    } while (!atomic_compare_exchange_weak(rq->claim, &head, head + 1));
+    recv_out->slot = slot;
+    if (qp->type != IBV_QPT_UD)
+        note_claim(qp, rq, slot);
+    if (left - 1 < atomic_load_explicit(&rq->pub->limit, memory_order_relaxed))
+        thread_wake();
+    return true;
+}
+
+static bool take(void *owner, struct transport_recv *recv_out)
+{
+    struct qp *qp = owner;
+    struct rq *rq = qp_rq(qp);
+
+    if (!rq->pub)
+        return false;
+    return rq->claim ? take_shared(qp, rq, recv_out) : take_exclusive(qp, recv_out);
+}
+
+static uint32_t receives(void *owner)
+{
+    struct qp *qp = owner;
+
+    if (qp_rq(qp)->claim)
+        return UINT32_MAX;
+    return atomic_load_explicit(&qp->rq.pub->tail, memory_order_acquire) - qp->wire->rq_head;
+}
+
+static void deliver(void *owner, const struct transport_arrival *arrival)
+{
+    struct qp *qp = owner;
+    struct cqe *cqe = cq_push_begin(qp->recv_cq);
+
+    if (qp->type != IBV_QPT_UD && qp_rq(qp)->claim)
+        atomic_store_explicit(&qp->pub->claim_ring, 0, memory_order_relaxed);
+    if (!cqe)
+        return; /* the CQ is overrun, the completion lost */
+    cqe->kind = CQE_RECV;
+    cqe->opcode = arrival->flags & ARRIVAL_WRITE ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV;
+    cqe->status = (uint8_t)arrival->status;
+    cqe->flags = arrival->flags & (CQE_IMM | CQE_INV | CQE_SOLICITED | CQE_GRH);
+    cqe->qp = qp->pub->cookie;
+    cqe->wqe = arrival->slot;
+    cqe->byte_len = arrival->byte_len;
+    cqe->imm = arrival->imm;
+    cqe->src_qp = arrival->src_qpn;
+    cqe->inline_len = 0;
+    cqe->sl = qp->type != IBV_QPT_UD ? 0 : qp->datagram_v4 ? 2 : 1; /* the network header's type */
+    cq_push_end(qp->recv_cq, cqe);
+}
+
+_Static_assert((int)ARRIVAL_IMM == CQE_IMM && (int)ARRIVAL_INV == CQE_INV &&
+                   (int)ARRIVAL_SOLICITED == CQE_SOLICITED && (int)ARRIVAL_GRH == CQE_GRH,
+               "flags of arrivals are those of completions");
+
+/* ---- requests ---- */
+
+static enum transport_status execute(void *owner, const struct transport_wr *wr)
+{
+    struct qp *qp = owner;
+
+    if (wr->op == TRANSPORT_LOCAL_INV)
+        return mw_invalidate(qp->qpn, qp->pd, wr->imm) ? TRANSPORT_SUCCESS : TRANSPORT_BIND_ERR;
+    const struct ibv_send_wr *bind = wr->local;
+    const struct ibv_mr *mr = bind->bind_mw.bind_info.mr;
+    return (enum transport_status)mw_bind(qp->qpn, qp->pd, bind->bind_mw.mw->handle,
+                                          bind->bind_mw.rkey, mr ? mr->handle : 0,
+                                          &bind->bind_mw.bind_info);
+}
+
+/* What the counters of the device and `viaduct top` are made of. */
+static void count(struct pub_qp *pub, const struct transport_wr *wr)
+{
+    uint64_t length = 0;
+
+    for (uint32_t i = 0; i < wr->sge_count; i++)
+        length += wr->sges[i].length;
+    pub->messages++;
+    switch (wr->op) {
+    case TRANSPORT_READ:
+    case TRANSPORT_COMPARE_SWAP:
+    case TRANSPORT_FETCH_ADD:
+        pub->read_bytes += length;
+        break;
+    case TRANSPORT_WRITE:
+        pub->tx_bytes += length;
+        break;
+    default:
+        pub->tx_bytes += length;
+        pub->sends += wr->op != TRANSPORT_LOCAL_INV && wr->op != TRANSPORT_BIND;
+        break;
+    }
+}
+
+static void count_tries(struct roce_qp *wire)
+{
+    struct transport_stats stats;
+
+    transport_get_stats(wire->transport, &stats);
+    uint64_t retries = stats.go_backs + stats.probes + stats.timeouts;
+    wire->qp->pub->rnr_waits += (uint32_t)(stats.rnrs_received - wire->counted_rnrs);
+    wire->qp->pub->retries += (uint32_t)(retries - wire->counted_retries);
+    wire->counted_rnrs = stats.rnrs_received;
+    wire->counted_retries = retries;
+}
+
+static void complete(void *owner, const struct transport_wr *wr, enum transport_status status,
+                     uint32_t byte_len)
+{
+    struct qp *qp = owner;
+    uint32_t position = qp->sq_head++;
+
+    free(wr->local);
+    if (status == TRANSPORT_SUCCESS)
+        count(qp->pub, wr);
+    else if (status != TRANSPORT_FLUSH_ERR)
+        requester_count_error(qp, (enum ibv_wc_status)status);
+    if (status != TRANSPORT_SUCCESS || (wr->flags & TRANSPORT_SIGNALED))
+        requester_push(qp, wr->cookie, (enum ibv_wr_opcode)wr->op, byte_len, position,
+                       (enum ibv_wc_status)status);
+}
+
+static void fail(void *owner, enum transport_failure failure)
+{
+    static const int events[] = {
+        [FAILED_REQUEST] = IBV_EVENT_QP_REQ_ERR + 1,
+        [FAILED_ACCESS] = IBV_EVENT_QP_ACCESS_ERR + 1,
+        [FAILED_RECEIVE] = 0,
+    };
+
+    if (failure == FAILED_SENDING)
+        requester_fail(owner);
+    else
+        qp_fail(owner, events[failure]);
+}
+
+const struct transport_calls roce_calls = {
+    .local = local,
+    .remote = remote,
+    .may_invalidate = may_invalidate,
+    .take = take,
+    .receives = receives,
+    .deliver = deliver,
+    .execute = execute,
+    .complete = complete,
+    .fail = fail,
+};
+
+/* ---- life ---- */
+
+static unsigned access_flags(unsigned access)
+{
+    return (access & IBV_ACCESS_REMOTE_WRITE ? TRANSPORT_REMOTE_WRITE : 0) |
+           (access & IBV_ACCESS_REMOTE_READ ? TRANSPORT_REMOTE_READ : 0) |
+           (access & IBV_ACCESS_REMOTE_ATOMIC ? TRANSPORT_REMOTE_ATOMIC : 0);
+}
+
+static struct transport_config config_of(const struct qp *qp, const struct ibv_qp_attr *attr)
+{
+    return (struct transport_config){
+        .type = qp->type == IBV_QPT_RC ? TRANSPORT_RC : TRANSPORT_UC,
+        .max_wr = qp->sq_mask + 1,
+        .max_sge = qp->cap.max_send_sge,
+        .max_inline = qp->cap.max_inline_data,
+        .max_dest_rd_atomic = attr->max_dest_rd_atomic,
+        .dest_qpn = attr->dest_qp_num & 0xffffff,
+        .pkey = DEFAULT_PKEY,
+        .mtu = 128u << attr->path_mtu,
+        .timeout = attr->timeout,
+        .retry_count = attr->retry_cnt,
+        .rnr_retry = attr->rnr_retry,
+        .min_rnr_timer = attr->min_rnr_timer,
+        .max_rd_atomic = attr->max_rd_atomic,
+        .access = access_flags((unsigned)qp->attr.qp_access_flags),
+    };
+}
+
+static int make_path(const struct qp *qp, const struct ibv_ah_attr *to, struct roce_path *path)
+{
+    const struct nic *nic = qp->context->nic;
+    struct roce_port *port;
+    int error = udp_port_open(nic, nic->gids[to->grh.sgid_index].raw, &port);
+
+    if (!error)
+        error = udp_path(port, to->grh.dgid.raw, qp->qpn, path);
+    if (error)
+        return error;
+    path->traffic_class = to->grh.traffic_class;
+    path->hop_limit = to->grh.hop_limit;
+    return 0;
+}
+
+static void list_add(struct roce_qp *wire)
+{
+    roce_lock();
+    wire->next = all;
+    wire->place = &all;
+    if (all)
+        all->place = &wire->next;
+    all = wire;
+    roce_unlock();
+    atomic_fetch_add(&roce_in_use, 1);
+}
+
+static int attach(struct qp *qp, const struct ibv_qp_attr *attr)
+{
+    struct transport_config config = config_of(qp, attr);
+    struct roce_qp *wire = calloc(1, sizeof(*wire));
+    int error = wire ? make_path(qp, &attr->ah_attr, &wire->path) : -ENOMEM;
+
+    if (!error) {
+        wire->transport = transport_new(&config, &roce_calls, qp);
+        error = wire->transport ? 0 : -ENOMEM;
+    }
+    if (error) {
+        free(wire);
+        return error;
+    }
+    wire->qp = qp;
+    atomic_store(&wire->deadline_ns, TRANSPORT_NEVER);
+    qp->wire = wire;
+    list_add(wire);
+    return 0;
+}
+
+int roce_attach(struct qp *qp, const struct ibv_qp_attr *attr)
+{
+    const struct nic *nic = qp->context->nic;
+
+    if (!roce_leads_to(nic, attr->ah_attr.grh.dgid.raw, attr->dest_qp_num & 0xffffff))
+        return -ENOENT;
+    int error = attach(qp, attr);
+    return error && config_get()->link == CONFIG_LINK_AUTO ? -ENOENT : error;
+}
+
+void roce_modified(struct qp *qp, enum ibv_qp_state before)
+{
+    struct transport_config config = config_of(qp, &qp->attr);
+    struct transport *transport = qp->wire->transport;
+    enum ibv_qp_state now = qp_state(qp);
+
+    transport_modify(transport, &config);
+    if (now == IBV_QPS_RTR && before != IBV_QPS_RTR)
+        transport_start_receiving(transport, qp->attr.rq_psn);
+    else if (now == IBV_QPS_RTS && (before == IBV_QPS_RTR || before == IBV_QPS_SQE))
+        transport_start_sending(transport, qp->attr.sq_psn);
+    if (now == IBV_QPS_SQD || before == IBV_QPS_SQD)
+        transport_hold(transport, now == IBV_QPS_SQD);
+}
+
+static void untouch(struct roce_qp *wire)
+{
+    for (struct roce_qp **at = &touched; *at; at = &(*at)->touched_next) {
+        if (*at == wire) {
+            *at = wire->touched_next;
+            return;
+        }
+    }
+}
+
+void roce_detach(struct qp *qp)
+{
+    struct roce_qp *wire = qp->wire;
+
+    if (!wire)
+        return;
+    roce_lock();
+    roce_receive_all(); /* what has come is this life's, not the next one's */
+    spin_lock_word(&qp->pub->busy);
+    *wire->place = wire->next;
+    if (wire->next)
+        wire->next->place = wire->place;
+    untouch(wire);
+    qp->wire = NULL;
+    spin_unlock_word(&qp->pub->busy);
+    roce_unlock();
+    transport_free(wire->transport);
+    free(wire);
+    atomic_fetch_sub(&roce_in_use, 1);
+}
+
+/* ---- sending ---- */
+
+static void translate(const struct ibv_send_wr *wr, bool signalled, struct transport_wr *to)
+{
+    to->cookie = wr->wr_id;
+    to->op = (enum transport_op)wr->opcode;
+    to->flags = (wr->send_flags & IBV_SEND_SOLICITED ? TRANSPORT_SOLICITED : 0) |
+                (wr->send_flags & IBV_SEND_FENCE ? TRANSPORT_FENCE : 0) |
+                (wr->send_flags & IBV_SEND_INLINE ? TRANSPORT_INLINE : 0) |
+                (signalled ? TRANSPORT_SIGNALED : 0);
+    to->imm = wr->imm_data;
+    to->sge_count = (uint32_t)wr->num_sge;
+    to->sges = (const struct transport_sge *)(const void *)wr->sg_list;
+    to->local = NULL;
+    if (wr->opcode == IBV_WR_ATOMIC_CMP_AND_SWP || wr->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
+        bool swap = wr->opcode == IBV_WR_ATOMIC_CMP_AND_SWP;
+
+        to->remote_addr = wr->wr.atomic.remote_addr;
+        to->rkey = wr->wr.atomic.rkey;
+        to->swap_add = swap ? wr->wr.atomic.swap : wr->wr.atomic.compare_add;
+        to->compare = swap ? wr->wr.atomic.compare_add : 0;
+    } else {
+        to->remote_addr = wr->wr.rdma.remote_addr;
+        to->rkey = wr->wr.rdma.rkey;
+    }
+}
+
+/* A bind is carried out in its turn, and its request is the program's only until it is posted. */
+static bool keep_bind(const struct ibv_send_wr *wr, struct transport_wr *to)
+{
+    if (wr->opcode != IBV_WR_BIND_MW)
+        return true;
+    to->sge_count = 0;
+    to->local = malloc(sizeof(*wr));
+    if (to->local)
+        memcpy(to->local, wr, sizeof(*wr));
+    return to->local;
+}
+
+bool roce_post(struct qp *qp, const struct ibv_send_wr *wr)
+{
+    struct transport_wr request = {0};
+
+    translate(wr, qp->sq_sig_all || (wr->send_flags & IBV_SEND_SIGNALED), &request);
+    if (!keep_bind(wr, &request))
+        return false;
+    if (transport_post(qp->wire->transport, &request))
+        return true;
+    free(request.local);
+    return false;
+}
+
+static void push(struct roce_qp *wire, uint64_t now)
+{
+    struct transport_packet packet;
+
+    if (transport_next(wire->transport, now, &packet)) {
+        struct roce_batch *batch = batch_take();
+
+        do {
+            batch_add(batch, &wire->path, &packet);
+        } while (transport_next(wire->transport, now, &packet));
+        batch_send(batch);
+    }
+    uint64_t deadline = transport_deadline(wire->transport);
+    atomic_store_explicit(&wire->deadline_ns, deadline, memory_order_relaxed);
+    if (deadline != TRANSPORT_NEVER)
+        roce_due_at(deadline);
+}
+
+void roce_posted(struct qp *qp)
+{
+    if (!transport_may_wait(qp->wire->transport))
+        roce_push(qp);
+}
+
+void roce_push(struct qp *qp)
+{
+    push(qp->wire, now_ns());
+}
+
+void roce_flush(struct qp *qp)
+{
+    if (qp_state(qp) != IBV_QPS_SQE) /* where an unreliable one still receives */
+        transport_stop(qp->wire->transport);
+    transport_flush(qp->wire->transport);
+    roce_push(qp);
+}
+
+bool roce_is_drained(const struct qp *qp)
+{
+    return transport_is_drained(qp->wire->transport);
+}
+
+/* ---- receiving ---- */
+
+static void note_drained(struct qp *qp)
+{
+    if (qp_state(qp) == IBV_QPS_SQD && qp->sq_drained_due && roce_is_drained(qp) &&
+        !atomic_exchange(&drain_due, true))
+        thread_wake();
+}
+
+static bool is_from_peer(const struct roce_qp *wire, const struct roce_from *from)
+{
+    return memcmp(wire->path.icrc.target, from->icrc.source, 16) == 0 &&
+           wire->path.port == from->port;
+}
+
+void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet)
+{
+    spin_lock_word(&qp->pub->busy);
+    struct roce_qp *wire = qp->wire;
+    if (wire && is_from_peer(wire, from)) {
+        transport_receive(wire->transport, from->now_ns, packet, (from->traffic_class & 3) == 3);
+        if (__builtin_expect(qp_state(qp) == IBV_QPS_RTR, 0))
+            qp_established(qp);
+        if (!wire->touched) {
+            wire->touched = true;
+            wire->touched_next = touched;
+            touched = wire;
+        }
+    }
+    spin_unlock_word(&qp->pub->busy);
+}
+
+static void answer(struct roce_qp *wire, uint64_t now)
+{
+    struct qp *qp = wire->qp;
+
+    spin_lock_word(&qp->pub->busy);
+    push(wire, now);
+    count_tries(wire);
+    note_drained(qp);
+    spin_unlock_word(&qp->pub->busy);
+}
+
+bool roce_qp_waits(void)
+{
+    return touched;
+}
+
+bool roce_qp_answer_urgent(void)
+{
+    struct roce_qp **at = &touched;
+    uint64_t now = touched ? now_ns() : 0;
+
+    while (*at) {
+        struct roce_qp *wire = *at;
+
+        spin_lock_word(&wire->qp->pub->busy);
+        bool urgent = transport_is_urgent(wire->transport, now);
+        spin_unlock_word(&wire->qp->pub->busy);
+        if (!urgent) {
+            at = &wire->touched_next;
+            continue;
+        }
+        *at = wire->touched_next;
+        wire->touched = false;
+        answer(wire, now);
+    }
+    return touched;
+}
+
+void roce_qp_answer(void)
+{
+    uint64_t now = touched ? now_ns() : 0;
+
+    while (touched) {
+        struct roce_qp *wire = touched;
+
+        touched = wire->touched_next;
+        wire->touched = false;
+        answer(wire, now);
+    }
+}
+
+/* ---- time ---- */
+
+uint64_t roce_qp_expire(uint64_t now)
+{
+    uint64_t next = TRANSPORT_NEVER;
+
+    for (struct roce_qp *wire = all; wire; wire = wire->next) {
+        uint64_t deadline = atomic_load_explicit(&wire->deadline_ns, memory_order_relaxed);
+
+        if (deadline <= now) {
+            spin_lock_word(&wire->qp->pub->busy);
+            transport_expire(wire->transport, now);
+            spin_unlock_word(&wire->qp->pub->busy);
+            answer(wire, now);
+            deadline = atomic_load_explicit(&wire->deadline_ns, memory_order_relaxed);
+        }
+        next = deadline < next ? deadline : next;
+    }
+    return next;
+}
+
+/* core_lock keeps the list as it is, too. */
+void roce_qp_progress(void)
+{
+    if (!atomic_exchange(&drain_due, false))
+        return;
+    for (struct roce_qp *wire = all; wire; wire = wire->next)
+        requester_drained(wire->qp);
+}

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The wire's comings: who polls the sockets when, and what becomes of a packet. A thread that polls
+ * a CQ receives; the engine thread is the watchdog: while somebody polls it leaves the sockets
+ * alone and looks again in a moment, so that two threads don't wake for the same packet.
+ */
+#define _GNU_SOURCE
+#include "link/roce/roce_impl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/config_host.h"
+#include "core/process.h"
+#include "trace/pcapng.h"
+
+enum {
+    POLLING_NS = 50000, /* who polled this lately polls still */
+    LOOK_AGAIN_NS = 200000,
+    ANSWER_NS = 200000, /* so long an ACK waits at most */
+    BUSY_IDLE = 64,     /* polls in vain after which a socket is looked at more seldom */
+    SELDOM = 16,
+};
+
+_Atomic uint32_t roce_in_use;
+static struct spin receive_lock;
+static _Atomic uint64_t polled_ns, due_ns = TRANSPORT_NEVER;
+static _Atomic bool parked;         /* sockets are left to those who poll */
+static struct icrc_unshift unshift; /* the receive lock */
+
+void roce_lock(void)
+{
+    spin_lock(&receive_lock);
+}
+
+void roce_unlock(void)
+{
+    spin_unlock(&receive_lock);
+}
+
+void roce_settle(void)
+{
+    roce_lock();
+    roce_unlock();
+}
+
+void roce_due_at(uint64_t when_ns)
+{
+    uint64_t seen = atomic_load_explicit(&due_ns, memory_order_relaxed);
+
+    while (when_ns < seen) {
+        if (!atomic_compare_exchange_weak(&due_ns, &seen, when_ns))
+            continue;
+        thread_wake_at(when_ns);
+        return;
+    }
+}
+
+/* ---- what came in ---- */
+
+static void dispatch_unicast(const struct roce_from *from, const struct wire_packet *packet)
+{
+    struct qp *qp = qp_get(packet->dest_qpn & (LIMIT_QP - 1));
+
+    if (!qp)
+        return;
+    if ((packet->opcode & WIRE_SERVICE_MASK) == WIRE_UD) {
+        if (qp->type == IBV_QPT_UD)
+            roce_datagram_receive(qp, from, packet);
+    } else if (qp->type != IBV_QPT_UD) {
+        roce_qp_receive(qp, from, packet);
+    }
+}
+
+void roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t size)
+{
+    struct wire_packet packet;
+    uint16_t id = 0;
+
+    if (steer_is_probe(from->port, bytes, size) || !wire_parse(bytes, size, &packet) ||
+        !icrc_judge(&from->icrc, bytes, size, &unshift, &id))
+        return;
+    if (__builtin_expect(pcapng_is_open(), 0))
+        pcapng_write(PCAPNG_RECEIVED, &from->icrc, from->traffic_class, from->hop_limit, id, bytes,
+                     size);
+    if (packet.dest_qpn == WIRE_QPN_GSI)
+        roce_mad_receive(from, &packet, bytes, size);
+    else if (packet.dest_qpn == WIRE_QPN_MULTICAST)
+        roce_group_receive(from, &packet);
+    else if (packet.dest_qpn >> LIMIT_QP_BITS != process_slot())
+        steer_went_wrong(from, packet.dest_qpn >> LIMIT_QP_BITS, bytes, size);
+    else
+        dispatch_unicast(from, &packet);
+}
+
+/* ---- polling ---- */
+
+static void expire(uint64_t now)
+{
+    if (now < atomic_load_explicit(&due_ns, memory_order_relaxed))
+        return;
+    /* Who sets a time from here on is heard; all others are asked. */
+    atomic_store(&due_ns, TRANSPORT_NEVER);
+    uint64_t held = faults_deliver(now);
+    roce_qp_answer();
+    uint64_t next = roce_qp_expire(now);
+    next = held < next ? held : next;
+    if (next != TRANSPORT_NEVER)
+        roce_due_at(next);
+}
+
+static bool is_worth_a_look(struct roce_port *port)
+{
+    return port->idle++ < BUSY_IDLE || port->idle % SELDOM == 0;
+}
+
+void roce_receive_all(void)
+{
+    uint64_t now = now_ns();
+
+    for (struct roce_port *port = udp_ports(); port; port = port->next)
+        udp_receive(port, now);
+    roce_qp_answer();
+}
+
+static bool look(uint64_t now)
+{
+    bool some = false;
+
+    for (struct roce_port *port = udp_ports(); port; port = port->next) {
+        if (is_worth_a_look(port) && udp_receive(port, now)) {
+            port->idle = 0;
+            some = true;
+        }
+    }
+    return some;
+}
+
+/*
+ * An ACK waits for the next poll: the program has its completion sooner, and what it posts in turn
+ * takes the ACK along. One that stops polling now has the watchdog send it.
+ */
+void roce_poll(void)
+{
+    if (!spin_try(&receive_lock))
+        return;
+    uint64_t now = now_ns();
+    atomic_store_explicit(&polled_ns, now, memory_order_relaxed);
+    bool waited = roce_qp_waits();
+    if (!look(now) || waited)
+        roce_qp_answer();
+    else if (roce_qp_answer_urgent())
+        roce_due_at(now + ANSWER_NS);
+    expire(now);
+    roce_unlock();
+}
+
+static void park(struct roce_port *port)
+{
+    thread_unwatch(&port->watch);
+    port->watched = false;
+    atomic_store(&parked, true);
+}
+
+static void on_readable(struct watch *watch)
+{
+    struct roce_port *port = (struct roce_port *)(void *)watch;
+    uint64_t now = now_ns();
+
+    if (now - atomic_load_explicit(&polled_ns, memory_order_relaxed) < POLLING_NS) {
+        park(port);
+        return;
+    }
+    roce_lock();
+    udp_receive(port, now);
+    roce_qp_answer();
+    roce_unlock();
+}
+
+/* Nobody polls any more, or a socket is new: hear of what comes. */
+static void watch_ports(uint64_t now)
+{
+    if (now - atomic_load_explicit(&polled_ns, memory_order_relaxed) < POLLING_NS) {
+        thread_wake_at(now + LOOK_AGAIN_NS);
+        return;
+    }
+    atomic_store(&parked, false);
+    for (struct roce_port *port = udp_ports(); port; port = port->next) {
+        port->watch.ready = on_readable;
+        if (!port->watched && thread_watch(&port->watch) == 0)
+            port->watched = true;
+    }
+}
+
+void roce_progress(void)
+{
+    if (!udp_ports())
+        return;
+    uint64_t now = now_ns();
+    roce_lock();
+    if (now >= atomic_load(&due_ns))
+        roce_receive_all(); /* what is here already is not late */
+    expire(now);
+    roce_unlock();
+    if (atomic_load(&parked))
+        watch_ports(now);
+    uint64_t due = atomic_load(&due_ns);
+    if (due != TRANSPORT_NEVER)
+        thread_wake_at(due);
+    steer_progress(now);
+    roce_qp_progress();
+    roce_mad_progress();
+}
+
+/* The program ends: what it has received is acknowledged, or the peer would ask again in vain. */
+__attribute__((destructor)) static void say_goodbye(void)
+{
+    if (!atomic_load(&roce_in_use) || !spin_try(&receive_lock))
+        return;
+    roce_qp_answer();
+    roce_unlock();
+}
+
+void roce_after_fork(void)
+{
+    udp_after_fork();
+    steer_after_fork();
+    faults_after_fork();
+    pcapng_after_fork();
+    roce_mad_after_fork();
+    atomic_store(&due_ns, TRANSPORT_NEVER);
+    atomic_store(&roce_in_use, 0);
+    atomic_store(&parked, false);
+    spin_unlock(&receive_lock);
+}
+
+void roce_port_opened(void)
+{
+    atomic_store(&parked, true);
+    thread_wake();
+}
+
+void roce_use_datagrams(void)
+{
+    static _Atomic bool used;
+
+    if (!atomic_load_explicit(&used, memory_order_relaxed) && !atomic_exchange(&used, true))
+        atomic_fetch_add(&roce_in_use, 1);
+}
+
+/* ---- which way ---- */
+
+static bool is_own(const struct nic *nic, const uint8_t gid[16])
+{
+    for (unsigned i = 0; i < nic->gid_count; i++)
+        if (memcmp(nic->gids[i].raw, gid, 16) == 0)
+            return true;
+    return address_is_loopback(gid);
+}
+
+/* One of config.c's making, on some NIC of this host: no interface has it. */
+static bool is_made(const uint8_t gid[16])
+{
+    return address_is_link_local(gid) && !address_is_v4(gid) && gid[11] == 0xff &&
+           gid[12] == 0xfe && (gid[8] & 3) == 0;
+}
+
+static bool is_of_host(const uint8_t gid[16])
+{
+    struct host_addresses host;
+
+    host_addresses_read(&host);
+    return host_interface_of(&host, gid) != NULL;
+}
+
+bool roce_is_elsewhere(const struct nic *nic, const uint8_t gid[16])
+{
+    enum config_link link = config_get()->link;
+
+    if (link != CONFIG_LINK_AUTO)
+        return link == CONFIG_LINK_ROCE;
+    return !is_own(nic, gid) && !is_made(gid) && !is_of_host(gid);
+}
+
+bool roce_leads_to(const struct nic *nic, const uint8_t dgid[16], uint32_t qpn)
+{
+    return roce_is_elsewhere(nic, dgid) ||
+           (config_get()->link == CONFIG_LINK_AUTO && !process_slot_is_taken(qpn >> LIMIT_QP_BITS));
+}
+
+int roce_refuse_xrc(const struct qp *qp, const struct ibv_qp_attr *attr)
+{
+    return roce_is_elsewhere(qp->context->nic, attr->ah_attr.grh.dgid.raw) ? -EOPNOTSUPP : 0;
+}
+
+int roce_open(void)
+{
+    const struct config *config = config_get();
+    int error = config->pcap[0] ? pcapng_open(config->pcap) : 0;
+
+    if (error)
+        dprintf(STDERR_FILENO, "viaduct: VIADUCT_PCAP=\"%s\": %s\n", config->pcap,
+                strerror(-error));
+    return error;
+}
+
+int roce_open_nic(const struct nic *nic)
+{
+    int error = 0;
+
+    if (config_get()->link == CONFIG_LINK_SHM)
+        return 0;
+    for (unsigned i = 0; i < nic->gid_count; i++) {
+        struct roce_port *port;
+        int failed = is_made(nic->gids[i].raw) ? 0 : udp_port_open(nic, nic->gids[i].raw, &port);
+
+        error = error ? error : failed;
+    }
+    return error;
+}

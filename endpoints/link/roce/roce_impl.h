@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/* The wire inside: sockets by local address, batches of packets, and who gets what comes in. */
+#ifndef VIADUCT_LINK_ROCE_ROCE_IMPL_H
+#define VIADUCT_LINK_ROCE_ROCE_IMPL_H
+
+#include <netinet/in.h>
+
+#include "core/thread.h"
+#include "engine/transport.h"
+#include "link/roce/roce.h"
+#include "wire/icrc.h"
+#include "wire/packet.h"
+
+enum {
+    ROCE_SENDERS = 8,       /* sockets to send from, one source port each, of a local address */
+    ROCE_PORTS_MAX = 64,    /* local addresses */
+    ROCE_SEGMENTS_MAX = 64, /* packets that one datagram of the batch is cut into by the kernel */
+};
+
+/* Does the filter send packets to the right process? */
+enum steering { STEER_GOOD, STEER_WRONG, STEER_PROBING };
+
+/* An IP address with its port, as sockets want it. */
+struct roce_sockaddr {
+    socklen_t size;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    };
+};
+
+/* A local address, with what is received there and sent from there. Lives as long as the process.
+ */
+struct roce_port {
+    struct watch watch; /* its first member; .fd: bound to (address, 4791) */
+    uint8_t gid[16];
+    bool v4, group;
+    bool no_segmentation; /* the kernel won't cut datagrams for this device */
+    bool watched;         /* the engine thread hears of what comes */
+    unsigned idle;        /* polls in vain since something came */
+    uint32_t interface;
+    unsigned mtu;
+    _Atomic int senders[ROCE_SENDERS]; /* descriptor + 1 */
+    uint16_t sender_ports[ROCE_SENDERS];
+    struct roce_port *next;
+    /* steer.c: the processes of this address */
+    struct roce_roster *roster;
+    int roster_fd;
+    _Atomic int steering; /* enum steering */
+    unsigned members;
+    uint64_t repaired_ns;
+};
+
+/* Where packets go from where; fixed once made. */
+struct roce_path {
+    struct roce_port *port;
+    unsigned sender;
+    struct icrc_path icrc; /* the addresses, and the ports */
+    struct roce_sockaddr to;
+    uint8_t traffic_class, hop_limit;
+};
+
+/* What is known of a packet that came in beside its bytes. */
+struct roce_from {
+    struct roce_port *port;
+    struct icrc_path icrc; /* source: who sent it */
+    uint8_t traffic_class, hop_limit;
+    uint64_t now_ns;
+    bool final; /* another process handed it over: it is ours, or nobody's */
+};
+
+/* ---- udp.c: sockets ---- */
+/* core_lock held: the local address, opened if it isn't yet; 0 or negative errno. */
+int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out);
+struct roce_port *udp_ports(void);
+/*
+ * core_lock held: receive what is sent to a group of IP on the interfaces of a NIC that its family
+ * has; 0 or negative errno.
+ */
+int udp_group_join(const struct nic *nic, const uint8_t mgid[16]);
+/* The local address that a group is reached from: sgid, or another one of the group's family. */
+struct roce_port *udp_group_port(const struct nic *nic, const uint8_t sgid[16],
+                                 const uint8_t mgid[16]);
+/* Any thread: NULL if it was never opened. */
+struct roce_port *udp_port_find(const uint8_t gid[16]);
+/* Any thread: 0 and the path. `entropy` chooses the source port. */
+int udp_path(struct roce_port *port, const uint8_t dgid[16], uint32_t entropy,
+             struct roce_path *path_out);
+/*
+ * The receive lock held: receive what has come, a batch at most, and hand each packet to
+ * roce_dispatch(). How many datagrams there were.
+ */
+unsigned udp_receive(struct roce_port *port, uint64_t now_ns);
+void udp_after_fork(void);
+/* Port 4791 of an address that is reached from this one. */
+void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roce_sockaddr *out);
+/* The largest path MTU that a port's interface carries: 256 .. 4096. */
+unsigned udp_path_mtu(unsigned mtu);
+
+/* ---- steer.c: several processes behind one address ---- */
+/* core_lock held. bind_socket() makes port->watch.fd. */
+int steer_join(struct roce_port *port, int (*bind_socket)(struct roce_port *port));
+void steer_close(struct roce_port *port);
+/* core_lock held: where others hand over what is ours. */
+int steer_open(void);
+/* Engine thread, core_lock held. */
+void steer_progress(uint64_t now_ns);
+bool steer_is_probe(const struct roce_port *port, const uint8_t *bytes, size_t size);
+/* False: that process can't be reached. `final`: it is to keep it. */
+bool steer_hand_over(const struct roce_from *from, uint32_t slot, bool final, const uint8_t *bytes,
+                     size_t size);
+void steer_went_wrong(const struct roce_from *from, uint32_t slot, const uint8_t *bytes,
+                      size_t size);
+void steer_after_fork(void);
+
+/* ---- batch.c: packets on their way out ---- */
+struct roce_batch;
+struct roce_batch *batch_take(void);
+/* Copies all of the packet. path must stay until the batch is given back. */
+void batch_add(struct roce_batch *batch, const struct roce_path *path,
+               const struct transport_packet *packet);
+/* Send what is in it, and give it back. */
+void batch_send(struct roce_batch *batch);
+
+/* ---- roce.c: what came in ---- */
+/* The receive lock held. Bytes: a UDP payload. */
+void roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t size);
+
+/* ---- qp.c: connected queue pairs ---- */
+extern const struct transport_calls roce_calls; /* the owner is a struct qp */
+/* The receive lock held. */
+void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet);
+/* The receive lock held: send what the packets of this batch made due. */
+void roce_qp_answer(void);
+/* The same, but those that have no more than an ACK to say wait: true if there are any. */
+bool roce_qp_answer_urgent(void);
+bool roce_qp_waits(void);
+/* The receive lock held: who fell due. The next time, or UINT64_MAX. */
+uint64_t roce_qp_expire(uint64_t now_ns);
+/* The engine thread, core_lock held: events that fell due. */
+void roce_qp_progress(void);
+/* Any thread: call roce_qp_expire() at this time. */
+void roce_due_at(uint64_t when_ns);
+
+/* ---- datagram.c ---- */
+void roce_datagram_receive(struct qp *qp, const struct roce_from *from,
+                           const struct wire_packet *packet);
+
+/* Everybody here who is in the group. */
+void roce_group_receive(const struct roce_from *from, const struct wire_packet *packet);
+
+/* ---- faults.c, the receive lock held ---- */
+void faults_receive(const struct roce_from *from, uint8_t *bytes, size_t size);
+/* Packets whose time has come; when the next one's does, or TRANSPORT_NEVER. */
+uint64_t faults_deliver(uint64_t now_ns);
+void faults_after_fork(void);
+
+/* ---- mad.c ---- */
+void roce_mad_receive(const struct roce_from *from, const struct wire_packet *packet,
+                      const uint8_t *bytes, size_t size);
+void roce_mad_progress(void); /* core_lock held */
+void roce_mad_after_fork(void);
+
+/* ---- roce.c, any thread ---- */
+/* A local address was opened: the engine thread must hear of what comes. */
+void roce_port_opened(void);
+/* The receive lock held: take in what has come, and answer it. */
+void roce_receive_all(void);
+/* Datagrams come or go over the wire: pollers look for them from now on. */
+void roce_use_datagrams(void);
+
+/* ---- lock of the receive side ---- */
+void roce_lock(void);
+void roce_unlock(void);
+
+#endif

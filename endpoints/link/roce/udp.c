@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sockets: for each local address one that receives on port 4791, and a few that send, whose source
+ * ports spread connections over the paths of a network. No rights are needed. None is connected,
+ * and DF is set, so that the kernel sends identification 0, counting up within a datagram that it
+ * cuts into packets: the ICRC covers it.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <net/if.h>
+#include <netinet/udp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "core/config_host.h"
+#include "core/sys.h"
+#include "link/roce/roce_impl.h"
+
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+#ifndef UDP_NO_CHECK6_RX
+#define UDP_NO_CHECK6_RX 102
+#endif
+
+enum {
+    RECEIVE_BUFFER = 8 << 20,
+    SOURCE_PORT_FIRST = 0xc000, /* IBTA A17.4.5.1 */
+    SOURCE_PORTS = 0x4000,
+    BIND_TRIES = 64,
+    DATAGRAMS = 16, /* received at a time */
+    DATAGRAM_BYTES = 65536,
+    CONTROL_BYTES = 128,
+};
+
+static _Atomic(struct roce_port *) ports;
+static unsigned port_count;
+
+/* What one call receives into; the pages of those never used are never touched. */
+static uint8_t datagrams[DATAGRAMS][DATAGRAM_BYTES];
+static char controls[DATAGRAMS][CONTROL_BYTES];
+
+struct roce_port *udp_ports(void)
+{
+    return ports;
+}
+
+unsigned udp_path_mtu(unsigned mtu)
+{
+    enum { OVERHEAD = 80 }; /* IPv6, UDP, the largest headers, ICRC */
+    unsigned path = 4096;
+
+    while (path > 256 && path + OVERHEAD > mtu)
+        path /= 2;
+    return path;
+}
+
+/* ---- opening ---- */
+
+static void set(int fd, int level, int name, int value)
+{
+    setsockopt(fd, level, name, &value, sizeof(value));
+}
+
+/* The kernel grants what it wants to; a program with the right to may have more. */
+static void set_buffers(int fd)
+{
+    set(fd, SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER);
+    set(fd, SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER);
+    set(fd, SOL_SOCKET, SO_SNDBUF, RECEIVE_BUFFER);
+    set(fd, SOL_SOCKET, SO_SNDBUFFORCE, RECEIVE_BUFFER);
+}
+
+static void set_family(int fd, bool v4)
+{
+    if (v4) {
+        set(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+        set(fd, IPPROTO_IP, IP_RECVTOS, 1);
+        set(fd, IPPROTO_IP, IP_RECVTTL, 1);
+        return;
+    }
+    set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO);
+    set(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
+    set(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
+    set(fd, IPPROTO_UDP, UDP_NO_CHECK6_RX, 1); /* as soft-RoCE and hardware send */
+}
+
+static int socket_open(bool v4)
+{
+    int fd = own_fd(socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+
+    if (fd < 0)
+        return -errno;
+    set_buffers(fd);
+    set_family(fd, v4);
+    return fd;
+}
+
+/* An interface belongs to such an address. */
+static bool is_scoped(const uint8_t gid[16])
+{
+    return address_is_link_local(gid) || (gid[0] == 0xff && (gid[1] & 0xf) == 2);
+}
+
+static void fill_address(const uint8_t gid[16], uint16_t port, uint32_t scope,
+                         struct roce_sockaddr *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (address_is_v4(gid)) {
+        out->size = sizeof(out->v4);
+        out->v4.sin_family = AF_INET;
+        out->v4.sin_port = htons(port);
+        memcpy(&out->v4.sin_addr, gid + 12, 4);
+        return;
+    }
+    out->size = sizeof(out->v6);
+    out->v6.sin6_family = AF_INET6;
+    out->v6.sin6_port = htons(port);
+    out->v6.sin6_scope_id = is_scoped(gid) ? scope : 0;
+    memcpy(&out->v6.sin6_addr, gid, 16);
+}
+
+static void take_address(const struct roce_sockaddr *address, uint8_t gid[16])
+{
+    memset(gid, 0, 16);
+    if (address->any.sa_family == AF_INET) {
+        gid[10] = gid[11] = 0xff;
+        memcpy(gid + 12, &address->v4.sin_addr, 4);
+    } else {
+        memcpy(gid, &address->v6.sin6_addr, 16);
+    }
+}
+
+void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roce_sockaddr *out)
+{
+    fill_address(gid, WIRE_UDP_PORT, port->interface, out);
+}
+
+static int bind_to(int fd, const struct roce_port *port, uint16_t number)
+{
+    struct roce_sockaddr address;
+
+    fill_address(port->gid, number, port->interface, &address);
+    return bind(fd, &address.any, address.size) ? -errno : 0;
+}
+
+static int open_receiver(struct roce_port *port)
+{
+    int fd = socket_open(port->v4);
+
+    if (fd < 0)
+        return fd;
+    set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    set(fd, IPPROTO_UDP, UDP_GRO, 1);
+    int error = bind_to(fd, port, WIRE_UDP_PORT);
+    if (error) {
+        sys_close(fd);
+        return error;
+    }
+    port->watch.fd = fd;
+    return 0;
+}
+
+/* Groups are reached by the interface of the address that it is sent from. */
+static void set_group_sender(const struct roce_port *port, int fd)
+{
+    int loop = config_get()->link == CONFIG_LINK_ROCE; /* else who is here hears of it by shm */
+    struct ip_mreqn way = {.imr_ifindex = (int)port->interface};
+
+    if (port->v4) {
+        memcpy(&way.imr_address, port->gid + 12, 4);
+        setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &way, sizeof(way));
+        set(fd, IPPROTO_IP, IP_MULTICAST_LOOP, loop);
+        return;
+    }
+    set(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)port->interface);
+    set(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, loop);
+}
+
+/* Any free source port will do; who is near in time gets another one. */
+static int open_sender(struct roce_port *port, unsigned sender)
+{
+    int fd = socket_open(port->v4);
+    if (fd >= 0)
+        set_group_sender(port, fd);
+    uint64_t random = now_ns() / 1000 + sender * 2654435761u + (unsigned)getpid() * 40503u;
+
+    for (int i = 0; fd >= 0 && i < BIND_TRIES; i++, random += 7919) {
+        uint16_t number = (uint16_t)(SOURCE_PORT_FIRST + random % SOURCE_PORTS);
+
+        if (bind_to(fd, port, number) == 0) {
+            port->sender_ports[sender] = number;
+            return fd;
+        }
+    }
+    if (fd >= 0)
+        sys_close(fd);
+    return fd < 0 ? fd : -EADDRINUSE;
+}
+
+static const char *interface_of(const struct nic *nic, const uint8_t gid[16])
+{
+    for (unsigned i = 0; i < nic->gid_count; i++)
+        if (memcmp(nic->gids[i].raw, gid, 16) == 0)
+            return nic->gids[i].ndev;
+    return "lo";
+}
+
+static unsigned interface_mtu(int fd, const char *name)
+{
+    struct ifreq request = {0};
+
+    strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
+    return sys_ioctl(fd, SIOCGIFMTU, &request) == 0 ? (unsigned)request.ifr_mtu : 1500;
+}
+
+unsigned roce_path_mtu(const struct nic *nic)
+{
+    if (config_get()->link == CONFIG_LINK_SHM)
+        return LIMIT_MTU;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return LIMIT_MTU;
+    unsigned mtu = udp_path_mtu(interface_mtu(fd, nic->gids[0].ndev));
+    sys_close(fd);
+    return mtu;
+}
+
+struct roce_port *udp_port_find(const uint8_t gid[16])
+{
+    for (struct roce_port *port = ports; port; port = port->next)
+        if (memcmp(port->gid, gid, 16) == 0)
+            return port;
+    return NULL;
+}
+
+static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out)
+{
+    const char *name = interface_of(nic, gid);
+    struct roce_port *port = calloc(1, sizeof(*port));
+
+    if (!port)
+        return -ENOMEM;
+    memcpy(port->gid, gid, 16);
+    port->v4 = address_is_v4(gid);
+    port->interface = if_nametoindex(name);
+    port->roster_fd = -1;
+    int error = steer_open();
+    if (!error)
+        error = steer_join(port, open_receiver);
+    if (error) {
+        steer_close(port);
+        free(port);
+        return error;
+    }
+    port->mtu = interface_mtu(port->watch.fd, name);
+    *port_out = port;
+    return 0;
+}
+
+static void port_add(struct roce_port *port)
+{
+    roce_lock();
+    port->next = ports;
+    ports = port;
+    port_count++;
+    roce_unlock();
+    roce_port_opened();
+}
+
+int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out)
+{
+    struct roce_port *port = udp_port_find(gid);
+
+    if (port) {
+        *port_out = port;
+        return 0;
+    }
+    int error = port_count < ROCE_PORTS_MAX ? port_new(nic, gid, &port) : -ENOSPC;
+    if (error)
+        return error;
+    port_add(port);
+    *port_out = port;
+    return 0;
+}
+
+/* Connecting sends nothing: it looks for a route. */
+bool roce_source_for(const uint8_t dgid[16], uint8_t source_out[16])
+{
+    struct roce_sockaddr address;
+    int fd = socket(address_is_v4(dgid) ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    fill_address(dgid, WIRE_UDP_PORT, 0, &address);
+    bool found = fd >= 0 && connect(fd, &address.any, address.size) == 0 &&
+                 getsockname(fd, &address.any, &address.size) == 0;
+    if (fd >= 0)
+        sys_close(fd);
+    if (found)
+        take_address(&address, source_out);
+    return found;
+}
+
+/* ---- groups ---- */
+
+struct roce_port *udp_group_port(const struct nic *nic, const uint8_t sgid[16],
+                                 const uint8_t mgid[16])
+{
+    bool v4 = address_is_v4(mgid);
+    struct roce_port *port = address_is_v4(sgid) == v4 ? udp_port_find(sgid) : NULL;
+
+    for (unsigned i = 0; !port && i < nic->gid_count; i++)
+        if (address_is_v4(nic->gids[i].raw) == v4)
+            port = udp_port_find(nic->gids[i].raw);
+    return port;
+}
+
+static int join_interface(int fd, const struct roce_port *port, const uint8_t mgid[16])
+{
+    struct ip_mreqn v4 = {.imr_ifindex = (int)port->interface};
+    struct ipv6_mreq v6 = {.ipv6mr_interface = port->interface};
+
+    memcpy(&v4.imr_multiaddr, mgid + 12, 4);
+    memcpy(&v6.ipv6mr_multiaddr, mgid, 16);
+    int failed = port->v4 ? setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &v4, sizeof(v4))
+                          : setsockopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &v6, sizeof(v6));
+    return failed && errno != EADDRINUSE ? -errno : 0;
+}
+
+static int group_new(const struct nic *nic, const uint8_t mgid[16], struct roce_port **port_out)
+{
+    const struct roce_port *way = udp_group_port(nic, nic->gids[0].raw, mgid);
+    struct roce_port *port = way ? calloc(1, sizeof(*port)) : NULL;
+
+    if (!port)
+        return way ? -ENOMEM : -EADDRNOTAVAIL;
+    memcpy(port->gid, mgid, 16);
+    port->v4 = way->v4;
+    port->group = true;
+    port->interface = way->interface;
+    port->roster_fd = -1;
+    int fd = socket_open(port->v4);
+    int error = fd < 0 ? fd : 0;
+    if (!error) {
+        set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+        set(fd, IPPROTO_IP, IP_MULTICAST_ALL, 0);
+        error = bind_to(fd, port, WIRE_UDP_PORT);
+    }
+    if (!error)
+        error = join_interface(fd, way, mgid);
+    if (error) {
+        if (fd >= 0)
+            sys_close(fd);
+        free(port);
+        return error;
+    }
+    port->watch.fd = fd;
+    *port_out = port;
+    return 0;
+}
+
+int udp_group_join(const struct nic *nic, const uint8_t mgid[16])
+{
+    struct roce_port *port = udp_port_find(mgid);
+    int error = port ? 0 : group_new(nic, mgid, &port);
+
+    if (!error && !udp_port_find(mgid))
+        port_add(port);
+    return error;
+}
+
+/* Two threads may both open it; one of the two sockets is closed again. */
+static int need_sender(struct roce_port *port, unsigned sender)
+{
+    static struct spin opening;
+    int fd = 0;
+
+    if (atomic_load_explicit(&port->senders[sender], memory_order_acquire))
+        return 0;
+    spin_lock(&opening);
+    if (!atomic_load(&port->senders[sender]))
+        fd = open_sender(port, sender);
+    if (fd > 0)
+        atomic_store_explicit(&port->senders[sender], fd + 1, memory_order_release);
+    spin_unlock(&opening);
+    return fd < 0 ? fd : 0;
+}
+
+int udp_path(struct roce_port *port, const uint8_t dgid[16], uint32_t entropy,
+             struct roce_path *path_out)
+{
+    unsigned sender = (entropy ^ entropy >> 14) % ROCE_SENDERS;
+
+    if (address_is_v4(dgid) != port->v4)
+        return -EAFNOSUPPORT;
+    int error = need_sender(port, sender);
+    if (error)
+        return error;
+    memset(path_out, 0, sizeof(*path_out));
+    path_out->port = port;
+    path_out->sender = sender;
+    path_out->hop_limit = 64;
+    memcpy(path_out->icrc.source, port->gid, 16);
+    memcpy(path_out->icrc.target, dgid, 16);
+    path_out->icrc.source_port = port->sender_ports[sender];
+    path_out->icrc.target_port = WIRE_UDP_PORT;
+    fill_address(dgid, WIRE_UDP_PORT, port->interface, &path_out->to);
+    return 0;
+}
+
+/* ---- receiving ---- */
+
+static void prepare(struct mmsghdr *headers, struct iovec *parts, struct roce_sockaddr *sources)
+{
+    for (unsigned i = 0; i < DATAGRAMS; i++) {
+        parts[i] = (struct iovec){datagrams[i], DATAGRAM_BYTES};
+        headers[i].msg_hdr = (struct msghdr){
+            .msg_name = &sources[i].any,
+            .msg_namelen = sizeof(sources[i].v6),
+            .msg_iov = &parts[i],
+            .msg_iovlen = 1,
+            .msg_control = controls[i],
+            .msg_controllen = CONTROL_BYTES,
+        };
+    }
+}
+
+static void take_source(const struct roce_sockaddr *source, struct roce_from *from)
+{
+    take_address(source, from->icrc.source);
+    from->icrc.source_port =
+        ntohs(source->any.sa_family == AF_INET ? source->v4.sin_port : source->v6.sin6_port);
+}
+
+static int control_value(const struct cmsghdr *control)
+{
+    int value = 0;
+
+    /* IP_TOS comes as a byte, the others as an int. */
+    if (control->cmsg_len >= CMSG_LEN(sizeof(value)))
+        memcpy(&value, CMSG_DATA(control), sizeof(value));
+    else
+        value = *CMSG_DATA(control);
+    return value;
+}
+
+/* What the kernel says beside; `segment` is 0 unless it has put packets together. */
+static void take_controls(struct msghdr *header, struct roce_from *from, size_t *segment)
+{
+    for (struct cmsghdr *at = CMSG_FIRSTHDR(header); at; at = CMSG_NXTHDR(header, at)) {
+        int value = control_value(at);
+
+        if (at->cmsg_level == IPPROTO_UDP && at->cmsg_type == UDP_GRO)
+            *segment = (size_t)value;
+        else if ((at->cmsg_level == IPPROTO_IP && at->cmsg_type == IP_TOS) ||
+                 (at->cmsg_level == IPPROTO_IPV6 && at->cmsg_type == IPV6_TCLASS))
+            from->traffic_class = (uint8_t)value;
+        else if ((at->cmsg_level == IPPROTO_IP && at->cmsg_type == IP_TTL) ||
+                 (at->cmsg_level == IPPROTO_IPV6 && at->cmsg_type == IPV6_HOPLIMIT))
+            from->hop_limit = (uint8_t)value;
+    }
+}
+
+static void take_datagram(struct mmsghdr *message, uint8_t *bytes,
+                          const struct roce_sockaddr *source, struct roce_from *from)
+{
+    size_t left = message->msg_len, segment = 0;
+
+    if (message->msg_hdr.msg_flags & MSG_TRUNC)
+        return;
+    take_source(source, from);
+    take_controls(&message->msg_hdr, from, &segment);
+    while (left) {
+        size_t size = segment && segment < left ? segment : left;
+
+        if (__builtin_expect(config_get()->faults.any, 0))
+            faults_receive(from, bytes, size);
+        else
+            roce_dispatch(from, bytes, size);
+        bytes += size;
+        left -= size;
+    }
+}
+
+unsigned udp_receive(struct roce_port *port, uint64_t now_ns)
+{
+    struct roce_sockaddr sources[DATAGRAMS];
+    struct mmsghdr headers[DATAGRAMS];
+    struct iovec parts[DATAGRAMS];
+    struct roce_from from = {.port = port, .now_ns = now_ns};
+
+    memcpy(from.icrc.target, port->gid, 16);
+    from.icrc.target_port = WIRE_UDP_PORT;
+    prepare(headers, parts, sources);
+    int count = recvmmsg(port->watch.fd, headers, DATAGRAMS, MSG_DONTWAIT, NULL);
+    for (int i = 0; i < count; i++)
+        take_datagram(&headers[i], datagrams[i], &sources[i], &from);
+    return count > 0 ? (unsigned)count : 0;
+}
+
+void udp_after_fork(void)
+{
+    for (struct roce_port *port = ports, *next; port; port = next) {
+        next = port->next;
+        sys_close(port->watch.fd);
+        steer_close(port);
+        for (unsigned i = 0; i < ROCE_SENDERS; i++)
+            if (atomic_load(&port->senders[i]))
+                sys_close(atomic_load(&port->senders[i]) - 1);
+        free(port);
+    }
+    ports = NULL;
+    port_count = 0;
+}
