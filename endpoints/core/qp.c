@@ -458,8 +458,6 @@ static int check_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask,
     /* IBTA 10.3.1.5: what was begun ends before the queue goes on. */
     if (now == IBV_QPS_SQD && next == IBV_QPS_RTS && qp->sq_drained_due)
         return -EINVAL;
-    if ((mask & IBV_QP_PATH_MTU) && 128u << attr->path_mtu > qp->context->path_mtu)
-        return -EINVAL;
     device_query(qp->context->nic, &limits);
     *next_out = next;
     return qp_attr_values_check(attr, mask, &limits, qp->context->nic->gid_count);
