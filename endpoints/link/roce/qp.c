@@ -361,7 +361,9 @@ static int attach(struct qp *qp, const struct ibv_qp_attr *attr)
     }
     wire->qp = qp;
     atomic_store(&wire->deadline_ns, TRANSPORT_NEVER);
+    spin_lock_word(&qp->pub->busy);
     qp->wire = wire;
+    spin_unlock_word(&qp->pub->busy);
     list_add(wire);
     return 0;
 }
