@@ -17,6 +17,8 @@
 struct run {
     struct text_list nics;
     const char *link;
+    const char *faults;
+    const char *pcap;
     const char *runtime_dir;
 };
 
@@ -33,6 +35,16 @@ static const struct option_def defs[] = {
      .offset = FIELD(link),
      .value = "LINK",
      .help = "how peers are reached: auto, shm or roce (auto)"},
+    {.name = "faults",
+     .type = OPTION_TEXT,
+     .offset = FIELD(faults),
+     .value = "LIST",
+     .help = "what goes wrong on the wire: loss=1%,seed=7"},
+    {.name = "pcap",
+     .type = OPTION_TEXT,
+     .offset = FIELD(pcap),
+     .value = "FILE",
+     .help = "capture what is on the wire, for Wireshark"},
     {.name = "runtime-dir",
      .type = OPTION_TEXT,
      .offset = FIELD(runtime_dir),
@@ -167,6 +179,8 @@ static int set_environment(const struct run *opts)
 {
     set_nics(&opts->nics);
     set_if("VIADUCT_LINK", opts->link);
+    set_if("VIADUCT_FAULTS", opts->faults);
+    set_if("VIADUCT_PCAP", opts->pcap);
     set_if("VIADUCT_RUNTIME_DIR", opts->runtime_dir);
     return set_preload();
 }

@@ -374,10 +374,9 @@ int roce_attach(struct qp *qp, const struct ibv_qp_attr *attr)
 
     if (!roce_leads_to(nic, attr->ah_attr.grh.dgid.raw, attr->dest_qp_num & 0xffffff))
         return -ENOENT;
-    /* In shared memory any will do; a packet must fit the interface. */
-    if (128u << attr->path_mtu > qp->context->path_mtu)
-        return -EINVAL;
-    int error = attach(qp, attr);
+    /* A packet must fit the interface; in shared memory any path MTU will do. */
+    bool fits = 128u << attr->path_mtu <= qp->context->path_mtu;
+    int error = fits ? attach(qp, attr) : -EINVAL;
     return error && config_get()->link == CONFIG_LINK_AUTO ? -ENOENT : error;
 }
 
