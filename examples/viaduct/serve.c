@@ -148,8 +148,9 @@ static int serve_orders(struct rig *rig)
     return code;
 }
 
-int serve_client(int channel, const struct session_options *local, int cpu)
+int serve_client(int channel, const void *options, int cpu)
 {
+    const struct session_options *local = options;
     struct rig_config config;
     struct rig rig;
     int error, code;
@@ -180,31 +181,10 @@ int serve_client(int channel, const struct session_options *local, int cpu)
 
 int session_serve(const struct session_options *options)
 {
-    uint16_t port;
     int cpus[2];
-    int listen_fd, channel;
     int code = session_cpus(options, cpus);
-    int error;
 
-    if (code != CMD_OK)
-        return code;
-    error = channel_listen((uint16_t)options->port, &listen_fd, &port);
-    if (error != 0) {
-        complain("--port: can't listen on TCP port %u: %s", (unsigned)options->port,
-                 strerror(-error));
-        return CMD_FAILED;
-    }
-    complain("waiting for clients on TCP port %u", port);
-    do {
-        error = channel_accept(listen_fd, &channel);
-        if (error != 0) {
-            complain("accept failed: %s", strerror(-error));
-            code = CMD_FAILED;
-            break;
-        }
-        code = serve_client(channel, options, cpus[1]);
-        close(channel);
-    } while (!options->once);
-    close(listen_fd);
-    return code;
+    return code != CMD_OK ? code
+                          : side_listen((uint16_t)options->port, options->once, serve_client,
+                                        options, cpus[1]);
 }

@@ -4,12 +4,13 @@
 #define VIADUCT_SERVE_H
 
 #include "session.h"
+#include "sides.h"
 
 /* Told in the hello; a server refuses a client that says another one. */
 #define SERVE_PROTOCOL "viaduct-session/1"
 
-/* Do what the client at the other end of channel orders, until it ends. Enum cmd_exit. */
-int serve_client(int channel, const struct session_options *local, int cpu);
+/* options: struct session_options. */
+serve_fn serve_client;
 
 /* Shared with the client's half. */
 int session_cpus(const struct session_options *options, int cpus_out[2]);

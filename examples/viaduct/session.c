@@ -6,15 +6,12 @@
 #include "cmd.h"
 #include "cores.h"
 #include "serve.h"
+#include "sides.h"
 #include "vicase.h"
 #include "wait.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 int session_role(int argc, char **argv, int first, enum session_role *role_out,
@@ -96,47 +93,6 @@ static int send_json(int channel, json_t *message)
     return CMD_FAILED;
 }
 
-/* Fork before the device is opened: a verbs context does not survive a fork. */
-static int start_server(struct session *session, const struct session_options *options)
-{
-    struct session_options local = *options;
-    int ends[2];
-
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
-        complain("socketpair failed: %s", strerror(errno));
-        return CMD_FAILED;
-    }
-    fflush(stdout);
-    session->server = fork();
-    if (session->server < 0) {
-        complain("fork failed: %s", strerror(errno));
-        close(ends[0]);
-        close(ends[1]);
-        session->server = 0;
-        return CMD_FAILED;
-    }
-    if (session->server == 0) {
-        close(ends[0]);
-        _exit(serve_client(ends[1], &local, session->server_cpu));
-    }
-    close(ends[1]);
-    session->channel = ends[0];
-    return CMD_OK;
-}
-
-static int reach_server(struct session *session, const struct session_options *options,
-                        const char *host)
-{
-    int error = channel_connect(host, (uint16_t)options->port, &session->channel);
-
-    session->server_cpu = -1;
-    if (error == 0)
-        return CMD_OK;
-    complain("no server answers at %s, TCP port %u: %s; start one there with '%s server'", host,
-             (unsigned)options->port, strerror(-error), cmd_name);
-    return CMD_FAILED;
-}
-
 static int greet(struct session *session, const struct rig_config *c)
 {
     json_t *hello = json_pack("{s:s, s:I, s:i, s:i, s:i, s:i, s:b}", "protocol", SERVE_PROTOCOL,
@@ -166,19 +122,14 @@ static int open_rig(struct session *session, const struct rig_config *config)
     return code;
 }
 
-static int end_server(struct session *session, int code)
+static int get_server(struct session *session, const struct session_options *options,
+                      const char *host)
 {
-    int status;
-
-    if (session->server == 0)
-        return code;
-    if (code != CMD_OK)
-        kill(session->server, SIGTERM); /* it would only add that we are gone */
-    if (waitpid(session->server, &status, 0) != session->server || code != CMD_OK)
-        return code;
-    if (WIFSIGNALED(status))
-        complain("the server side was killed by signal %d", WTERMSIG(status));
-    return status == 0 ? CMD_OK : CMD_FAILED;
+    if (host == NULL)
+        return side_start(serve_client, options, session->server_cpu, &session->channel,
+                          &session->server);
+    session->server_cpu = -1;
+    return side_reach(host, (uint16_t)options->port, &session->channel);
 }
 
 int session_open(const struct session_options *options, const struct rig_config *config,
@@ -192,12 +143,12 @@ int session_open(const struct session_options *options, const struct rig_config 
         return code;
     session.client_cpu = cpus[0];
     session.server_cpu = cpus[1];
-    code = host == NULL ? start_server(&session, options) : reach_server(&session, options, host);
+    code = get_server(&session, options, host);
     if (code != CMD_OK)
         return code;
     code = open_rig(&session, config);
     if (code != CMD_OK) {
-        end_server(&session, code);
+        side_end(session.server, code);
         close(session.channel);
         return code;
     }
@@ -274,7 +225,7 @@ int session_close(struct session *session, int code)
 {
     if (code == CMD_OK)
         code = send_json(session->channel, json_pack("{s:s}", "do", "end"));
-    code = end_server(session, code);
+    code = side_end(session->server, code);
     rig_close(&session->rig);
     close(session->channel);
     return code;

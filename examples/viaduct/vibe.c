@@ -6,13 +6,9 @@
 #include "cmd.h"
 #include "cores.h"
 #include "serve.h"
+#include "sides.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define FIELD(member) offsetof(struct vibe_options, member)
@@ -98,8 +94,9 @@ static const struct option_set set = {
 
 /* --- the server --- */
 
-static int serve(int channel, const struct vibe_options *opts, int cpu)
+static int serve(int channel, const void *options, int cpu)
 {
+    const struct vibe_options *opts = options;
     uint64_t order = VIBE_END;
     int code = session_pin(cpu);
 
@@ -116,81 +113,13 @@ static int serve(int channel, const struct vibe_options *opts, int cpu)
     return code;
 }
 
-static int serve_all(const struct vibe_options *opts, int cpu)
-{
-    int listen_fd, channel, code = CMD_OK;
-    uint16_t port;
-    int error = channel_listen((uint16_t)opts->session.port, &listen_fd, &port);
-
-    if (error != 0) {
-        complain("--port: can't listen on TCP port %u: %s", (unsigned)opts->session.port,
-                 strerror(-error));
-        return CMD_FAILED;
-    }
-    complain("waiting for clients on TCP port %u", port);
-    do {
-        error = channel_accept(listen_fd, &channel);
-        if (error != 0) {
-            complain("accept failed: %s", strerror(-error));
-            code = CMD_FAILED;
-            break;
-        }
-        code = serve(channel, opts, cpu);
-        close(channel);
-    } while (!opts->session.once);
-    close(listen_fd);
-    return code;
-}
-
 /* --- the client --- */
-
-/* Fork before a NIC is opened: none survives a fork. */
-static int start_server(const struct vibe_options *opts, int cpu, int *channel_out, pid_t *pid_out)
-{
-    int ends[2];
-
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
-        complain("socketpair failed: %s", strerror(errno));
-        return CMD_FAILED;
-    }
-    fflush(stdout);
-    *pid_out = fork();
-    if (*pid_out == 0) {
-        close(ends[0]);
-        _exit(serve(ends[1], opts, cpu));
-    }
-    close(ends[1]);
-    *channel_out = ends[0];
-    if (*pid_out > 0)
-        return CMD_OK;
-    complain("fork failed: %s", strerror(errno));
-    close(ends[0]);
-    return CMD_FAILED;
-}
-
-static int reach_server(const struct vibe_options *opts, const char *host, int *channel_out)
-{
-    int error = channel_connect(host, (uint16_t)opts->session.port, channel_out);
-
-    if (error == 0)
-        return CMD_OK;
-    complain("no server answers at %s, TCP port %u: %s; start one there with '%s server'", host,
-             (unsigned)opts->session.port, strerror(-error), cmd_name);
-    return CMD_FAILED;
-}
 
 static int end_server(pid_t server, int channel, int code)
 {
-    int status = 0;
-
     if (code == CMD_OK && channel_put_number(channel, VIBE_END) != 0)
         code = CMD_FAILED;
-    if (server > 0) {
-        if (code != CMD_OK)
-            kill(server, SIGTERM); /* it would only add that we are gone */
-        if (waitpid(server, &status, 0) == server && code == CMD_OK && status != 0)
-            code = CMD_FAILED;
-    }
+    code = side_end(server, code);
     close(channel);
     return code;
 }
@@ -204,8 +133,8 @@ static int client(const struct vibe_options *opts, const char *host, const int c
 
     if (results == NULL)
         return CMD_FAILED;
-    code = host == NULL ? start_server(opts, cpus[1], &channel, &server)
-                        : reach_server(opts, host, &channel);
+    code = host == NULL ? side_start(serve, opts, cpus[1], &channel, &server)
+                        : side_reach(host, (uint16_t)opts->session.port, &channel);
     if (code == CMD_OK) {
         code = session_pin(cpus[0]);
         if (code == CMD_OK && (opts->tests & 1u << VIBE_COST))
@@ -250,5 +179,7 @@ int vibe_main(int argc, char **argv)
         code = session_cpus(&opts.session, cpus);
     if (code != CMD_OK)
         return code;
-    return role == ROLE_SERVER ? serve_all(&opts, cpus[1]) : client(&opts, host, cpus, argc, argv);
+    if (role == ROLE_SERVER)
+        return side_listen((uint16_t)opts.session.port, opts.session.once, serve, &opts, cpus[1]);
+    return client(&opts, host, cpus, argc, argv);
 }
