@@ -8,8 +8,6 @@
  *   NAK at p         the same for what is before p; then go back, wait, or fail, as it says
  *   silence          probe early, by measured round trips; give up by the ACK timeouts alone
  */
-#include <string.h>
-
 #include "engine/transport_impl.h"
 
 /* ---- time ---- */
@@ -276,29 +274,6 @@ static void take_ack(struct transport *t, uint64_t now_ns, const struct wire_pac
 
 /* ---- answers ---- */
 
-/* False: a local key has gone. */
-static bool scatter(struct transport *t, const struct request *r, uint32_t offset,
-                    const uint8_t *from, uint32_t length)
-{
-    for (uint32_t i = 0; i < r->wr.sge_count && length; i++) {
-        const struct transport_sge *sge = &r->wr.sges[i];
-
-        if (offset >= sge->length) {
-            offset -= sge->length;
-            continue;
-        }
-        uint32_t part = sge->length - offset < length ? sge->length - offset : length;
-        void *to = t->calls->local(t->owner, sge->key, sge->addr + offset, part, true);
-        if (!to)
-            return false;
-        memcpy(to, from, part);
-        from += part;
-        length -= part;
-        offset = 0;
-    }
-    return true;
-}
-
 /* One answer arrived; true if it was the request's last. */
 static bool answered(struct transport *t, uint64_t now_ns, const struct request *r)
 {
@@ -321,7 +296,8 @@ static void take_read(struct transport *t, uint64_t now_ns, const struct request
 
     if (packet->payload_length != (left < t->config.mtu ? left : t->config.mtu))
         sender_fail(t, TRANSPORT_BAD_RESP_ERR);
-    else if (!scatter(t, r, offset, packet->payload, packet->payload_length))
+    else if (!scatter(t->calls, t->owner, r->wr.sges, r->wr.sge_count, offset, packet->payload,
+                      packet->payload_length))
         sender_fail(t, TRANSPORT_LOC_PROT_ERR);
     else
         answered(t, now_ns, r);
@@ -330,7 +306,8 @@ static void take_read(struct transport *t, uint64_t now_ns, const struct request
 static void take_atomic(struct transport *t, uint64_t now_ns, const struct request *r,
                         const struct wire_packet *packet)
 {
-    if (!scatter(t, r, 0, (const uint8_t *)&packet->original, sizeof(packet->original)))
+    if (!scatter(t->calls, t->owner, r->wr.sges, r->wr.sge_count, 0,
+                 (const uint8_t *)&packet->original, sizeof(packet->original)))
         sender_fail(t, TRANSPORT_LOC_PROT_ERR);
     else
         answered(t, now_ns, r);

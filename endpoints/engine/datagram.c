@@ -2,7 +2,7 @@
 /* Unreliable datagrams: one packet out, one packet in. */
 #include "engine/datagram.h"
 
-#include <string.h>
+#include "engine/scatter.h"
 
 enum { QKEY_PRIVILEGED = 31 };
 
@@ -64,39 +64,6 @@ enum transport_status datagram_make(const struct transport_calls *calls, void *o
 
 /* ---- in ---- */
 
-/* The receive's bytes from *offset on. False: its key is bad. */
-static bool place(const struct transport_calls *calls, void *owner,
-                  const struct transport_recv *recv, uint32_t offset, const uint8_t *from,
-                  uint32_t length)
-{
-    for (uint32_t i = 0; i < recv->sge_count && length; i++) {
-        const struct transport_sge *sge = &recv->sges[i];
-
-        if (offset >= sge->length) {
-            offset -= sge->length;
-            continue;
-        }
-        uint32_t part = sge->length - offset < length ? sge->length - offset : length;
-        void *to = calls->local(owner, sge->key, sge->addr + offset, part, true);
-        if (!to)
-            return false;
-        memcpy(to, from, part);
-        from += part;
-        length -= part;
-        offset = 0;
-    }
-    return true;
-}
-
-static uint64_t capacity(const struct transport_recv *recv)
-{
-    uint64_t length = 0;
-
-    for (uint32_t i = 0; i < recv->sge_count; i++)
-        length += recv->sges[i].length;
-    return length;
-}
-
 static struct transport_arrival describe(const struct transport_recv *recv,
                                          const struct wire_packet *packet)
 {
@@ -116,8 +83,9 @@ static bool place_all(const struct transport_calls *calls, void *owner,
                       const struct transport_recv *recv, const uint8_t *grh,
                       const struct wire_packet *packet)
 {
-    return place(calls, owner, recv, 0, grh, DATAGRAM_GRH_SIZE) &&
-           place(calls, owner, recv, DATAGRAM_GRH_SIZE, packet->payload, packet->payload_length);
+    return scatter(calls, owner, recv->sges, recv->sge_count, 0, grh, DATAGRAM_GRH_SIZE) &&
+           scatter(calls, owner, recv->sges, recv->sge_count, DATAGRAM_GRH_SIZE, packet->payload,
+                   packet->payload_length);
 }
 
 enum datagram_verdict datagram_receive(const struct transport_calls *calls, void *owner,
@@ -131,7 +99,7 @@ enum datagram_verdict datagram_receive(const struct transport_calls *calls, void
     if (!hold->taken)
         return DATAGRAM_DROPPED;
     struct transport_arrival arrival = describe(&hold->recv, packet);
-    if (arrival.byte_len > capacity(&hold->recv))
+    if (arrival.byte_len > receive_capacity(&hold->recv))
         return DATAGRAM_DROPPED;
     if (!place_all(calls, owner, &hold->recv, grh, packet)) {
         arrival.status = TRANSPORT_LOC_PROT_ERR;

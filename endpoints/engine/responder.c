@@ -9,15 +9,6 @@
 
 /* ---- the parts that UC has, too ---- */
 
-static uint32_t capacity(const struct transport_recv *recv)
-{
-    uint64_t length = 0;
-
-    for (uint32_t i = 0; i < recv->sge_count; i++)
-        length += recv->sges[i].length;
-    return length < UINT32_MAX ? (uint32_t)length : UINT32_MAX;
-}
-
 enum outcome responder_take(struct transport *t)
 {
     struct responder *r = &t->responder;
@@ -25,34 +16,19 @@ enum outcome responder_take(struct transport *t)
     if (!r->holds && !t->calls->take(t->owner, &r->recv))
         return OUT_NO_RECEIVE;
     r->holds = true;
-    r->recv_length = capacity(&r->recv);
+    r->recv_length = receive_capacity(&r->recv);
     return OUT_DONE;
 }
 
 enum outcome responder_place_send(struct transport *t, const struct wire_packet *packet)
 {
     struct responder *r = &t->responder;
-    uint32_t offset = r->offset, length = packet->payload_length;
-    const uint8_t *from = packet->payload;
 
-    if (length > r->recv_length - offset)
+    if (packet->payload_length > r->recv_length - r->offset)
         return OUT_TOO_LONG;
-    for (uint32_t i = 0; i < r->recv.sge_count && length; i++) {
-        const struct transport_sge *sge = &r->recv.sges[i];
-
-        if (offset >= sge->length) {
-            offset -= sge->length;
-            continue;
-        }
-        uint32_t part = sge->length - offset < length ? sge->length - offset : length;
-        void *to = t->calls->local(t->owner, sge->key, sge->addr + offset, part, true);
-        if (!to)
-            return OUT_BROKEN;
-        memcpy(to, from, part);
-        from += part;
-        length -= part;
-        offset = 0;
-    }
+    if (!scatter(t->calls, t->owner, r->recv.sges, r->recv.sge_count, r->offset, packet->payload,
+                 packet->payload_length))
+        return OUT_BROKEN;
     r->offset += packet->payload_length;
     return OUT_DONE;
 }

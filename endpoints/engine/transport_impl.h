@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 
+#include "engine/scatter.h"
 #include "engine/transport.h"
 #include "wire/psn.h"
 
