@@ -99,13 +99,19 @@ int cq_add_lane(struct cq *cq, struct lane_in *lane)
     return 0;
 }
 
+const struct lane_in *cq_lane_of(const struct cq *cq, const void *guest)
+{
+    for (unsigned i = 0; i < cq->lane_count; i++) {
+        if (cq->lanes[i]->guest == guest)
+            return cq->lanes[i];
+    }
+    return NULL;
+}
+
 bool cq_has_lane(struct cq *cq, const void *guest)
 {
-    bool has = false;
-
     spin_lock(&cq->lock);
-    for (unsigned i = 0; i < cq->lane_count; i++)
-        has = has || cq->lanes[i]->guest == guest;
+    bool has = cq_lane_of(cq, guest);
     spin_unlock(&cq->lock);
     return has;
 }

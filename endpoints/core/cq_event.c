@@ -68,7 +68,7 @@ int cq_arm(struct cq *cq, bool solicited_only)
 
 static bool qualifies(const struct cqe *cqe, uint32_t kind)
 {
-    return kind == CQ_ARMED || (cqe->flags & CQE_SOLICITED) || cqe->status != IBV_WC_SUCCESS;
+    return kind == CQ_ARMED || cqe_is_loud(cqe);
 }
 
 /* Is there anything that came since the CQ was armed, qualifies, and still waits to be polled? */
@@ -165,22 +165,13 @@ static void arm_anew(struct cq *cq)
     cq_announce(cq);
 }
 
-static const struct lane_in *lane_of(const struct cq *cq, const void *guest)
-{
-    for (unsigned i = 0; i < cq->lane_count; i++) {
-        if (cq->lanes[i]->guest == guest)
-            return cq->lanes[i];
-    }
-    return NULL;
-}
-
 /*
  * cq->lock held. An arming that has been overtaken by another can't be compared with any more: the
  * pusher saw it after its completion was stored, so the completion counts as coming after it.
  */
 static bool came_before(const struct cq *cq, const void *guest, uint32_t arming, uint32_t at)
 {
-    const struct lane_in *lane = lane_of(cq, guest);
+    const struct lane_in *lane = cq_lane_of(cq, guest);
 
     return arming == cq_arming(atomic_load(&cq->pub->armed)) && lane &&
            (int32_t)(at - lane->armed_from) < 0;

@@ -19,6 +19,9 @@ struct lane_in *lane_in_new(const struct cqe *ring, uint32_t mask, void *guest);
 void lane_in_free(struct lane_in *lane);
 void cq_drop_guest(const void *guest);
 
+/* cq->lock held: the lane of a guest (NULL: our own), if it has one; it has no more than one. */
+const struct lane_in *cq_lane_of(const struct cq *cq, const void *guest);
+
 /* cq->lock held */
 void cq_drain_locked(struct cq *cq);
 

@@ -205,37 +205,14 @@ static void spill_cqe(struct cq *cq, const struct lane_in *lane, const struct cq
         spill_add(&cq->spill);
 }
 
-void cq_drain_locked(struct cq *cq)
+/* Up to so many in the spill, however fast the lanes fill. True: something is left behind. */
+static bool drain_within(struct cq *cq, uint32_t limit)
 {
     for (unsigned i = 0; i < cq->lane_count; i++) {
         struct lane_in *lane = cq->lanes[i];
 
         for (const struct cqe *cqe; (cqe = lane_next(lane)); lane_advance(lane)) {
-            if (!spill_has_room(&cq->spill))
-                return;
-            spill_cqe(cq, lane, cqe);
-        }
-    }
-}
-
-void cq_drain(struct cq *cq)
-{
-    spin_lock(&cq->lock);
-    cq_drain_locked(cq);
-    spin_unlock(&cq->lock);
-}
-
-/*
- * The same up to what the CQ may hold, and no more however fast the lanes fill. True: something is
- * left that it has no place for.
- */
-static bool drain_within(struct cq *cq)
-{
-    for (unsigned i = 0; i < cq->lane_count; i++) {
-        struct lane_in *lane = cq->lanes[i];
-
-        for (const struct cqe *cqe; (cqe = lane_next(lane)); lane_advance(lane)) {
-            if (cq->spill.count >= cq->cqe && owner(cq, lane, cqe))
+            if (cq->spill.count >= limit && owner(cq, lane, cqe))
                 return true;
             if (!spill_has_room(&cq->spill))
                 return false;
@@ -243,6 +220,18 @@ static bool drain_within(struct cq *cq)
         }
     }
     return false;
+}
+
+void cq_drain_locked(struct cq *cq)
+{
+    drain_within(cq, UINT32_MAX);
+}
+
+void cq_drain(struct cq *cq)
+{
+    spin_lock(&cq->lock);
+    cq_drain_locked(cq);
+    spin_unlock(&cq->lock);
 }
 
 void cq_set_overrun(struct cq *cq)
@@ -256,7 +245,7 @@ void cq_set_overrun(struct cq *cq)
 void cq_make_room(struct cq *cq)
 {
     spin_lock(&cq->lock);
-    bool full = drain_within(cq) || cq->spill.count >= cq->cqe;
+    bool full = drain_within(cq, cq->cqe) || cq->spill.count >= cq->cqe;
     spin_unlock(&cq->lock);
     if (full)
         cq_set_overrun(cq);
@@ -264,17 +253,16 @@ void cq_make_room(struct cq *cq)
 
 static bool still_waits(const struct cq *cq, const void *guest, uint32_t tail)
 {
-    for (unsigned i = 1; i < cq->lane_count; i++) {
-        if (cq->lanes[i]->guest == guest && cq->lanes[i]->head == tail)
-            return true;
-    }
-    return false;
+    const struct lane_in *lane = cq_lane_of(cq, guest);
+
+    return lane && lane->head == tail;
 }
 
 void cq_make_room_for(struct cq *cq, const void *guest, uint32_t tail)
 {
     spin_lock(&cq->lock);
-    bool full = drain_within(cq) || (cq->spill.count >= cq->cqe && still_waits(cq, guest, tail));
+    bool full =
+        drain_within(cq, cq->cqe) || (cq->spill.count >= cq->cqe && still_waits(cq, guest, tail));
     spin_unlock(&cq->lock);
     if (full)
         cq_set_overrun(cq);

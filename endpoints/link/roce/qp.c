@@ -12,6 +12,7 @@
 #include "core/arena.h"
 #include "core/cq_impl.h"
 #include "core/mr_bind.h"
+#include "core/mr_find.h"
 #include "core/process.h"
 #include "core/requester.h"
 #include "link/roce/roce_impl.h"
@@ -67,22 +68,9 @@ static void *remote(void *owner, uint32_t key, uint64_t addr, uint64_t length,
                     enum transport_access access)
 {
     const struct qp *qp = owner;
-    uint32_t index = key >> 8;
-    unsigned bit = access_of(access);
+    struct mr_ask ask = {qp->pd, qp->qpn, key, access_of(access), addr, length};
 
-    if (index >= LIMIT_MR || !key)
-        return NULL;
-    const struct pub_mr *mr = arena_mr(index);
-    if (atomic_load_explicit(&mr->key, memory_order_acquire) != key || mr->pd != qp->pd ||
-        !(mr->access & bit) || (mr->qpn && mr->qpn != qp->qpn))
-        return NULL;
-    uint64_t offset = addr - mr->iova;
-    if (addr < mr->iova || length > mr->length || offset > mr->length - length)
-        return NULL;
-    char *memory = (char *)mr->addr + offset;
-    /* A window may have been bound anew meanwhile, and what we read be of both. */
-    fence(memory_order_acquire);
-    return atomic_load_explicit(&mr->key, memory_order_relaxed) == key ? memory : NULL;
+    return (void *)mr_find(arena_mr(0), &ask);
 }
 
 static bool may_invalidate(void *owner, uint32_t key)

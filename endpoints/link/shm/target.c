@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <string.h>
 
+#include "core/mr_find.h"
 #include "link/roce/roce.h"
 #include "link/shm/shm.h"
 
@@ -169,22 +170,7 @@ struct target *target_of_many(struct qp *qp, const uint8_t dgid[16], uint32_t qp
 uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint64_t addr,
                    uint64_t length, unsigned access)
 {
-    uint32_t index = key >> 8;
+    const struct pub_mr *table = (const void *)(target->peer->arena + PUB_MRS_OFFSET);
 
-    if (index >= LIMIT_MR)
-        return 0;
-    const struct pub_mr *mrs = (const void *)(target->peer->arena + PUB_MRS_OFFSET);
-    const struct pub_mr *mr = &mrs[index];
-    if (!key || atomic_load_explicit(&mr->key, memory_order_acquire) != key || mr->pd != pd ||
-        (mr->access & access) != access)
-        return 0;
-    if (mr->qpn && mr->qpn != target->qpn)
-        return 0;
-    uint64_t offset = addr - mr->iova;
-    if (addr < mr->iova || length > mr->length || offset > mr->length - length)
-        return 0;
-    uint64_t there = mr->addr + offset;
-    /* A window may have been bound anew meanwhile, and what we read be of both. */
-    fence(memory_order_acquire);
-    return atomic_load_explicit(&mr->key, memory_order_relaxed) == key ? there : 0;
+    return mr_find(table, &(struct mr_ask){pd, target->qpn, key, access, addr, length});
 }
