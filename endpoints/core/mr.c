@@ -106,7 +106,7 @@ static int retract(const struct mr *mr)
         return -EBUSY;
     atomic_store_explicit(&arena_mr(mr->handle)->key, 0, memory_order_seq_cst);
     share_forget(mr->addr, mr->length);
-    link_shm.quiesce(NULL);
+    shm_quiesce(NULL);
     cq_quiesce();
     if (mr->windows) {
         publish(mr);
@@ -297,9 +297,9 @@ int mw_dealloc(struct mw *mw)
 {
     /* First no new bind, then nobody who uses the last one. */
     table_set(&keys, mw->handle, NULL);
-    link_shm.quiesce(NULL);
+    shm_quiesce(NULL);
     mw_unbind(mw);
-    link_shm.quiesce(NULL);
+    shm_quiesce(NULL);
     mw->pd->users--;
     table_release(&keys, mw->handle);
     free((char *)mw - offsetof(struct entry, mw));

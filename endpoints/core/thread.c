@@ -19,7 +19,6 @@
 #include "core/sys.h"
 #include "core/requester.h"
 #include "link/link.h"
-#include "link/roce/roce.h"
 #include "link/shm/share.h"
 
 enum { EVENTS = 64, COLLECT_AFTER_NS = 2000000000 };
@@ -113,8 +112,7 @@ static void work(void)
 {
     core_lock();
     conn_progress();
-    link_shm.progress();
-    roce_progress();
+    link_progress();
     requester_progress_all();
     qp_finish_errors();
     srq_check_limits();

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "core/mr_find.h"
-#include "link/roce/roce.h"
 #include "link/shm/shm.h"
 
 static bool knows_gid(const struct peer *peer, uint32_t nic, const uint8_t dgid[16])
@@ -162,7 +161,7 @@ struct target *target_of_many(struct qp *qp, const uint8_t dgid[16], uint32_t qp
         memset(target, 0, sizeof(*target));
         target->qpn = qpn;
         memcpy(target->dgid, dgid, 16);
-        target->wire = qp->type == IBV_QPT_UD && roce_leads_to(qp->context->nic, dgid, qpn);
+        target->wire = qp->type == IBV_QPT_UD && link_leads_out(qp->context->nic, dgid, qpn);
     }
     return target;
 }
