@@ -3,9 +3,10 @@
  * Completion events: arming, and who is owed one.
  *
  *   cq_arm() counts armings up in the CQ's bell. A pusher that finds it armed, and its completion
- * not older than that, claims the arming's event by one compare-and-swap and writes it, in whichever
- * process it is (link/shm/ring.c); or it tells the engine: cq_notify(). Each arming fires once, for a
- * completion that came after it, whether that was polled meanwhile or not (IBTA 11.4.2.2).
+ * not older than that, claims the arming's event by one compare-and-swap and writes it, in
+ * whichever process it is (link/shm/ring.c); or it tells the engine: cq_notify(). Each arming fires
+ * once, for a completion that came after it, whether that was polled meanwhile or not (IBTA
+ * 11.4.2.2).
  */
 #define _GNU_SOURCE
 #include <linux/membarrier.h>
@@ -100,8 +101,8 @@ static void next_arming(struct cq *cq, bool solicited_only)
     uint64_t armed = atomic_load(&cq->bell->armed), next;
 
     do {
-        cq->kind = solicited_only && (armed & CQ_ARMED_MASK) != CQ_ARMED ? CQ_ARMED_SOLICITED
-                                                                         : CQ_ARMED;
+        cq->kind =
+            solicited_only && (armed & CQ_ARMED_MASK) != CQ_ARMED ? CQ_ARMED_SOLICITED : CQ_ARMED;
         next = (uint32_t)(cq_arming(armed) + CQ_ARMED_STEP) | cq->kind;
         next |= armed >> 32 << 32;
     } while (!atomic_compare_exchange_weak(&cq->bell->armed, &armed, next));
@@ -215,10 +216,10 @@ void cq_announce(struct cq *cq)
  * A pusher tells of an arming once. If that came to nothing the CQ is armed anew, so that the next
  * completion is told of; who came between the two is looked for.
  */
-static void arm_anew(struct cq *cq)
+static void arm_anew(struct cq *cq, bool claimed)
 {
     spin_lock(&cq->lock);
-    if (atomic_load(&cq->bell->armed) & CQ_ARMED_MASK)
+    if (claimed || atomic_load(&cq->bell->armed) & CQ_ARMED_MASK)
         next_arming(cq, cq->kind == CQ_ARMED_SOLICITED);
     spin_unlock(&cq->lock);
     fence_everyone(cq);
@@ -240,7 +241,7 @@ void cq_notify(struct cq *cq, uint32_t arming)
         fire(cq, arming);
     spin_unlock(&cq->lock);
     if (!told)
-        arm_anew(cq);
+        arm_anew(cq, false);
 }
 
 void cq_notify_own(struct cq *cq, uint64_t armed, uint32_t at, bool loud)
@@ -261,9 +262,14 @@ void cq_notify_flushed(struct cq *cq)
 void cq_owe(struct cq *cq)
 {
     spin_lock(&cq->lock);
-    cq->owed++;
-    pay(cq);
+    bool sessions = cq->has_sessions;
+    if (!sessions) {
+        cq->owed++;
+        pay(cq);
+    }
     spin_unlock(&cq->lock);
+    if (sessions) /* they have begun since: as if it had not been claimed */
+        arm_anew(cq, true);
 }
 
 /*
@@ -320,5 +326,5 @@ void cq_session(struct cq *cq, bool open)
         told = look(cq);
     spin_unlock(&cq->lock);
     if (!told)
-        arm_anew(cq);
+        arm_anew(cq, false);
 }

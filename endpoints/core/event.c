@@ -73,9 +73,8 @@ static bool is_async_of(const void *record, uint64_t element)
 
 void event_withdraw(struct context *context, uint64_t element, struct event_counts *counts)
 {
-    counts->reported -=
-        pipe_withdraw(context->async_ours,
-                      sizeof(struct ib_uverbs_async_event_desc), is_async_of, element);
+    counts->reported -= pipe_withdraw(
+        context->async_ours, sizeof(struct ib_uverbs_async_event_desc), is_async_of, element);
 }
 
 bool channel_write(struct channel *channel, uint64_t cq_handle, struct event_counts *counts)
@@ -95,7 +94,6 @@ static bool is_completion_of(const void *record, uint64_t element)
 
 void channel_withdraw(struct channel *channel, uint64_t cq_handle, struct event_counts *counts)
 {
-    counts->reported -=
-        pipe_withdraw(channel->ours, sizeof(struct ib_uverbs_comp_event_desc),
-                      is_completion_of, cq_handle);
+    counts->reported -= pipe_withdraw(channel->ours, sizeof(struct ib_uverbs_comp_event_desc),
+                                      is_completion_of, cq_handle);
 }

@@ -176,11 +176,11 @@ static void on_event(const struct guest *guest, const struct shm_msg *msg)
 
     if (!cq || cq->own.cq_gen != msg->gen)
         return;
-    if (msg->op == SHM_EVENT_CLAIMED)
-        cq_owe(cq);
-    else
+    if (msg->op == SHM_EVENT_TOLD)
         cq_notify(cq, cq_arming(msg->key));
-    if (msg->op == SHM_EVENT_WANT)
+    else
+        cq_owe(cq);
+    if (msg->op == SHM_EVENT_FIRST)
         send_channel(guest, cq);
 }
 

@@ -273,8 +273,7 @@ void lane_on_channel(struct peer *peer, const struct shm_msg *msg, int fd)
     int ours = fd >= 0 && may_hold_one_more() ? pipe_reopen(fd) : -1;
     if (ours >= 0)
         channels++;
-    atomic_store_explicit(&lane->channel, ours >= 0 ? ours : CHANNEL_REFUSED,
-                          memory_order_release);
+    atomic_store_explicit(&lane->channel, ours >= 0 ? ours : CHANNEL_REFUSED, memory_order_release);
 }
 
 void lanes_after_fork(const struct peer *peer)

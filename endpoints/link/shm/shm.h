@@ -45,10 +45,10 @@ enum shm_type {
 };
 
 /*
- * TOLD: a completion asks for the arming's event. WANT: so it does, and I could write such events
- * myself if I had the descriptor. CLAIMED: I have claimed it, but could not write it.
+ * TOLD: a completion asks for the arming's event. CLAIMED: I have claimed it, but could not write
+ * it; FIRST: because I lack the channel's descriptor.
  */
-enum shm_event { SHM_EVENT_TOLD, SHM_EVENT_WANT, SHM_EVENT_CLAIMED };
+enum shm_event { SHM_EVENT_TOLD, SHM_EVENT_CLAIMED, SHM_EVENT_FIRST };
 
 enum shm_op { SHM_OP_WRITE, SHM_OP_READ, SHM_OP_CAS, SHM_OP_ADD };
 
@@ -95,7 +95,7 @@ struct shm_lane {
     _Atomic(struct shm_lane *) next;
     struct shm_lane *gone_next;
     struct lane_tail *tail;
-    _Atomic uint64_t announced; /* bell.armed that we have told of */
+    _Atomic uint64_t announced; /* bell.armed that we have told of, without claiming it */
     _Atomic int channel;        /* descriptor of the CQ's channel, or enum lane_channel */
     _Atomic int state;          /* enum lane_state */
 };
@@ -142,7 +142,8 @@ void lanes_after_fork(const struct peer *peer);
  */
 bool outbox_send(struct outbox *outbox, int fd, const struct shm_msg *msg, const void *payload,
                  size_t length);
-void peer_tell(struct peer *peer, const struct shm_msg *msg);
+/* The same; true: it is sent, and does not need us any more. */
+bool peer_tell(struct peer *peer, const struct shm_msg *msg);
 /* Engine: is anything left over? Then try again. */
 bool outbox_due(void);
 void outbox_flush(struct outbox *outbox, int fd);
