@@ -36,6 +36,8 @@ struct pub_header {
     uint64_t generation; /* random: tells one life of a slot from the next */
     uint32_t pid;
     uint32_t nic_count;
+    /* The engine thread; when it ends the kernel sets FUTEX_OWNER_DIED (set_robust_list(2)). */
+    _Atomic uint32_t owner;
     struct {
         char name[CONFIG_NAME_MAX];
         uint32_t gid_count;

@@ -9,12 +9,15 @@
 
 /* ---- the parts that UC has, too ---- */
 
-enum outcome responder_take(struct transport *t)
+enum outcome responder_take(struct transport *t, uint32_t xrc_srqn)
 {
     struct responder *r = &t->responder;
 
-    if (!r->holds && !t->calls->take(t->owner, &r->recv))
-        return OUT_NO_RECEIVE;
+    if (!r->holds) {
+        r->recv.xrc_srqn = xrc_srqn;
+        if (!t->calls->take(t->owner, &r->recv))
+            return OUT_NO_RECEIVE;
+    }
     r->holds = true;
     r->recv_length = receive_capacity(&r->recv);
     return OUT_DONE;
@@ -54,8 +57,10 @@ enum outcome responder_place_write(struct transport *t, const struct wire_packet
 void responder_deliver(struct transport *t, const struct wire_packet *packet, unsigned traits)
 {
     struct responder *r = &t->responder;
-    struct transport_arrival arrival = {
-        .slot = r->recv.slot, .byte_len = r->offset, .src_qpn = t->config.dest_qpn};
+    struct transport_arrival arrival = {.slot = r->recv.slot,
+                                        .byte_len = r->offset,
+                                        .src_qpn = t->config.dest_qpn,
+                                        .xrc_srqn = r->recv.xrc_srqn};
 
     if (traits & WIRE_IS_WRITE)
         arrival.flags |= ARRIVAL_WRITE;
@@ -75,8 +80,10 @@ void responder_deliver(struct transport *t, const struct wire_packet *packet, un
 void responder_give_back(struct transport *t, enum transport_status status)
 {
     struct responder *r = &t->responder;
-    struct transport_arrival arrival = {
-        .slot = r->recv.slot, .status = status, .src_qpn = t->config.dest_qpn};
+    struct transport_arrival arrival = {.slot = r->recv.slot,
+                                        .status = status,
+                                        .src_qpn = t->config.dest_qpn,
+                                        .xrc_srqn = r->recv.xrc_srqn};
 
     if (!r->holds)
         return;
@@ -177,7 +184,7 @@ static enum outcome take_send(struct transport *t, const struct wire_packet *pac
 {
     struct responder *r = &t->responder;
 
-    if ((traits & WIRE_IS_FIRST) && responder_take(t) != OUT_DONE)
+    if ((traits & WIRE_IS_FIRST) && responder_take(t, packet->xrc_srqn) != OUT_DONE)
         return OUT_NO_RECEIVE;
     if (!responder_length_fits(t, packet, traits))
         return OUT_INVALID;
@@ -230,7 +237,7 @@ static enum outcome take_write(struct transport *t, const struct wire_packet *pa
     struct responder *r = &t->responder;
     enum outcome outcome = OUT_DONE;
 
-    if ((traits & WIRE_HAS_IMM) && responder_take(t) != OUT_DONE)
+    if ((traits & WIRE_HAS_IMM) && responder_take(t, packet->xrc_srqn) != OUT_DONE)
         return OUT_NO_RECEIVE;
     if (!write_length_fits(t, packet, traits))
         return OUT_INVALID;

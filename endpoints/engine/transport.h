@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The IBTA transport of one queue pair (IBTA 9.7 and 9.8, RC and UC) without clock and I/O: packets
- * and the time go in, packets and the next time come out. Its owner has the sockets, the memory,
- * the queues of the verbs.
+ * The IBTA transport of one queue pair (IBTA 9.7 and 9.8; RC, UC and XRC) without clock and I/O:
+ * packets and the time go in, packets and the next time come out. Its owner has the sockets, the
+ * memory, the queues of the verbs.
  *
  *   transport_post ----> +-----------+ --transport_next--> packet
  *                        | transport |
@@ -34,7 +34,8 @@ enum {
 
 #define TRANSPORT_NEVER UINT64_MAX
 
-enum transport_type { TRANSPORT_RC, TRANSPORT_UC };
+/* An XRC one sends or receives; which shared receive queue, each request says. */
+enum transport_type { TRANSPORT_RC, TRANSPORT_UC, TRANSPORT_XRC };
 
 /* The numbers are those of enum ibv_wr_opcode. */
 enum transport_op {
@@ -93,6 +94,7 @@ struct transport_wr {
     uint32_t rkey;
     uint64_t remote_addr;
     uint64_t swap_add, compare;
+    uint32_t xrc_srqn;
     uint32_t sge_count;
     const struct transport_sge *sges;
     void *local; /* TRANSPORT_BIND: what the owner needs to do it */
@@ -100,6 +102,7 @@ struct transport_wr {
 
 /* A posted receive, taken. */
 struct transport_recv {
+    uint32_t xrc_srqn; /* set before take(): whose receive */
     uint32_t slot;
     uint32_t sge_count;
     struct transport_sge sges[TRANSPORT_SGE_MAX];
@@ -121,6 +124,7 @@ struct transport_arrival {
     uint32_t byte_len;
     uint32_t imm; /* immediate data in network order, or the invalidated key */
     uint32_t src_qpn;
+    uint32_t xrc_srqn;
 };
 
 /* Why a queue pair can't go on: what the owner's state machine and events need. */

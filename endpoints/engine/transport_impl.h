@@ -161,7 +161,8 @@ void responder_receive(struct transport *t, const struct wire_packet *packet, un
 void unreliable_receive(struct transport *t, const struct wire_packet *packet, unsigned traits);
 /* The parts that both have. */
 enum outcome { OUT_DONE, OUT_NO_RECEIVE, OUT_INVALID, OUT_ACCESS, OUT_TOO_LONG, OUT_BROKEN };
-enum outcome responder_take(struct transport *t);
+/* Unless one is held already. */
+enum outcome responder_take(struct transport *t, uint32_t xrc_srqn);
 enum outcome responder_place_send(struct transport *t, const struct wire_packet *packet);
 enum outcome responder_place_write(struct transport *t, const struct wire_packet *packet);
 void responder_deliver(struct transport *t, const struct wire_packet *packet, unsigned traits);

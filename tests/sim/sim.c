@@ -68,7 +68,8 @@ static bool node_take(void *owner, struct transport_recv *recv_out)
 {
     struct sim_node *node = owner;
 
-    if (node->recv_head == node->recv_tail)
+    if (node->recv_head == node->recv_tail ||
+        (node->config.type == TRANSPORT_XRC && recv_out->xrc_srqn != SIM_XRC_SRQN))
         return false;
     const struct sim_recv *recv = &node->recvs[node->recv_head % SIM_RECVS];
     recv_out->slot = node->recv_head++ % SIM_RECVS;
@@ -102,6 +103,7 @@ static void node_deliver(void *owner, const struct transport_arrival *arrival)
         .flags = arrival->flags,
         .byte_len = arrival->byte_len,
         .imm = arrival->imm,
+        .xrc_srqn = arrival->xrc_srqn,
     };
 
     if (arrival->flags & ARRIVAL_INV)
@@ -453,6 +455,7 @@ struct transport_wr sim_wr(enum transport_op op, uint64_t cookie, uint32_t at, u
         .cookie = cookie,
         .op = op,
         .rkey = SIM_KEY_REMOTE,
+        .xrc_srqn = SIM_XRC_SRQN,
         .remote_addr = remote,
         .sge_count = 1,
         .sges = sge,

@@ -21,6 +21,7 @@ enum {
     SIM_MEMORY = 1 << 20,
     SIM_LOG = 8192,
     SIM_RECVS = 256,
+    SIM_XRC_SRQN = 0x4321,     /* the one shared receive queue of XRC nodes */
     SIM_KEY_LOCAL = 0x100,     /* all of the memory, to be written too */
     SIM_KEY_REMOTE = 0x200,    /* all of it, every right */
     SIM_KEY_READ_ONLY = 0x300, /* remotely read only */
@@ -45,7 +46,7 @@ struct sim_entry {
     enum transport_status status;
     enum transport_failure failure;
     unsigned flags;
-    uint32_t byte_len, imm;
+    uint32_t byte_len, imm, xrc_srqn;
 };
 
 struct sim_recv {

@@ -198,7 +198,11 @@ void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer)
 /* The same for one that was there, but did not live to let us in. */
 void shm_process_vanished(uint32_t slot);
 
-/* Engine, core_lock held: a process let us in; our queue pairs ask for their lanes. shm.c */
+/* ---- shm.c ---- */
+int shm_open_link(void);
+void shm_progress(void); /* engine, core_lock held */
+void shm_after_fork(void);
+/* Engine, core_lock held: a process let us in; our queue pairs ask for their lanes. */
 void shm_peer_came(uint32_t slot);
 
 /* ---- message.c ---- */
@@ -268,9 +272,7 @@ void tell_srq(struct target *target);
 /* Something came for a queue pair in RTR: IBV_EVENT_COMM_EST. */
 void tell_first(struct target *target);
 
-/* ---- execute.c, datagram.c ---- */
-enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
-                         enum ibv_wc_status *status);
+/* ---- datagram.c ---- */
 enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
                           enum ibv_wc_status *status);
 /* Our side of a WQE: its total length, and where it lies if it is one element. */
