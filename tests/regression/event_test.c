@@ -5,6 +5,7 @@
  */
 #include "ends.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -14,6 +15,9 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -291,6 +295,102 @@ T_TEST(event, channel_that_is_full)
         take_event(s);
     T_ASSERT(!t_readable(s->channel->fd, QUIET_MS));
     pair_close(p);
+}
+
+/* ---- who is woken ---- */
+
+enum { MANY = 20000, DEPTH = 512, BURST = 300 };
+
+/* How often the NIC's own thread of this process went to sleep. */
+static long engine_naps(void)
+{
+    long naps = 0;
+    char path[300];
+    DIR *tasks = opendir("/proc/self/task");
+
+    for (struct dirent *task; tasks && (task = readdir(tasks));) {
+        char line[128] = "";
+        bool engine = false;
+
+        snprintf(path, sizeof(path), "/proc/self/task/%s/status", task->d_name);
+        FILE *status = fopen(path, "re");
+        while (status && fgets(line, sizeof(line), status)) {
+            engine = engine || !strcmp(line, "Name:\tviaduct\n");
+            if (engine && !strncmp(line, "voluntary_", 10))
+                naps += strtol(strchr(line, ':') + 1, NULL, 10);
+        }
+        if (status)
+            fclose(status);
+    }
+    closedir(tasks);
+    return naps;
+}
+
+T_TEST(event, engine_sleeps_on)
+{
+    /* What others complete wakes the program, and nobody else. */
+    struct pair *p = pair_open(TWO_PROCESSES, &with_events);
+
+    teach_channel(p);
+    long before = engine_naps();
+    for (int i = 0; i < 100; i++) {
+        arm_recv(p->a);
+        send_to_a(p);
+        take_event(p->a->info.share);
+    }
+    T_ASSERT(before > 0 && engine_naps() - before < 10, "%ld times", engine_naps() - before);
+    pair_close(p);
+}
+
+/* In bursts, so that the other side polls many between two sleeps, or few. */
+static void send_many(struct side *s, void *arg)
+{
+    struct ibv_send_wr *bad, wr = {.opcode = IBV_WR_SEND};
+
+    (void)arg;
+    for (int i = 0; i < MANY; i++) {
+        wr.send_flags = i % 16 == 15 ? IBV_SEND_SIGNALED : 0;
+        T_EQ(ibv_post_send(s->qp[0], &wr, &bad), 0);
+        if (wr.send_flags)
+            T_EQ(cq_wait(s->send_cq).status, IBV_WC_SUCCESS);
+        if (i / BURST % 2)
+            sched_yield();
+    }
+}
+
+static int drain(struct side *s)
+{
+    struct ibv_recv_wr *bad, wr = {.wr_id = 1};
+    struct ibv_wc wc;
+    int got = 0;
+
+    for (; ibv_poll_cq(s->recv_cq, 1, &wc) == 1; got++) {
+        T_EQ(wc.status, IBV_WC_SUCCESS);
+        T_EQ(ibv_post_recv(s->qp[0], &wr, &bad), 0);
+    }
+    return got;
+}
+
+T_TEST(event, sleeping_between_bursts)
+{
+    /* Whoever polls until nothing is there, arms and looks again may sleep: no wake-up is lost. */
+    struct side_opt opt = {.events = true, .recv_wr = DEPTH, .cqe = DEPTH};
+    struct pair *p = pair_open(TWO_PROCESSES, &opt);
+    struct side *s = p->a->info.share;
+    int got = 0;
+
+    e_recv_many(p->a, 0, 1, DEPTH, 0, 0);
+    e_begin(p->b, send_many, NULL, 0);
+    while (got < MANY) {
+        got += drain(s);
+        arm_recv(p->a);
+        int late = drain(s);
+        got += late;
+        if (!late && got < MANY)
+            take_event(s);
+    }
+    e_finish(p->b);
+    pair_close_loose(p);
 }
 
 /* ---- into which channel ---- */
