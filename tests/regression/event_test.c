@@ -259,7 +259,7 @@ static void take_all_and_repost(struct crowd *crowd)
 T_TEST(event, one_for_many_initiators)
 {
     /* Several processes complete something for an armed CQ at once: one of them makes the event. */
-    struct crowd crowd;
+    static struct crowd crowd; /* what is deferred looks at it, too */
 
     crowd_open(&crowd);
     struct side *s = crowd.target.info.share;
@@ -421,7 +421,7 @@ static void live_once(struct end *a, struct end *b)
 T_TEST(event, channels_that_come_and_go)
 {
     /* Each CQ's events come through its own channel, whatever had its number before. */
-    struct end a, b;
+    static struct end a, b; /* what is deferred looks at them, too */
     int first = 0, last = 0;
 
     end_start(&b, T_PROCESS);
