@@ -117,6 +117,13 @@ size_t sysfs_unmap(char *path, size_t len)
     return view ? sysfs_view_unmap(view, path, len) : len;
 }
 
+bool sysfs_is_in_tree(const char *path)
+{
+    const struct sysfs_view *view = atomic_load(&current);
+
+    return view && strncmp(path, view->root, view->stem_len) == 0;
+}
+
 static int node_index(const struct sysfs_view *view, dev_t dev, ino_t ino)
 {
     if (!view || dev != view->dev)
