@@ -30,6 +30,7 @@ struct sysfs_view {
     const struct config *config;
     uint64_t host;                     /* digest of the host's own names when it was made */
     unsigned numbers[CONFIG_NICS_MAX]; /* N of uverbsN, one a NIC */
+    bool out[CONFIG_NICS_MAX];         /* taken away (core/removal.h), and not in the tree */
     char root[SYSFS_PATH_MAX];         /* canonical */
     size_t root_len;
     size_t stem_len; /* of "RUNTIME_DIR/sysfs-" at the start of root */

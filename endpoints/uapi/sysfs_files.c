@@ -343,11 +343,18 @@ int sysfs_files_write(int root_fd, const struct sysfs_view *view, const char *ho
     for (unsigned i = view->config->nic_count; i-- > 0;) {
         const struct nic *nic = &view->config->nics[i];
 
+        if (view->out[i])
+            continue;
         write_device(&writer, nic);
         write_parent(&writer, nic, view->numbers[i], host_root);
         write_uverbs(&writer, nic, view->numbers[i]);
         write_names(&writer, nic, view->numbers[i]);
         set_time(&writer, nic);
+    }
+    /* The directories are there without any device, as where the kernel's modules are loaded. */
+    for (unsigned i = 0; i < SYSFS_DIRECTORIES; i++) {
+        writer_enter(&writer, "%s", sysfs_directories[i].path + 1);
+        writer_place(&writer, "none");
     }
     writer_enter(&writer, "sys/class/infiniband_verbs");
     writer_file(&writer, "abi_version", "6"); /* of the write() commands */
@@ -370,6 +377,7 @@ uint64_t sysfs_files_digest(const struct sysfs_view *view, const char *host_root
         const struct nic *nic = &view->config->nics[i];
 
         digest = digest_text(digest, nic->name);
+        digest = digest_bytes(digest, &view->out[i], sizeof view->out[i]);
         digest = digest_bytes(digest, &nic->guid, sizeof nic->guid);
         digest = digest_bytes(digest, &view->numbers[i], sizeof view->numbers[i]);
         for (unsigned g = 0; g < nic->gid_count; g++) {

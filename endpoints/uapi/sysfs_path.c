@@ -101,6 +101,8 @@ bool sysfs_is_our_name(const struct sysfs_view *view, const struct sysfs_directo
     if (directory->names == SYSFS_CM)
         return false;
     for (unsigned i = 0; i < view->config->nic_count; i++) {
+        if (view->out[i])
+            continue;
         sysfs_name(view, directory, i, ours, sizeof ours);
         if (strlen(ours) == len && memcmp(ours, name, len) == 0)
             return true;
