@@ -6,8 +6,8 @@
  *   RUNTIME_DIR/removed-via0
  *
  * Every process looks when it first opens something, when it lists devices, and when it is told to
- * (SHM_REMOVED). What it has open of the NIC then is dead for good, also if the NIC comes again; but
- * for the contexts that librdmacm opens for itself (uapi/symbols.c).
+ * (SHM_REMOVED). What it has open of the NIC then is dead for good, also if the NIC comes again,
+ * but for the contexts that librdmacm opens for itself (uapi/symbols.c).
  */
 #ifndef VIADUCT_CORE_REMOVAL_H
 #define VIADUCT_CORE_REMOVAL_H
