@@ -127,6 +127,33 @@ struct transport_arrival {
     uint32_t xrc_srqn;
 };
 
+/* XRC: where the memory is that goes with a shared receive queue. */
+enum transport_aim {
+    AIM_HERE,  /* in our process: local() and remote() are its pointers */
+    AIM_FAR,   /* in another one: local() and remote() are good to be tested only; far() moves */
+    AIM_LATER, /* it can't be reached yet: what asks for it is as good as lost */
+    AIM_NONE,  /* there is no such shared receive queue in our domain */
+};
+
+enum transport_far_op { FAR_PLACE, FAR_WRITE, FAR_READ, FAR_COMPARE_SWAP, FAR_FETCH_ADD };
+
+/* Bytes to be moved between us and a process that a shared receive queue is of. */
+struct transport_far {
+    enum transport_far_op op; /* PLACE: the key is a receive's own; else the peer's */
+    uint32_t key;
+    uint64_t addr;
+    uint32_t length;
+    const uint8_t *bytes; /* to be written; READ: what was read, good until the next call */
+    uint64_t swap_add, compare;
+    uint64_t before; /* atomics: what was there */
+};
+
+enum transport_far_result {
+    FAR_DONE,
+    FAR_LATER, /* as AIM_LATER; what was moved already is remembered for the next try */
+    FAR_REFUSED,
+};
+
 /* Why a queue pair can't go on: what the owner's state machine and events need. */
 enum transport_failure {
     FAILED_SENDING, /* a request failed here: RC to ERR, UC to SQE */
@@ -152,6 +179,9 @@ struct transport_calls {
     /* Receives posted and not taken; UINT32_MAX: shared with others, grant no credits. */
     uint32_t (*receives)(void *owner);
     void (*deliver)(void *owner, const struct transport_arrival *arrival);
+    /* XRC, where it receives: what follows is for this shared receive queue. Else NULL, both. */
+    enum transport_aim (*aim)(void *owner, uint32_t xrc_srqn);
+    enum transport_far_result (*far)(void *owner, struct transport_far *what);
     /* BIND and LOCAL_INV, in their turn. */
     enum transport_status (*execute)(void *owner, const struct transport_wr *wr);
     /* The oldest request is over. Each one gets this, signalled or not, in order. */

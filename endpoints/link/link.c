@@ -2,7 +2,6 @@
 /* The links there are, as one: who carries what, and what every link is told. */
 #include "link/link.h"
 
-#include <errno.h>
 #include <string.h>
 
 #include "core/config_host.h"
@@ -78,8 +77,6 @@ static int attach(struct qp *qp, const struct ibv_qp_attr *attr)
 
 int link_choose(struct qp *qp, const struct ibv_qp_attr *attr)
 {
-    if (qp->type == IBV_QPT_XRC_SEND || qp->type == IBV_QPT_XRC_RECV)
-        return link_is_elsewhere(qp->context->nic, attr->ah_attr.grh.dgid.raw) ? -EOPNOTSUPP : 0;
     return qp_is_connected_type(qp) ? attach(qp, attr) : roce_receive_datagrams(qp);
 }
 

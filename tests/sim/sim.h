@@ -65,6 +65,8 @@ struct sim_node {
     uint32_t psn;
     uint8_t *memory; /* a key's addresses are offsets in here */
     bool window_gone, key_gone;
+    bool far; /* XRC: the last request is for memory that can only be moved to */
+    uint8_t moved[WIRE_PAYLOAD_MAX];
     struct sim_recv recvs[SIM_RECVS];
     uint32_t recv_head, recv_tail; /* taken, posted */
     bool shared_receives;          /* grant no credits */
@@ -93,6 +95,7 @@ struct sim {
     uint32_t queue_max;        /* frames that wait at a wire's end, 0: any number */
     uint64_t busy_until_ns[2]; /* by sending node */
     struct sim_faults faults;
+    uint32_t unreached_ppm; /* XRC: how often an SRQ is out of reach; 0: and never far */
     uint64_t frames, lost, bursting;
     struct sim_node nodes[2];
     struct sim_frame *queue; /* by time */

@@ -28,6 +28,7 @@ struct roce_qp {
     struct qp *qp;
     struct transport *transport;
     struct roce_path path;
+    struct roce_xrc *xrc;                   /* XRC_RECV */
     uint32_t rq_head;                       /* receives of an exclusive ring taken so far */
     _Atomic uint64_t deadline_ns;           /* TRANSPORT_NEVER: none */
     uint64_t counted_rnrs, counted_retries; /* of the transport's, in the queue pair's counters */
@@ -87,7 +88,7 @@ static bool may_invalidate(void *owner, uint32_t key)
 
 /* ---- receives ---- */
 
-static void copy_receive(struct transport_recv *to, const struct pub_sge *sges, uint32_t count)
+void roce_copy_receive(struct transport_recv *to, const struct pub_sge *sges, uint32_t count)
 {
     to->sge_count = 0;
     for (uint32_t i = 0; i < count; i++)
@@ -104,7 +105,7 @@ static bool take_exclusive(struct qp *qp, struct transport_recv *recv_out)
     if (head == atomic_load_explicit(&rq->pub->tail, memory_order_acquire))
         return false;
     recv_out->slot = head & rq->mask;
-    copy_receive(recv_out, &rq->sges[(size_t)(head & rq->mask) * rq->max_sge], rq->max_sge);
+    roce_copy_receive(recv_out, &rq->sges[(size_t)(head & rq->mask) * rq->max_sge], rq->max_sge);
     qp->wire->rq_head++;
     return true;
 }
@@ -117,7 +118,7 @@ static bool take_shared(struct qp *qp, struct rq *rq, struct transport_recv *rec
 
     if (!rq_claim(&ring, sges, &recv_out->slot, &low))
         return false;
-    copy_receive(recv_out, sges, rq->max_sge);
+    roce_copy_receive(recv_out, sges, rq->max_sge);
     if (qp->type != IBV_QPT_UD)
         rq_note_claim(qp->pub, pub_ring_id(process_slot(), rq->claim_index + 1), recv_out->slot);
     if (low)
@@ -273,10 +274,22 @@ static unsigned access_flags(unsigned access)
            (access & IBV_ACCESS_REMOTE_ATOMIC ? TRANSPORT_REMOTE_ATOMIC : 0);
 }
 
+struct roce_xrc *roce_qp_xrc(const struct qp *qp)
+{
+    return qp->wire->xrc;
+}
+
+static enum transport_type type_of(const struct qp *qp)
+{
+    if (qp->type == IBV_QPT_RC)
+        return TRANSPORT_RC;
+    return qp->type == IBV_QPT_UC ? TRANSPORT_UC : TRANSPORT_XRC;
+}
+
 static struct transport_config config_of(const struct qp *qp, const struct ibv_qp_attr *attr)
 {
     return (struct transport_config){
-        .type = qp->type == IBV_QPT_RC ? TRANSPORT_RC : TRANSPORT_UC,
+        .type = type_of(qp),
         .max_wr = qp->sq_mask + 1,
         .max_sge = qp->cap.max_send_sge,
         .max_inline = qp->cap.max_inline_data,
@@ -320,6 +333,15 @@ static void list_add(struct roce_qp *wire)
     atomic_fetch_add(&link_to_poll, 1);
 }
 
+static void release(struct roce_qp *wire)
+{
+    if (!wire)
+        return;
+    transport_free(wire->transport);
+    free(wire->xrc);
+    free(wire);
+}
+
 /* A packet must fit the interface; in shared memory any path MTU will do. */
 static int attach(struct qp *qp, const struct ibv_qp_attr *attr)
 {
@@ -328,12 +350,15 @@ static int attach(struct qp *qp, const struct ibv_qp_attr *attr)
     bool fits = config.mtu <= qp->context->path_mtu;
     int error = !fits ? -EINVAL : wire ? make_path(qp, &attr->ah_attr, &wire->path) : -ENOMEM;
 
+    bool xrc = qp->type == IBV_QPT_XRC_RECV;
+    if (!error && xrc)
+        error = roce_xrc_new(qp, &wire->xrc);
     if (!error) {
-        wire->transport = transport_new(&config, &roce_calls, qp);
+        wire->transport = transport_new(&config, xrc ? &roce_xrc_calls : &roce_calls, qp);
         error = wire->transport ? 0 : -ENOMEM;
     }
     if (error) {
-        free(wire);
+        release(wire);
         return error;
     }
     wire->qp = qp;
@@ -353,7 +378,7 @@ static void modified(struct qp *qp, enum ibv_qp_state before)
     enum ibv_qp_state now = qp_state(qp);
 
     transport_modify(transport, &config);
-    if (now == IBV_QPS_RTR && before != IBV_QPS_RTR)
+    if (now == IBV_QPS_RTR && before != IBV_QPS_RTR && qp->type != IBV_QPT_XRC_SEND)
         transport_start_receiving(transport, qp->attr.rq_psn);
     else if (now == IBV_QPS_RTS && (before == IBV_QPS_RTR || before == IBV_QPS_SQE))
         transport_start_sending(transport, qp->attr.sq_psn);
@@ -386,8 +411,7 @@ static void detach(struct qp *qp)
     qp->link = NULL;
     spin_unlock_word(&qp->pub->busy);
     roce_unlock();
-    transport_free(wire->transport);
-    free(wire);
+    release(wire);
     atomic_fetch_sub(&link_to_poll, 1);
 }
 
@@ -435,6 +459,8 @@ static bool post(struct qp *qp, const struct ibv_send_wr *wr)
     struct transport_wr request = {0};
 
     translate(wr, qp->sq_sig_all || (wr->send_flags & IBV_SEND_SIGNALED), &request);
+    if (qp->type == IBV_QPT_XRC_SEND)
+        request.xrc_srqn = wr->qp_type.xrc.remote_srqn & 0xffffff;
     if (!keep_bind(wr, &request))
         return false;
     if (transport_post(qp->wire->transport, &request))

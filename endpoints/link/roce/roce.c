@@ -211,6 +211,7 @@ void roce_progress(void)
         thread_wake_at(due);
     steer_progress(now);
     roce_qp_progress();
+    roce_xrc_progress();
     roce_mad_progress();
 }
 

@@ -33,7 +33,7 @@ void shm_peer_came(uint32_t slot)
     for (uint32_t i = 1; i < qp_high(); i++) {
         struct qp *qp = qp_at(i);
 
-        if (!qp || !qp_is_connected_type(qp) || qp->type == IBV_QPT_XRC_RECV)
+        if (!qp || !qp_is_connected_type(qp) || qp->type == IBV_QPT_XRC_RECV || qp->link)
             continue;
         spin_lock_word(&qp->pub->busy);
         enum ibv_qp_state state = qp_state(qp);

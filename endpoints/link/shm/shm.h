@@ -214,6 +214,8 @@ struct target *target_of_many(struct qp *qp, const uint8_t dgid[16], uint32_t qp
 /* The owner's address behind a key, or 0 if the access is refused (IBTA 9.7.4.1.3). */
 uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint64_t addr,
                    uint64_t length, unsigned access);
+/* IBTA 10.6.5.1.4: only a window (or region) that the target may invalidate; else it refuses. */
+bool target_may_invalidate(const struct target *target, uint32_t rkey);
 
 /* ---- move.c ---- */
 enum move { MOVE_DONE, MOVE_STALL, MOVE_FAULT };

@@ -31,12 +31,18 @@ static bool psn_fits(const struct qp *qp, const struct pub_qp *pub)
     return !qp->reliable || qp->sq_head || pub->rq_psn == qp->attr.sq_psn;
 }
 
+/* XRC: of the queue pair that receives, which is the other end's or, on the wire, our own. */
+static uint32_t domain_of(const struct qp *qp)
+{
+    return qp->type == IBV_QPT_XRC_RECV ? qp->pub->domain : qp->target.domain;
+}
+
 static bool is_for_us(const struct qp *qp, const struct target *target, const struct pub_qp *pub)
 {
     if (!knows_gid(target->peer, pub->nic, target->dgid))
         return false;
-    if (target != &qp->target && qp->type == IBV_QPT_XRC_SEND)
-        return pub->type == QPT_XRC_SRQ && pub->domain == qp->target.domain;
+    if (target != &qp->target && qp->type != IBV_QPT_UD)
+        return pub->type == QPT_XRC_SRQ && pub->domain == domain_of(qp);
     if (pub->type != (qp->type == IBV_QPT_XRC_SEND ? IBV_QPT_XRC_RECV : qp->type))
         return false;
     return qp->type == IBV_QPT_UD || (pub->dest_qpn == qp->qpn && psn_fits(qp, pub));
@@ -183,4 +189,13 @@ uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint6
     const struct pub_mr *table = (const void *)(target->peer->arena + PUB_MRS_OFFSET);
 
     return mr_find(table, &(struct mr_ask){pd, target->qpn, key, access, addr, length});
+}
+
+bool target_may_invalidate(const struct target *target, uint32_t rkey)
+{
+    const struct pub_mr *mrs = (const void *)(target->peer->arena + PUB_MRS_OFFSET);
+    uint32_t index = rkey >> 8;
+
+    return index < LIMIT_MR && rkey && atomic_load(&mrs[index].key) == rkey &&
+           mrs[index].qpn == target->qpn && mrs[index].pd == target->pd;
 }
