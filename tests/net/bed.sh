@@ -133,8 +133,8 @@ cm_try() { # SERVER CLIENT LISTENS
     end_of "$server"
 }
 
-# perftest's server listens twice, for the talk about the test and for the test itself; on a busy
-# machine its client may call in between, is refused, and does not try again.
+# perftest's server listens twice, for the talk about the test and for the test itself; its client
+# may call in between, and gives up if it is refused for more than a moment: both begin anew.
 came_too_early() { grep -q "RDMA_CM_EVENT_REJECTED; error: 8" "$work/client"; }
 
 # They talk over rdma_cm.
