@@ -134,7 +134,8 @@ static void on_mra(struct cm_conn *conn, uint64_t now_ns, const struct cm_mad *m
     }
     /* Whoever is alive then says so again; of one that is not we hear in time. */
     uint8_t patience = mad->service_timeout < CM_PATIENCE ? mad->service_timeout : CM_PATIENCE;
-    conn->tries_left = CM_RETRIES;
+    if (conn->pleas++ < CM_PLEAS)
+        conn->tries_left = CM_RETRIES;
     cm_arm(conn, now_ns + cm_timeout_ns(patience) + cm_timeout_ns(conn->answer_timeout));
 }
 

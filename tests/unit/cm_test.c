@@ -325,7 +325,7 @@ T_TEST(cm, slow_program)
     begin();
     world.accepts = false;
     connect_them();
-    run_for(20 * cm_timeout_ns(CM_RESPONSE_TIMEOUT));
+    run_for(15 * cm_timeout_ns(CM_RESPONSE_TIMEOUT));
     EVENTS("", "Q");
     T_EQ(stats(ACTIVE).resent, 1);
     T_EQ(cm_accept(world.sides[PASSIVE].conn, world.now, &reply), 0);
