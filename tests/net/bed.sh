@@ -4,8 +4,8 @@
 #
 #   here: via0 = 10.9.0.1, fd09::1   w0 ------ w1   via0 = 10.9.0.2, fd09::2 :there
 #
-# Started by alone, which ends whatever is left. Programs are started by start and run, so that the
-# process that is waited for, or killed, is the program itself.
+# Runs in namespaces of its own, which end whatever is left. Programs are started by start, so that
+# the process that is waited for, or killed, is the program itself.
 # shellcheck disable=SC2317 # conditions are called by name
 set -u
 bin=$1
