@@ -204,6 +204,7 @@ int mr_reg(struct pd *pd, uint64_t addr, uint64_t length, uint64_t iova, unsigne
         return -ENOMEM;
     entry->mr = want;
     pd->users++;
+    share_cover(addr, length);
     publish(&entry->mr);
     table_set(&keys, want.handle, entry);
     *mr_out = &entry->mr;
@@ -247,6 +248,7 @@ int mr_rereg(struct mr *mr, unsigned flags, struct pd *pd, uint64_t addr, uint64
     if (flags & IBV_REREG_MR_CHANGE_TRANSLATION)
         want.key = mr->handle << 8 | ++variants[mr->handle];
     *mr = want;
+    share_cover(mr->addr, mr->length);
     publish(mr);
     return 0;
 }

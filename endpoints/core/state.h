@@ -141,6 +141,7 @@ struct target {
     uint32_t qpn;
     uint8_t dgid[16];
     const struct pub_qp *pub;
+    const _Atomic uint32_t *owner; /* its process's pub_header.owner */
     uint32_t gen_seen;
     uint32_t pd, access, cookie, qkey, rd_atomic, rnr_timer, domain;
     const struct pub_rq *rq;

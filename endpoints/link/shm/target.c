@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Targets: finding the queue pair at the other end and keeping what is known of it. A target is
- * good as long as its gen is the one seen; every WQE checks that with one load.
+ * good as long as its gen is the one seen and its process lives; every WQE checks that with two
+ * loads.
  */
 #define _GNU_SOURCE
+#include <linux/futex.h>
 #include <string.h>
 
 #include "core/mr_find.h"
@@ -92,6 +94,13 @@ static bool take_lane(struct target *target, const struct pub_qp *pub)
     return lane;
 }
 
+/* Its process has ended. Of our own we don't ask: we are here. */
+static bool is_orphan(const struct target *target)
+{
+    return (atomic_load_explicit(target->owner, memory_order_relaxed) & FUTEX_OWNER_DIED) &&
+           !target->peer->self;
+}
+
 static void take_values(struct target *target, const struct pub_qp *pub, bool first)
 {
     target->pub = pub;
@@ -117,7 +126,8 @@ static enum stall look(struct qp *qp, struct target *target)
     const struct pub_qp *pub = &pubs[target->qpn & (LIMIT_QP - 1)];
     uint32_t gen = atomic_load_explicit(&pub->gen, memory_order_acquire);
 
-    if (!(gen & 1) || !is_for_us(qp, target, pub))
+    target->owner = &peer_header(target->peer)->owner;
+    if (!(gen & 1) || is_orphan(target) || !is_for_us(qp, target, pub))
         return STALL_ATTACH;
     bool first = target->pub != pub || target->cookie != pub->cookie;
     bool receives = pub->type != IBV_QPT_XRC_RECV; /* its SRQs do */
@@ -143,7 +153,8 @@ static void aim(struct qp *qp)
 bool target_reach(struct qp *qp, struct target *target)
 {
     if (__builtin_expect(target->peer != NULL, 1) &&
-        atomic_load_explicit(&target->pub->gen, memory_order_acquire) == target->gen_seen)
+        atomic_load_explicit(&target->pub->gen, memory_order_acquire) == target->gen_seen &&
+        __builtin_expect(!is_orphan(target), 1))
         return true;
     if (target == &qp->target)
         aim(qp);
