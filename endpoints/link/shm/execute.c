@@ -11,6 +11,10 @@
 #include "link/shm/capture.h"
 #include "link/shm/shm.h"
 
+/* What is seldom called must not keep the compiler from making one piece of what always is. */
+#define COLD __attribute__((cold, noinline))
+#define STRAIGHT __attribute__((always_inline)) inline
+
 /* ---- our side of the WQE ---- */
 
 void *local_memory(const struct qp *qp, const struct ibv_send_wr *wr, const struct ibv_sge *sge,
@@ -473,8 +477,8 @@ static enum verdict execute_xrc(struct qp *qp, const struct ibv_send_wr *wr,
     return execute(qp, srq, wr, status);
 }
 
-static enum verdict execute_connected(struct qp *qp, const struct ibv_send_wr *wr,
-                                      enum ibv_wc_status *status)
+STRAIGHT static enum verdict execute_connected(struct qp *qp, const struct ibv_send_wr *wr,
+                                               enum ibv_wc_status *status)
 {
     if (!target_reach(qp, &qp->target))
         return VERDICT_STALL;
@@ -484,8 +488,8 @@ static enum verdict execute_connected(struct qp *qp, const struct ibv_send_wr *w
 }
 
 /* The same, and what the wire would have carried is written down. */
-static enum verdict execute_captured(struct qp *qp, const struct ibv_send_wr *wr,
-                                     const struct ah *ah, enum ibv_wc_status *status)
+COLD static enum verdict execute_captured(struct qp *qp, const struct ibv_send_wr *wr,
+                                          const struct ah *ah, enum ibv_wc_status *status)
 {
     enum verdict verdict;
 
