@@ -128,7 +128,7 @@ static void describe(const struct virig *rig, VIP_DESCRIPTOR *d, unsigned first,
 int virig_post_send(struct virig *rig, struct virig_vi *vi, VIP_UINT16 control, uint32_t immediate,
                     size_t size)
 {
-    VIP_DESCRIPTOR *d = &vi->sends[vi->posted % rig->which.depth].d;
+    VIP_DESCRIPTOR *d = &vi->sends[vi->slot].d;
     bool rdma = (control & VIP_CONTROL_OP_MASK) != VIP_CONTROL_OP_SENDRECV;
     VIP_MEM_HANDLE handle = rig->pool == NULL ? rig->handle : rig->pool_handles[buffer_of(rig)];
     VIP_RETURN result;
@@ -146,6 +146,7 @@ int virig_post_send(struct virig *rig, struct virig_vi *vi, VIP_UINT16 control, 
     if (result != VIP_SUCCESS)
         return virig_failed("VipPostSend", result);
     vi->posted++;
+    vi->slot = vi->slot + 1 < rig->which.depth ? vi->slot + 1 : 0;
     rig->messages++;
     return CMD_OK;
 }
@@ -199,23 +200,33 @@ static VIP_RETURN done(struct virig_vi *vi, bool receive, VIP_DESCRIPTOR **d_out
     return receive ? VipRecvDone(vi->vi, d_out) : VipSendDone(vi->vi, d_out);
 }
 
-int virig_try(struct virig *rig, struct virig_vi *vi, bool receive, VIP_DESCRIPTOR **d_out)
+/* By way of the CQ: which may have told of this queue before, when another one was looked for. */
+static int try_told(struct virig *rig, struct virig_vi *vi, bool receive, VIP_DESCRIPTOR **d_out)
 {
+    int n = vi->ready[receive] == 0 ? take_entry(rig, false) : 0;
     VIP_RETURN result;
 
-    if (rig->cq != NULL && vi->ready[receive] == 0) {
-        int n = take_entry(rig, false);
-
-        if (n < 0 || vi->ready[receive] == 0)
-            return n < 0 ? n : 0;
-    }
+    if (n < 0 || vi->ready[receive] == 0)
+        return n < 0 ? n : 0;
     *d_out = NULL;
     result = done(vi, receive, d_out);
+    if (result != VIP_SUCCESS)
+        return -bad(result, *d_out);
+    vi->ready[receive]--;
+    vi->done += !receive;
+    return 1;
+}
+
+int virig_try(struct virig *rig, struct virig_vi *vi, bool receive, VIP_DESCRIPTOR **d_out)
+{
+    if (rig->cq != NULL)
+        return try_told(rig, vi, receive, d_out);
+    VIP_RETURN result = done(vi, receive, d_out);
+
     if (result == VIP_NOT_DONE)
         return 0;
     if (__builtin_expect(result != VIP_SUCCESS, 0))
         return -bad(result, *d_out);
-    vi->ready[receive] -= rig->cq != NULL;
     vi->done += !receive;
     return 1;
 }

@@ -19,7 +19,8 @@ enum {
     VIRIG_SEGMENTS_MAX = 16,
     VIRIG_VIS_MAX = 256,
     VIRIG_DEPTH_MAX = 256,
-    VIRIG_RESERVE = 2, /* receives for credit updates */
+    VIRIG_DEPTH_LAT = 8, /* where one message follows the other */
+    VIRIG_RESERVE = 2,   /* receives for credit updates */
     VIRIG_POOL = 64,
     VIRIG_SLOT_BYTES = 320,
 };
@@ -49,6 +50,7 @@ struct virig_vi {
     struct credit credit;
     union vislot *sends, *receives; /* depth of each, and the reserve's receives */
     uint64_t posted, done;          /* sends since the connection was made */
+    unsigned slot;                  /* of the next send */
     unsigned ready[2];              /* completions the CQ has told of: sends, receives */
 };
 
