@@ -104,7 +104,7 @@ static const struct option_def defs[] = {
      .value = "N",
      .min = 1,
      .max = BENCH_ROUNDS_MAX,
-     .help = "take turns so often, show medians (against: 5, else 1)"},
+     .help = "take turns so often, show medians (1; beside others: 5)"},
     SESSION_OPTIONS(struct bench_options, session),
     {.name = "half",
      .type = OPTION_FLAG,
@@ -324,25 +324,51 @@ static int one_round(struct session *session, const struct bench_options *opts,
     return code;
 }
 
-/* We and the rivals take turns, so that what else the machine does meets all alike. */
-static int measure_entry(struct session *session, const struct bench_options *opts,
-                         struct bench_results *plan, unsigned index, struct progress *progress)
+static void summarize(struct bench_entry *entry, struct turns *turns, unsigned rounds)
 {
-    struct bench_entry *entry = &plan->entries[index];
-    struct turns *turns = calloc(1, sizeof(*turns));
-    unsigned rounds = (unsigned)opts->rounds;
-    int code = CMD_OK;
+    qsort(turns->own, rounds, sizeof(turns->own[0]), by_bench_value);
+    entry->result = turns->own[rounds / 2];
+    entry->value = bench_value(&entry->result);
+    for (unsigned r = 0; r < RIVAL_COUNT; r++)
+        entry->rivals[r] = median(turns->rivals[r], turns->rival_count[r]);
+}
 
-    if (turns == NULL)
-        return CMD_FAILED;
-    for (unsigned round = 0; round < rounds && code == CMD_OK; round++)
-        code = one_round(session, opts, plan, index, round, turns, progress);
-    if (code == CMD_OK) {
-        qsort(turns->own, rounds, sizeof(turns->own[0]), by_bench_value);
-        entry->result = turns->own[rounds / 2];
-        entry->value = bench_value(&entry->result);
-        for (unsigned r = 0; r < RIVAL_COUNT; r++)
-            entry->rivals[r] = median(turns->rivals[r], turns->rival_count[r]);
+/* The interfaces' lines of one test, operation and size stand one behind the other, verbs first. */
+static unsigned group_size(const struct bench_results *plan, unsigned first)
+{
+    const struct measure_case *which = &plan->entries[first].result.which;
+    unsigned count = 1;
+
+    for (; first + count < plan->count; count++) {
+        const struct measure_case *next = &plan->entries[first + count].result.which;
+
+        if (next->api == API_VERBS || next->test != which->test || next->op != which->op ||
+            next->size != which->size)
+            break;
+    }
+    return count;
+}
+
+/* All take turns, so that what else the machine does meets all alike. */
+static int measure_group(struct session *session, const struct bench_options *opts,
+                         struct bench_results *plan, unsigned first, unsigned count,
+                         struct progress *progress)
+{
+    struct turns *turns = calloc(count, sizeof(*turns));
+    unsigned rounds = (unsigned)opts->rounds;
+    int code = turns != NULL ? CMD_OK : CMD_FAILED;
+
+    for (unsigned turn = 0; code == CMD_OK && turn < rounds * count; turn++) {
+        unsigned i = turn % count;
+
+        code = one_round(session, opts, plan, first + i, turn / count, &turns[i], progress);
+    }
+    for (unsigned i = 0; code == CMD_OK && i < count; i++) {
+        struct bench_entry *entry = &plan->entries[first + i];
+
+        summarize(entry, &turns[i], rounds);
+        if (i > 0 && plan->entries[first].result.which.api == API_VERBS)
+            entry->verbs = plan->entries[first].value;
     }
     free(turns);
     return code;
@@ -372,10 +398,12 @@ static int measure_all(struct session *session, const struct bench_options *opts
     progress.shown_ns = progress.began_ns;
     int code = CMD_OK;
 
-    for (unsigned i = 0; i < plan->count && code == CMD_OK; i++) {
-        code = check_entry(session, opts, plan, i);
+    for (unsigned i = 0, count; i < plan->count && code == CMD_OK; i += count) {
+        count = group_size(plan, i);
+        for (unsigned k = 0; k < count && code == CMD_OK; k++)
+            code = check_entry(session, opts, plan, i + k);
         if (code == CMD_OK)
-            code = measure_entry(session, opts, plan, i, &progress);
+            code = measure_group(session, opts, plan, i, count, &progress);
     }
     progress_end(&progress);
     return code;
@@ -487,6 +515,6 @@ int bench_main(int argc, char **argv)
     if (code != CMD_OK)
         return code;
     if (opts.rounds == 0)
-        opts.rounds = opts.against != 0 ? 5 : 1;
+        opts.rounds = opts.against != 0 || opts.apis == MEASURE_ALL_APIS ? 5 : 1;
     return role == ROLE_SERVER ? session_serve(&opts.session) : client(&opts, host, argc, argv);
 }
