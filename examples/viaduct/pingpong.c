@@ -3,6 +3,7 @@
 #include "cmd.h"
 #include "host.h"
 #include "report.h"
+#include "rows.h"
 #include "session.h"
 
 #include <stdlib.h>
@@ -18,50 +19,20 @@ struct pingpong {
     bool json;
 };
 
-#define FIELD(member) offsetof(struct pingpong, member)
-
 static const struct option_def defs[] = {
-    {.name = "op",
-     .letter = 'o',
-     .type = OPTION_SET,
-     .offset = FIELD(ops),
-     .value = "LIST",
-     .words = measure_op_names,
-     .help = "send, write, read, atomic or all (send,write,read)"},
-    {.name = "api",
-     .type = OPTION_SET,
-     .offset = FIELD(apis),
-     .value = "LIST",
-     .words = measure_api_names,
-     .help = "verbs, vipl or all (verbs)"},
-    {.name = "sizes",
-     .letter = 's',
-     .type = OPTION_SIZES,
-     .offset = FIELD(sizes),
-     .value = "BYTES",
-     .min = 1,
-     .max = 1 << 30,
-     .help = "64 or 8:1M:*2 (8:32K:*64)"},
-    {.name = "iters",
-     .letter = 'n',
-     .type = OPTION_COUNT,
-     .offset = FIELD(iters),
-     .value = "N",
-     .min = 1,
-     .max = 1000000000,
-     .help = "round trips of each line (20000)"},
-    {.name = "check",
-     .type = OPTION_COUNT,
-     .offset = FIELD(check),
-     .value = "N",
-     .max = 1000000000,
-     .help = "messages of each line to compare byte by byte (1000)"},
-    SESSION_OPTIONS(struct pingpong, session),
-    {.name = "half",
-     .type = OPTION_FLAG,
-     .offset = FIELD(half),
-     .help = "show one way: half the round trip"},
-    {.name = "json", .type = OPTION_FLAG, .offset = FIELD(json), .help = "one JSON document"},
+    ROW_OP(struct pingpong, "send, write, read, atomic or all (send,write,read)"),
+    ROW_API(struct pingpong),
+    ROW_SIZES(struct pingpong, 1 << 30, "64 or 8:1M:*2 (8:32K:*64)"),
+    ROW_ITERS(struct pingpong, "round trips of each line (20000)"),
+    ROW_CHECK(struct pingpong, "messages of each line to compare byte by byte (1000)"),
+    ROW_DEVICE(struct pingpong),
+    ROW_GID(struct pingpong),
+    ROW_PORT(struct pingpong),
+    ROW_CPUS(struct pingpong),
+    ROW_EVENTS(struct pingpong),
+    ROW_ONCE(struct pingpong),
+    ROW_HALF(struct pingpong),
+    ROW_JSON(struct pingpong),
     {0},
 };
 

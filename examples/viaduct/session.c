@@ -176,7 +176,7 @@ static int vipl_case(struct session *session, const struct measure_case *which, 
         .segments = 1,
         .depth = vipl_depth(config, which->test),
         .reuse = 100,
-        .block = config->events,
+        .how = config->events ? VIHOW_WAIT : VIHOW_POLL,
         .check = check,
     };
     double cpu;

@@ -31,7 +31,7 @@ static inline struct virig_vi *next_vi(struct vilat *lat)
 /* Memory can't be waited for, so with blocking or a CQ a completion must come. */
 static bool by_memory(const struct virig *rig)
 {
-    return rig->which.which.op == OP_WRITE && !rig->which.block && !rig->which.cq;
+    return rig->which.which.op == OP_WRITE && rig->which.how == VIHOW_POLL && !rig->which.cq;
 }
 
 static void vilat_init(struct vilat *lat, struct pass *pass, bool client)
