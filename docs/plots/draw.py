@@ -16,10 +16,13 @@ import subprocess
 
 HERE = pathlib.Path(__file__).resolve().parent
 STYLE = """set terminal svg size 640,400 font "sans-serif,13" background "white"
-set logscale xy
+set logscale x 2
+set logscale y
 set grid lc rgb "#dddddd"
 set key top left
-set format x "%.0f"
+set format x "%.0b%B"
+set format y "%.0s%c"
+set xtics 8
 set style data linespoints
 set pointsize 0.6
 """

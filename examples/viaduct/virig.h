@@ -19,9 +19,9 @@
 enum {
     VIRIG_SEGMENTS_MAX = 16,
     VIRIG_VIS_MAX = 256,
-    VIRIG_DEPTH_MAX = 256,
-    VIRIG_DEPTH_LAT = 8, /* where one message follows the other */
-    VIRIG_RESERVE = 2,   /* receives for credit updates */
+    VIRIG_DEPTH_MAX = 254, /* with the reserve, what a queue of VIPL holds */
+    VIRIG_DEPTH_LAT = 8,   /* where one message follows the other */
+    VIRIG_RESERVE = 2,     /* receives for credit updates */
     VIRIG_POOL = 64,
 };
 

@@ -25,10 +25,12 @@ few='--iters 100 --check 10'
     grep -q '"api": "vipl"' "$scratch/out" || wrong 'no line over VIPL'
     ! grep -q '"api": "verbs"' "$scratch/out" || wrong 'a line over verbs'
 
-    expect 0 bench $few --api all --qps 2 --csv --plot "$scratch/plot.svg"
+    expect 0 bench $few --api all --qps 2 --rounds 2 --quiet --csv --plot "$scratch/plot.svg"
     quiet
     python3 csv_check.py <"$scratch/out" || wrong 'no good CSV'
-    expect 0 bench $few --api all --test lat --op send --json
+    expect 0 bench $few --api vipl --test rate --op send --depth 512
+    quiet
+    expect 0 bench $few --api all --test lat --op send --quiet --json
     parses viaduct.bench/1
     grep -q '"rival": "verbs"' "$scratch/out" || wrong 'no VIPL beside verbs'
 }
