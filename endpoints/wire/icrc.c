@@ -128,9 +128,9 @@ static uint32_t shift_back(uint32_t bytes)
 /*
  * The four bytes identification and flags, which the difference of two CRCs says differ: shifted
  * back over all that followed them, themselves included, it is their difference, byte for byte.
+ * `id` was a guess, and is put right.
  */
-static bool explain(uint32_t difference, size_t bth_on, struct icrc_unshift *unshift,
-                    uint16_t *id_out)
+static bool explain(uint32_t difference, size_t bth_on, struct icrc_unshift *unshift, uint16_t *id)
 {
     uint32_t bytes = (uint32_t)(IP4_AFTER_ID + bth_on);
 
@@ -139,24 +139,25 @@ static bool explain(uint32_t difference, size_t bth_on, struct icrc_unshift *uns
         unshift->factor = shift_back(bytes);
     }
     uint32_t fields = multiply(unshift->factor, difference);
-    *id_out = (uint16_t)((fields & 0xff) << 8 | (fields >> 8 & 0xff));
+    *id ^= (uint16_t)((fields & 0xff) << 8 | (fields >> 8 & 0xff));
     /* A sender need not set DF; no other flag and no fragment offset can be. */
     return (fields >> 16 & ~DF_HIGH) == 0;
 }
 
 bool icrc_judge(const struct icrc_path *path, const uint8_t *udp_payload, size_t size,
-                struct icrc_unshift *unshift, uint16_t *id_out)
+                struct icrc_unshift *unshift, uint16_t *id)
 {
-    uint16_t id = 0;
+    uint16_t guess = id ? *id : 0;
 
     if (size < WIRE_BTH_SIZE + WIRE_ICRC_SIZE)
         return false;
     size_t covered = size - WIRE_ICRC_SIZE;
-    uint32_t crc = icrc_add_headers(icrc_begin(path, size, 0), udp_payload, covered);
+    uint32_t crc = icrc_add_headers(icrc_begin(path, size, guess), udp_payload, covered);
     uint32_t difference = crc ^ icrc_get(udp_payload + covered);
-    bool right =
-        difference == 0 || (icrc_path_is_v4(path) && explain(difference, covered, unshift, &id));
-    if (right && id_out)
-        *id_out = id;
+    if (difference == 0)
+        return true;
+    bool right = icrc_path_is_v4(path) && explain(difference, covered, unshift, &guess);
+    if (right && id)
+        *id = guess;
     return right;
 }

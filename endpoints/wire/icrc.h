@@ -54,10 +54,11 @@ struct icrc_unshift {
 
 /*
  * Is the ICRC at the end of this UDP payload right? With IPv4 the identification is taken to be
- * whatever makes it right, if anything does: a CRC is linear, so the difference to what id 0 gives
- * is the id, shifted. id_out (may be NULL) is it. `unshift` begins as zeroes.
+ * whatever makes it right, if anything does: a CRC is linear, so the difference to what a guess
+ * gives is the difference of the ids, shifted. `id` (NULL: guess 0) is the guess, and then the id;
+ * a good one saves time. `unshift` begins as zeroes.
  */
 bool icrc_judge(const struct icrc_path *path, const uint8_t *udp_payload, size_t size,
-                struct icrc_unshift *unshift, uint16_t *id_out);
+                struct icrc_unshift *unshift, uint16_t *id);
 
 #endif

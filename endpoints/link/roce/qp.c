@@ -30,6 +30,7 @@ struct roce_qp {
     uint32_t rq_head;                       /* receives of an exclusive ring taken so far */
     _Atomic uint64_t deadline_ns;           /* TRANSPORT_NEVER: none */
     uint64_t counted_rnrs, counted_retries; /* of the transport's, in the queue pair's counters */
+    uint64_t counted_timeouts;
     bool touched;                  /* the receive lock: on the list of those to be answered */
     struct roce_qp *touched_next;  /* the receive lock */
     struct roce_qp *next, **place; /* the receive lock: all of the process */
@@ -229,6 +230,9 @@ static void count_tries(struct roce_qp *wire)
 
     transport_get_stats(wire->transport, &stats);
     uint64_t retries = stats.go_backs + stats.probes + stats.timeouts;
+    if (__builtin_expect(stats.timeouts != wire->counted_timeouts, 0) && wire->path.outlet)
+        outlet_doubt(wire->path.outlet);
+    wire->counted_timeouts = stats.timeouts;
     wire->qp->pub->rnr_waits += (uint32_t)(stats.rnrs_received - wire->counted_rnrs);
     wire->qp->pub->retries += (uint32_t)(retries - wire->counted_retries);
     wire->counted_rnrs = stats.rnrs_received;
@@ -316,6 +320,7 @@ static int make_path(const struct qp *qp, const struct ibv_ah_attr *to, struct r
         error = udp_path(port, to->grh.dgid.raw, qp->qpn, path);
     if (error)
         return error;
+    path->outlet = outlet_find(port, to->grh.dgid.raw, path->sender);
     path->traffic_class = to->grh.traffic_class;
     path->hop_limit = to->grh.hop_limit;
     return 0;

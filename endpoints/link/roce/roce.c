@@ -74,25 +74,32 @@ static void dispatch_unicast(const struct roce_from *from, const struct wire_pac
     }
 }
 
-void roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t size)
+static void dispatch(const struct roce_from *from, const struct wire_packet *packet,
+                     const uint8_t *bytes, size_t size)
+{
+    if (packet->dest_qpn == WIRE_QPN_GSI)
+        roce_mad_receive(from, packet, bytes, size);
+    else if (packet->dest_qpn == WIRE_QPN_MULTICAST)
+        roce_group_receive(from, packet);
+    else if (packet->dest_qpn >> LIMIT_QP_BITS != process_slot())
+        steer_went_wrong(from, packet->dest_qpn >> LIMIT_QP_BITS, bytes, size);
+    else
+        dispatch_unicast(from, packet);
+}
+
+uint16_t roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t size)
 {
     struct wire_packet packet;
-    uint16_t id = 0;
+    uint16_t id = from->id;
 
     if (steer_is_probe(from->port, bytes, size) || !wire_parse(bytes, size, &packet) ||
         !icrc_judge(&from->icrc, bytes, size, &unshift, &id))
-        return;
+        return id;
     if (__builtin_expect(pcapng_is_open(), 0))
         pcapng_write(PCAPNG_RECEIVED, &from->icrc, from->traffic_class, from->hop_limit, id, bytes,
                      size);
-    if (packet.dest_qpn == WIRE_QPN_GSI)
-        roce_mad_receive(from, &packet, bytes, size);
-    else if (packet.dest_qpn == WIRE_QPN_MULTICAST)
-        roce_group_receive(from, &packet);
-    else if (packet.dest_qpn >> LIMIT_QP_BITS != process_slot())
-        steer_went_wrong(from, packet.dest_qpn >> LIMIT_QP_BITS, bytes, size);
-    else
-        dispatch_unicast(from, &packet);
+    dispatch(from, &packet, bytes, size);
+    return id;
 }
 
 /* ---- polling ---- */

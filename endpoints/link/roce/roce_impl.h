@@ -14,6 +14,7 @@
 enum {
     ROCE_SENDERS = 8,       /* sockets to send from, one source port each, of a local address */
     ROCE_PORTS_MAX = 64,    /* local addresses */
+    ROCE_IDS = 16,
     ROCE_SEGMENTS_MAX = 64, /* packets that one datagram of the batch is cut into by the kernel */
 };
 
@@ -30,6 +31,19 @@ struct roce_sockaddr {
     };
 };
 
+/* A socket connected to a destination: outlet.c. */
+struct roce_outlet {
+    struct spin lock; /* from the number that a packet will have until it is sent */
+    struct roce_outlet *next;
+    struct icrc_path icrc;
+    unsigned sender;
+    int fd;
+    bool counted;         /* IPv4: packets have numbers, and */
+    _Atomic bool in_step; /* this is the next one's: */
+    uint16_t next_id;
+    uint64_t learn_at_ns;
+};
+
 /* A local address, with what is received there and sent from there. Lives as long as the process.
  */
 struct roce_port {
@@ -43,6 +57,8 @@ struct roce_port {
     unsigned mtu;
     _Atomic int senders[ROCE_SENDERS]; /* descriptor + 1 */
     uint16_t sender_ports[ROCE_SENDERS];
+    struct roce_outlet *outlets; /* core_lock */
+    uint16_t ids[ROCE_IDS];      /* the receive lock: what the next packet may have, by source */
     struct roce_port *next;
     /* steer.c: the processes of this address */
     struct roce_roster *roster;
@@ -56,7 +72,8 @@ struct roce_port {
 struct roce_path {
     struct roce_port *port;
     unsigned sender;
-    struct icrc_path icrc; /* the addresses, and the ports */
+    struct roce_outlet *outlet; /* NULL: none; else the better way */
+    struct icrc_path icrc;      /* the addresses, and the ports without the outlet */
     struct roce_sockaddr to;
     uint8_t traffic_class, hop_limit;
 };
@@ -66,6 +83,7 @@ struct roce_from {
     struct roce_port *port;
     struct icrc_path icrc; /* source: who sent it */
     uint8_t traffic_class, hop_limit;
+    uint16_t id; /* IPv4: it may have this identification */
     uint64_t now_ns;
     bool final; /* another process handed it over: it is ours, or nobody's */
 };
@@ -92,11 +110,23 @@ int udp_path(struct roce_port *port, const uint8_t dgid[16], uint32_t entropy,
  * roce_dispatch(). How many datagrams there were.
  */
 unsigned udp_receive(struct roce_port *port, uint64_t now_ns);
+/* A socket to send from, bound to a free source port; or negative errno. */
+int udp_open_source(const struct roce_port *port, unsigned salt, uint16_t *number_out);
 void udp_after_fork(void);
 /* Port 4791 of an address that is reached from this one. */
 void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roce_sockaddr *out);
 /* The largest path MTU that a port's interface carries: 256 .. 4096. */
 unsigned udp_path_mtu(unsigned mtu);
+
+/* ---- outlet.c: connected sockets to send from ---- */
+/* core_lock held. NULL: there can't be one. It lives as long as its port. */
+struct roce_outlet *outlet_find(struct roce_port *port, const uint8_t dgid[16], unsigned sender);
+/* False: another thread has it, or the number of its next packet is not known. */
+bool outlet_take(struct roce_outlet *outlet);
+void outlet_give(struct roce_outlet *outlet);
+/* Any thread: its packets may have other numbers than we think. */
+void outlet_doubt(struct roce_outlet *outlet);
+void outlets_close(struct roce_port *port);
 
 /* ---- steer.c: several processes behind one address ---- */
 /* core_lock held. bind_socket() makes port->watch.fd. */
@@ -124,8 +154,8 @@ void batch_add(struct roce_batch *batch, const struct roce_path *path,
 void batch_send(struct roce_batch *batch);
 
 /* ---- roce.c: what came in ---- */
-/* The receive lock held. Bytes: a UDP payload. */
-void roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t size);
+/* The receive lock held. Bytes: a UDP payload. The packet's identification, if that can be told. */
+uint16_t roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t size);
 
 /* ---- qp.c: connected queue pairs ---- */
 extern const struct transport_calls roce_calls; /* the owner is a struct qp */

@@ -181,24 +181,28 @@ static void set_group_sender(const struct roce_port *port, int fd)
 }
 
 /* Any free source port will do; who is near in time gets another one. */
-static int open_sender(struct roce_port *port, unsigned sender)
+int udp_open_source(const struct roce_port *port, unsigned salt, uint16_t *number_out)
 {
     int fd = socket_open(port->v4);
-    if (fd >= 0)
-        set_group_sender(port, fd);
-    uint64_t random = now_ns() / 1000 + sender * 2654435761u + (unsigned)getpid() * 40503u;
+    uint64_t random = now_ns() / 1000 + salt * 2654435761u + (unsigned)getpid() * 40503u;
 
     for (int i = 0; fd >= 0 && i < BIND_TRIES; i++, random += 7919) {
-        uint16_t number = (uint16_t)(SOURCE_PORT_FIRST + random % SOURCE_PORTS);
-
-        if (bind_to(fd, port, number) == 0) {
-            port->sender_ports[sender] = number;
+        *number_out = (uint16_t)(SOURCE_PORT_FIRST + random % SOURCE_PORTS);
+        if (bind_to(fd, port, *number_out) == 0)
             return fd;
-        }
     }
     if (fd >= 0)
         sys_close(fd);
     return fd < 0 ? fd : -EADDRINUSE;
+}
+
+static int open_sender(struct roce_port *port, unsigned sender)
+{
+    int fd = udp_open_source(port, sender, &port->sender_ports[sender]);
+
+    if (fd >= 0)
+        set_group_sender(port, fd);
+    return fd;
 }
 
 static const char *interface_of(const struct nic *nic, const uint8_t gid[16])
@@ -463,6 +467,15 @@ static void take_controls(struct msghdr *header, struct roce_from *from, size_t 
     }
 }
 
+static uint16_t dispatch(const struct roce_from *from, uint8_t *bytes, size_t size)
+{
+    if (__builtin_expect(!config_get()->faults.any, 1))
+        return roce_dispatch(from, bytes, size);
+    faults_receive(from, bytes, size);
+    return from->id;
+}
+
+/* Identifications count up within what the kernel has put together, and from call to call. */
 static void take_datagram(struct mmsghdr *message, uint8_t *bytes,
                           const struct roce_sockaddr *source, struct roce_from *from)
 {
@@ -472,13 +485,14 @@ static void take_datagram(struct mmsghdr *message, uint8_t *bytes,
         return;
     take_source(source, from);
     take_controls(&message->msg_hdr, from, &segment);
-    while (left) {
+    uint16_t *next_id = &from->port->ids[from->icrc.source_port % ROCE_IDS];
+    from->id = *next_id;
+    for (bool begins = true; left; begins = false) {
         size_t size = segment && segment < left ? segment : left;
 
-        if (__builtin_expect(config_get()->faults.any, 0))
-            faults_receive(from, bytes, size);
-        else
-            roce_dispatch(from, bytes, size);
+        from->id = (uint16_t)(dispatch(from, bytes, size) + 1);
+        if (begins)
+            *next_id = from->id;
         bytes += size;
         left -= size;
     }
@@ -506,6 +520,7 @@ void udp_after_fork(void)
         next = port->next;
         sys_close(port->watch.fd);
         steer_close(port);
+        outlets_close(port);
         for (unsigned i = 0; i < ROCE_SENDERS; i++)
             if (atomic_load(&port->senders[i]))
                 sys_close(atomic_load(&port->senders[i]) - 1);
