@@ -85,6 +85,18 @@ static void probe(struct transport *t, uint64_t now_ns)
     s->probe_at_ns = after(now_ns, window_probe_after_ns(&s->window));
 }
 
+/* All was sent once, and of the last of it no acknowledgement was asked for: no loss, so far. */
+static bool has_unasked(const struct sender *s)
+{
+    return s->unasked && s->send == s->sent && s->una != s->sent && !s->gone_back;
+}
+
+static void ask(struct transport *t, uint64_t now_ns)
+{
+    sender_ask(t);
+    t->sender.probe_at_ns = after(now_ns, window_probe_after_ns(&t->sender.window));
+}
+
 void completer_expire(struct transport *t, uint64_t now_ns)
 {
     struct sender *s = &t->sender;
@@ -95,6 +107,8 @@ void completer_expire(struct transport *t, uint64_t now_ns)
         s->rnr_until_ns = s->gone_back = 0;
     else if (s->timeout_at_ns <= now_ns)
         timed_out(t, now_ns);
+    else if (has_unasked(s))
+        ask(t, now_ns);
     else
         probe(t, now_ns);
 }

@@ -81,7 +81,7 @@ enum transport_flags {
     TRANSPORT_SOLICITED = 1,
     TRANSPORT_FENCE = 2,
     TRANSPORT_INLINE = 4, /* the elements' bytes are copied at once, their keys are not looked at */
-    TRANSPORT_SIGNALED = 8, /* the owner's, as is `cookie` */
+    TRANSPORT_SIGNALED = 8, /* the program waits for it: others may be acknowledged later */
 };
 
 /* A work request. The elements belong to the caller until transport_post() returns. */

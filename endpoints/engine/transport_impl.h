@@ -75,6 +75,7 @@ struct sender {
     struct fetch fetches[FETCHES];
     uint32_t fetch_head, fetch_tail;
     uint32_t unasked; /* packets since an acknowledgement was asked for */
+    uint64_t asked_at_ns;
     bool gone_back;   /* to una, since it last moved: more NAKs say nothing new */
     uint32_t ahead;   /* the last answer beyond a gap; PSNs below it are of a later try */
     unsigned retries, rnr_tries;
@@ -147,6 +148,8 @@ void sender_fail(struct transport *t, enum transport_status status);
 /* Complete what has come to the head and needs no answer. */
 void sender_settle(struct transport *t);
 void sender_go_back(struct transport *t);
+/* Send the last packet in flight again, to ask for an acknowledgement. */
+void sender_ask(struct transport *t);
 
 /* ---- completer.c ---- */
 void completer_receive(struct transport *t, uint64_t now_ns, const struct wire_packet *packet,

@@ -34,7 +34,7 @@ void window_acked(struct window *w, uint32_t una, uint32_t count, uint32_t in_fl
     w->size_before = 0;
     if (w->reduced && !psn_before(una, w->reduced_until))
         w->reduced = false;
-    if (in_flight < w->size / 2)
+    if (in_flight < w->size / 2 && w->size >= WINDOW_START)
         return; /* the program, not the window, was the limit */
     if (w->size < w->slow_until) {
         w->size += count;

@@ -528,6 +528,14 @@ static bool is_from_peer(const struct roce_qp *wire, const struct roce_from *fro
            wire->path.port == from->port;
 }
 
+/* A request that asks for nothing changes nothing that goes out. */
+static bool has_something_to_say(const struct roce_qp *wire, uint64_t now,
+                                 const struct wire_packet *packet)
+{
+    return (wire_traits(packet->opcode) & WIRE_IS_RESPONSE) ||
+           transport_has_next(wire->transport, now);
+}
+
 void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet)
 {
     spin_lock_word(&qp->pub->busy);
@@ -536,7 +544,7 @@ void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct w
         transport_receive(wire->transport, from->now_ns, packet, (from->traffic_class & 3) == 3);
         if (__builtin_expect(qp_state(qp) == IBV_QPS_RTR, 0))
             qp_established(qp);
-        if (!wire->touched) {
+        if (!wire->touched && has_something_to_say(wire, from->now_ns, packet)) {
             wire->touched = true;
             wire->touched_next = touched;
             touched = wire;

@@ -53,6 +53,8 @@ struct roce_port {
     bool no_segmentation; /* the kernel won't cut datagrams for this device */
     bool watched;         /* the engine thread hears of what comes */
     unsigned idle;        /* polls in vain since something came */
+    unsigned running;     /* calls that received something, one after the other */
+    bool crowded;         /* receive several with a call */
     uint32_t interface;
     unsigned mtu;
     _Atomic int senders[ROCE_SENDERS]; /* descriptor + 1 */

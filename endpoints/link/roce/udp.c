@@ -31,16 +31,13 @@ enum {
     SOURCE_PORTS = 0x4000,
     BIND_TRIES = 64,
     DATAGRAMS = 16, /* received at a time */
+    CROWD = 4,      /* calls that found one, without a pause: there are more */
     DATAGRAM_BYTES = 65536,
     CONTROL_BYTES = 128,
 };
 
 static _Atomic(struct roce_port *) ports;
 static unsigned port_count;
-
-/* What one call receives into; the pages of those never used are never touched. */
-static uint8_t datagrams[DATAGRAMS][DATAGRAM_BYTES];
-static char controls[DATAGRAMS][CONTROL_BYTES];
 
 struct roce_port *udp_ports(void)
 {
@@ -416,19 +413,37 @@ int udp_path(struct roce_port *port, const uint8_t dgid[16], uint32_t entropy,
 
 /* ---- receiving ---- */
 
-static void prepare(struct mmsghdr *headers, struct iovec *parts, struct roce_sockaddr *sources)
+/* What calls receive into, made ready once; those of a call that were used are made so again. */
+static struct {
+    bool ready;
+    struct mmsghdr headers[DATAGRAMS];
+    struct iovec parts[DATAGRAMS];
+    struct roce_sockaddr sources[DATAGRAMS];
+    char controls[DATAGRAMS][CONTROL_BYTES];
+    uint8_t bytes[DATAGRAMS][DATAGRAM_BYTES]; /* pages never used are never touched */
+} arrivals;                                   /* the receive lock */
+
+static void rearm(unsigned i)
+{
+    struct msghdr *header = &arrivals.headers[i].msg_hdr;
+
+    header->msg_namelen = sizeof(arrivals.sources[i].v6);
+    header->msg_controllen = CONTROL_BYTES;
+}
+
+static void prepare(void)
 {
     for (unsigned i = 0; i < DATAGRAMS; i++) {
-        parts[i] = (struct iovec){datagrams[i], DATAGRAM_BYTES};
-        headers[i].msg_hdr = (struct msghdr){
-            .msg_name = &sources[i].any,
-            .msg_namelen = sizeof(sources[i].v6),
-            .msg_iov = &parts[i],
+        arrivals.parts[i] = (struct iovec){arrivals.bytes[i], DATAGRAM_BYTES};
+        arrivals.headers[i].msg_hdr = (struct msghdr){
+            .msg_name = &arrivals.sources[i].any,
+            .msg_iov = &arrivals.parts[i],
             .msg_iovlen = 1,
-            .msg_control = controls[i],
-            .msg_controllen = CONTROL_BYTES,
+            .msg_control = arrivals.controls[i],
         };
+        rearm(i);
     }
+    arrivals.ready = true;
 }
 
 static void take_source(const struct roce_sockaddr *source, struct roce_from *from)
@@ -476,14 +491,15 @@ static uint16_t dispatch(const struct roce_from *from, uint8_t *bytes, size_t si
 }
 
 /* Identifications count up within what the kernel has put together, and from call to call. */
-static void take_datagram(struct mmsghdr *message, uint8_t *bytes,
-                          const struct roce_sockaddr *source, struct roce_from *from)
+static void take_datagram(unsigned i, struct roce_from *from)
 {
+    struct mmsghdr *message = &arrivals.headers[i];
+    uint8_t *bytes = arrivals.bytes[i];
     size_t left = message->msg_len, segment = 0;
 
     if (message->msg_hdr.msg_flags & MSG_TRUNC)
         return;
-    take_source(source, from);
+    take_source(&arrivals.sources[i], from);
     take_controls(&message->msg_hdr, from, &segment);
     uint16_t *next_id = &from->port->ids[from->icrc.source_port % ROCE_IDS];
     from->id = *next_id;
@@ -498,20 +514,42 @@ static void take_datagram(struct mmsghdr *message, uint8_t *bytes,
     }
 }
 
+/* One at a time while they are few: the call for many costs more. */
+static unsigned receive_some(struct roce_port *port)
+{
+    int count;
+
+    if (port->crowded) {
+        count = recvmmsg(port->watch.fd, arrivals.headers, DATAGRAMS, MSG_DONTWAIT, NULL);
+        port->crowded = count > 1;
+        return count > 0 ? (unsigned)count : 0;
+    }
+    ssize_t size = recvmsg(port->watch.fd, &arrivals.headers[0].msg_hdr, MSG_DONTWAIT);
+    if (size < 0) {
+        port->running = 0;
+        return 0;
+    }
+    arrivals.headers[0].msg_len = (unsigned)size;
+    port->crowded = ++port->running >= CROWD;
+    return 1;
+}
+
 unsigned udp_receive(struct roce_port *port, uint64_t now_ns)
 {
-    struct roce_sockaddr sources[DATAGRAMS];
-    struct mmsghdr headers[DATAGRAMS];
-    struct iovec parts[DATAGRAMS];
     struct roce_from from = {.port = port, .now_ns = now_ns};
 
+    if (__builtin_expect(!arrivals.ready, 0))
+        prepare();
+    unsigned count = receive_some(port);
+    if (!count)
+        return 0;
     memcpy(from.icrc.target, port->gid, 16);
     from.icrc.target_port = WIRE_UDP_PORT;
-    prepare(headers, parts, sources);
-    int count = recvmmsg(port->watch.fd, headers, DATAGRAMS, MSG_DONTWAIT, NULL);
-    for (int i = 0; i < count; i++)
-        take_datagram(&headers[i], datagrams[i], &sources[i], &from);
-    return count > 0 ? (unsigned)count : 0;
+    for (unsigned i = 0; i < count; i++) {
+        take_datagram(i, &from);
+        rearm(i);
+    }
+    return count;
 }
 
 void udp_after_fork(void)
