@@ -34,6 +34,10 @@ uint32_t icrc_begin(const struct icrc_path *path, size_t udp_payload, uint16_t i
 uint32_t icrc_add_headers(uint32_t crc, const uint8_t *headers, size_t size);
 uint32_t icrc_add(uint32_t crc, const void *bytes, size_t size);
 
+/* All of it: the ICRC of a UDP payload that ends with room for it. size: 16 or more. */
+uint32_t icrc_of(const struct icrc_path *path, uint16_t id, const uint8_t *udp_payload,
+                 size_t size);
+
 static inline void icrc_put(uint8_t *at, uint32_t crc)
 {
     at[0] = (uint8_t)crc;

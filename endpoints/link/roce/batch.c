@@ -11,6 +11,8 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "core/copy.h"
 #include "link/roce/roce_impl.h"
@@ -26,7 +28,8 @@ enum {
     BATCH_DATAGRAMS = 64,
     DATAGRAM_BYTES_MAX = 65000, /* an IP packet's length has 16 bits */
     REFUSALS_MAX = 3,
-    FULL_MS = 2,                /* how long a full socket is waited for before packets are lost */
+    SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL,
+    FULL_MS = 2, /* how long a full socket is waited for before packets are lost */
 };
 
 struct outgoing {
@@ -119,9 +122,7 @@ void batch_add(struct roce_batch *batch, const struct roce_path *path,
     memset(at + headers + payload, 0, pad);
     const struct icrc_path *icrc = datagram->connected ? &batch->outlet->icrc : &path->icrc;
     uint16_t id = (uint16_t)(datagram->id + datagram->segments);
-    uint32_t crc = icrc_begin(icrc, size, id);
-    crc = icrc_add_headers(crc, at, size - WIRE_ICRC_SIZE);
-    icrc_put(at + size - WIRE_ICRC_SIZE, crc);
+    icrc_put(at + size - WIRE_ICRC_SIZE, icrc_of(icrc, id, at, size));
     if (__builtin_expect(pcapng_is_open(), 0))
         pcapng_write(PCAPNG_SENT, icrc, path->traffic_class, path->hop_limit, id, at, size);
     datagram->segments++;
@@ -201,19 +202,22 @@ static bool wait_for_room(int fd)
     return poll(&room, 1, FULL_MS) > 0;
 }
 
-/* Of one datagram, most often, by the shorter call. How many were sent, or -1. */
+/*
+ * Of one datagram, most often, by the shorter call. How many were sent, or -1. libc's functions are
+ * cancellation points, which a program's thread must not meet in here.
+ */
 static int send_some(int fd, struct mmsghdr *headers, unsigned count)
 {
     const struct msghdr *one = &headers->msg_hdr;
     ssize_t sent;
 
     if (count > 1)
-        return sendmmsg(fd, headers, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+        return (int)syscall(SYS_sendmmsg, fd, headers, count, SEND_FLAGS);
     if (!one->msg_name && !one->msg_controllen)
-        sent = send(fd, one->msg_iov->iov_base, one->msg_iov->iov_len,
-                    MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent = syscall(SYS_sendto, fd, one->msg_iov->iov_base, one->msg_iov->iov_len, SEND_FLAGS,
+                       NULL, 0);
     else
-        sent = sendmsg(fd, one, MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent = syscall(SYS_sendmsg, fd, one, SEND_FLAGS);
     return sent < 0 ? -1 : 1;
 }
 

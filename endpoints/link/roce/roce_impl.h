@@ -12,8 +12,8 @@
 #include "wire/packet.h"
 
 enum {
-    ROCE_SENDERS = 8,       /* sockets to send from, one source port each, of a local address */
-    ROCE_PORTS_MAX = 64,    /* local addresses */
+    ROCE_SENDERS = 8,    /* sockets to send from, one source port each, of a local address */
+    ROCE_PORTS_MAX = 64, /* local addresses */
     ROCE_IDS = 16,
     ROCE_SEGMENTS_MAX = 64, /* packets that one datagram of the batch is cut into by the kernel */
 };

@@ -514,17 +514,16 @@ static void take_datagram(unsigned i, struct roce_from *from)
     }
 }
 
-/* One at a time while they are few: the call for many costs more. */
+/* One at a time while they are few: the call for many costs more. No cancellation points. */
 static unsigned receive_some(struct roce_port *port)
 {
-    int count;
-
     if (port->crowded) {
-        count = recvmmsg(port->watch.fd, arrivals.headers, DATAGRAMS, MSG_DONTWAIT, NULL);
+        long count =
+            syscall(SYS_recvmmsg, port->watch.fd, arrivals.headers, DATAGRAMS, MSG_DONTWAIT, NULL);
         port->crowded = count > 1;
         return count > 0 ? (unsigned)count : 0;
     }
-    ssize_t size = recvmsg(port->watch.fd, &arrivals.headers[0].msg_hdr, MSG_DONTWAIT);
+    long size = syscall(SYS_recvmsg, port->watch.fd, &arrivals.headers[0].msg_hdr, MSG_DONTWAIT);
     if (size < 0) {
         port->running = 0;
         return 0;
