@@ -569,10 +569,9 @@ bool roce_qp_waits(void)
     return touched;
 }
 
-bool roce_qp_answer_urgent(void)
+bool roce_qp_answer_urgent(uint64_t now)
 {
     struct roce_qp **at = &touched;
-    uint64_t now = touched ? now_ns() : 0;
 
     while (*at) {
         struct roce_qp *wire = *at;
@@ -591,10 +590,8 @@ bool roce_qp_answer_urgent(void)
     return touched;
 }
 
-void roce_qp_answer(void)
+void roce_qp_answer(uint64_t now)
 {
-    uint64_t now = touched ? now_ns() : 0;
-
     while (touched) {
         struct roce_qp *wire = touched;
 

@@ -22,9 +22,11 @@ enum {
     ANSWER_NS = 200000, /* so long an ACK waits at most */
     BUSY_IDLE = 64,     /* polls in vain after which a socket is looked at more seldom */
     SELDOM = 16,
+    TIMELESS = 4, /* of so many polls in vain one looks at the clock */
 };
 
 _Atomic uint32_t roce_in_use;
+static _Atomic bool datagrams_used;
 static struct spin receive_lock;
 static _Atomic uint64_t polled_ns, due_ns = TRANSPORT_NEVER;
 static _Atomic bool parked;         /* sockets are left to those who poll */
@@ -111,7 +113,7 @@ static void expire(uint64_t now)
     /* Who sets a time from here on is heard; all others are asked. */
     atomic_store(&due_ns, TRANSPORT_NEVER);
     uint64_t held = faults_deliver(now);
-    roce_qp_answer();
+    roce_qp_answer(now);
     uint64_t next = roce_qp_expire(now);
     next = held < next ? held : next;
     if (next != TRANSPORT_NEVER)
@@ -128,11 +130,12 @@ void roce_receive_all(void)
     uint64_t now = now_ns();
 
     for (struct roce_port *port = udp_ports(); port; port = port->next)
-        udp_receive(port, now);
-    roce_qp_answer();
+        udp_receive(port, &now);
+    roce_qp_answer(now);
 }
 
-static bool look(uint64_t now)
+/* Whether something came; then the time is known. */
+static bool look(uint64_t *now)
 {
     bool some = false;
 
@@ -149,18 +152,29 @@ static bool look(uint64_t now)
  * An ACK waits for the next poll: the program has its completion sooner, and what it posts in turn
  * takes the ACK along. One that stops polling now has the watchdog send it.
  */
+static void receive_and_answer(void)
+{
+    static unsigned vain;
+    bool waited = roce_qp_waits();
+    uint64_t now = 0;
+    bool some = look(&now);
+
+    if (!some && !waited && ++vain % TIMELESS)
+        return;
+    now = now ? now : now_ns();
+    atomic_store_explicit(&polled_ns, now, memory_order_relaxed);
+    if (!some || waited)
+        roce_qp_answer(now);
+    else if (roce_qp_answer_urgent(now))
+        roce_due_at(now + ANSWER_NS);
+    expire(now);
+}
+
 void roce_poll(void)
 {
     if (!spin_try(&receive_lock))
         return;
-    uint64_t now = now_ns();
-    atomic_store_explicit(&polled_ns, now, memory_order_relaxed);
-    bool waited = roce_qp_waits();
-    if (!look(now) || waited)
-        roce_qp_answer();
-    else if (roce_qp_answer_urgent())
-        roce_due_at(now + ANSWER_NS);
-    expire(now);
+    receive_and_answer();
     roce_unlock();
 }
 
@@ -181,8 +195,8 @@ static void on_readable(struct watch *watch)
         return;
     }
     roce_lock();
-    udp_receive(port, now);
-    roce_qp_answer();
+    udp_receive(port, &now);
+    roce_qp_answer(now);
     roce_unlock();
 }
 
@@ -226,7 +240,7 @@ __attribute__((destructor)) static void say_goodbye(void)
 {
     if (!atomic_load(&roce_in_use) || !spin_try(&receive_lock))
         return;
-    roce_qp_answer();
+    roce_qp_answer(now_ns());
     roce_unlock();
 }
 
@@ -239,6 +253,7 @@ void roce_after_fork(void)
     roce_mad_after_fork();
     atomic_store(&due_ns, TRANSPORT_NEVER);
     atomic_store(&roce_in_use, 0);
+    atomic_store(&datagrams_used, false);
     atomic_store(&parked, false);
     spin_unlock(&receive_lock);
 }
@@ -249,11 +264,14 @@ void roce_port_opened(void)
     thread_wake();
 }
 
+bool roce_uses_datagrams(void)
+{
+    return atomic_load_explicit(&datagrams_used, memory_order_relaxed);
+}
+
 void roce_use_datagrams(void)
 {
-    static _Atomic bool used;
-
-    if (!atomic_load_explicit(&used, memory_order_relaxed) && !atomic_exchange(&used, true))
+    if (!roce_uses_datagrams() && !atomic_exchange(&datagrams_used, true))
         atomic_fetch_add(&roce_in_use, 1);
 }
 

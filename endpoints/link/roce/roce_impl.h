@@ -55,6 +55,8 @@ struct roce_port {
     unsigned idle;        /* polls in vain since something came */
     unsigned running;     /* calls that received something, one after the other */
     bool crowded;         /* receive several with a call */
+    bool sparse;          /* they come one by one */
+    unsigned lone, calls;
     uint32_t interface;
     unsigned mtu;
     _Atomic int senders[ROCE_SENDERS]; /* descriptor + 1 */
@@ -109,9 +111,9 @@ int udp_path(struct roce_port *port, const uint8_t dgid[16], uint32_t entropy,
              struct roce_path *path_out);
 /*
  * The receive lock held: receive what has come, a batch at most, and hand each packet to
- * roce_dispatch(). How many datagrams there were.
+ * roce_dispatch(). How many datagrams there were. The time is read if it is needed and 0.
  */
-unsigned udp_receive(struct roce_port *port, uint64_t now_ns);
+unsigned udp_receive(struct roce_port *port, uint64_t *now_ns_inout);
 /* A socket to send from, bound to a free source port; or negative errno. */
 int udp_open_source(const struct roce_port *port, unsigned salt, uint16_t *number_out);
 void udp_after_fork(void);
@@ -164,9 +166,9 @@ extern const struct transport_calls roce_calls; /* the owner is a struct qp */
 /* The receive lock held. */
 void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet);
 /* The receive lock held: send what the packets of this batch made due. */
-void roce_qp_answer(void);
+void roce_qp_answer(uint64_t now_ns);
 /* The same, but those that have no more than an ACK to say wait: true if there are any. */
-bool roce_qp_answer_urgent(void);
+bool roce_qp_answer_urgent(uint64_t now_ns);
 bool roce_qp_waits(void);
 /* The receive lock held: who fell due. The next time, or UINT64_MAX. */
 uint64_t roce_qp_expire(uint64_t now_ns);
@@ -201,6 +203,7 @@ void roce_port_opened(void);
 void roce_receive_all(void);
 /* Datagrams come or go over the wire: pollers look for them from now on. */
 void roce_use_datagrams(void);
+bool roce_uses_datagrams(void);
 
 /* ---- lock of the receive side ---- */
 void roce_lock(void);

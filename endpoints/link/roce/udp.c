@@ -17,6 +17,7 @@
 #include "core/config_host.h"
 #include "core/sys.h"
 #include "link/roce/roce_impl.h"
+#include "trace/pcapng.h"
 
 #ifndef UDP_GRO
 #define UDP_GRO 104
@@ -32,6 +33,8 @@ enum {
     BIND_TRIES = 64,
     DATAGRAMS = 16, /* received at a time */
     CROWD = 4,      /* calls that found one, without a pause: there are more */
+    LONE = 64,      /* packets that came one by one: more of the kind follow */
+    MARKED_CALLS = 16,
     DATAGRAM_BYTES = 65536,
     CONTROL_BYTES = 128,
 };
@@ -501,6 +504,7 @@ static void take_datagram(unsigned i, struct roce_from *from)
         return;
     take_source(&arrivals.sources[i], from);
     take_controls(&message->msg_hdr, from, &segment);
+    from->port->lone = segment ? 0 : from->port->lone + 1;
     uint16_t *next_id = &from->port->ids[from->icrc.source_port % ROCE_IDS];
     from->id = *next_id;
     for (bool begins = true; left; begins = false) {
@@ -514,34 +518,86 @@ static void take_datagram(unsigned i, struct roce_from *from)
     }
 }
 
-/* One at a time while they are few: the call for many costs more. No cancellation points. */
+/* ---- few or many ---- */
+
+/*
+ * While packets come one by one, the kernel puts none together and tells of nothing beside: then
+ * the shortest call will do, and only some calls ask for marks of congestion. Who wants to know of
+ * each packet more than its bytes, and captures, keep from that.
+ */
+static bool may_be_sparse(const struct roce_port *port)
+{
+    return !port->group && !roce_uses_datagrams() && !pcapng_is_open();
+}
+
+static void set_sparse(struct roce_port *port, bool sparse)
+{
+    set(port->watch.fd, IPPROTO_UDP, UDP_GRO, !sparse);
+    port->sparse = sparse;
+    port->lone = 0;
+}
+
+static void nothing_came(struct roce_port *port)
+{
+    port->running = 0;
+    if (!port->sparse && port->lone >= LONE && may_be_sparse(port))
+        set_sparse(port, true);
+}
+
+static void one_came(struct roce_port *port)
+{
+    if (++port->running < CROWD)
+        return;
+    port->crowded = true;
+    if (port->sparse)
+        set_sparse(port, false);
+}
+
+/* None of these calls is a cancellation point, which a program's thread must not meet in here. */
+static long receive_first(struct roce_port *port)
+{
+    struct roce_sockaddr *source = &arrivals.sources[0];
+
+    if (!port->sparse || ++port->calls % MARKED_CALLS == 0)
+        return syscall(SYS_recvmsg, port->watch.fd, &arrivals.headers[0].msg_hdr, MSG_DONTWAIT);
+    source->size = sizeof(source->v6);
+    arrivals.headers[0].msg_hdr.msg_controllen = 0;
+    arrivals.headers[0].msg_hdr.msg_flags = 0;
+    return syscall(SYS_recvfrom, port->watch.fd, arrivals.bytes[0], DATAGRAM_BYTES, MSG_DONTWAIT,
+                   &source->any, &source->size);
+}
+
+/* One at a time while they are few: the call for many costs more. */
 static unsigned receive_some(struct roce_port *port)
 {
     if (port->crowded) {
         long count =
             syscall(SYS_recvmmsg, port->watch.fd, arrivals.headers, DATAGRAMS, MSG_DONTWAIT, NULL);
         port->crowded = count > 1;
+        port->running = 0;
         return count > 0 ? (unsigned)count : 0;
     }
-    long size = syscall(SYS_recvmsg, port->watch.fd, &arrivals.headers[0].msg_hdr, MSG_DONTWAIT);
+    long size = receive_first(port);
     if (size < 0) {
-        port->running = 0;
+        nothing_came(port);
         return 0;
     }
     arrivals.headers[0].msg_len = (unsigned)size;
-    port->crowded = ++port->running >= CROWD;
+    one_came(port);
     return 1;
 }
 
-unsigned udp_receive(struct roce_port *port, uint64_t now_ns)
+unsigned udp_receive(struct roce_port *port, uint64_t *now_ns_inout)
 {
-    struct roce_from from = {.port = port, .now_ns = now_ns};
+    struct roce_from from = {.port = port};
 
     if (__builtin_expect(!arrivals.ready, 0))
         prepare();
     unsigned count = receive_some(port);
     if (!count)
         return 0;
+    from.now_ns = *now_ns_inout ? *now_ns_inout : now_ns();
+    *now_ns_inout = from.now_ns;
     memcpy(from.icrc.target, port->gid, 16);
     from.icrc.target_port = WIRE_UDP_PORT;
     for (unsigned i = 0; i < count; i++) {
