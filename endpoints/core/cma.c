@@ -12,7 +12,7 @@
 #include "core/objects.h"
 #include "core/process.h"
 #include "core/thread.h"
-#include "link/roce/roce.h"
+#include "link/link.h"
 
 enum { BACKLOG_MAX = 1024 };
 
@@ -79,7 +79,7 @@ static void open_wire(const struct cma_id *id)
 
     for (unsigned i = 0; i < config->nic_count; i++)
         if (!id->nic || id->nic == &config->nics[i])
-            roce_open_nic(&config->nics[i]);
+            link_open_nic(&config->nics[i]);
 }
 
 int cma_listen(struct cma_id *id, unsigned backlog)
@@ -119,8 +119,8 @@ static int put_private(const struct cma_id *id, const struct cma_params *params,
 /* Where the request goes. With nobody there we ask ourselves, and say no. */
 static void find_route(const struct cma_id *id, struct cm_route *route)
 {
-    if (roce_is_elsewhere(id->nic, id->dst.ip))
-        route->via = roce_via(id->dst.ip);
+    if (link_is_elsewhere(id->nic, id->dst.ip))
+        route->via = link_via(id->dst.ip);
     else
         route->via = port_find(id->space, id->dst.port, id->dst.ip);
     if (!route->via)

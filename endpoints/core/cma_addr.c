@@ -5,7 +5,7 @@
 #include <sys/socket.h>
 
 #include "core/cma_impl.h"
-#include "link/roce/roce.h"
+#include "link/link.h"
 
 bool cma_find_gid(const uint8_t ip[16], const struct nic **nic_out, uint8_t *index_out)
 {
@@ -103,7 +103,7 @@ static bool choose_source(const uint8_t dst[16], const struct nic **nic_out, uin
 
     if (cma_find_gid(dst, nic_out, index_out))
         return true;
-    if (roce_source_for(dst, source) && cma_find_gid(source, nic_out, index_out))
+    if (link_source_for(dst, source) && cma_find_gid(source, nic_out, index_out))
         return true;
     for (unsigned gid = 0; gid < nic->gid_count; gid++) {
         if (address_is_mapped(nic->gids[gid].raw) != address_is_mapped(dst))
@@ -120,7 +120,7 @@ static bool is_reachable(const uint8_t dst[16])
 {
     uint8_t source[16];
 
-    return roce_is_elsewhere(&config_get()->nics[0], dst) && roce_source_for(dst, source);
+    return link_is_elsewhere(&config_get()->nics[0], dst) && link_source_for(dst, source);
 }
 
 /* Somebody may be there: ourselves, a process with other addresses that listens, another host. */

@@ -8,7 +8,6 @@
 #include "core/process.h"
 #include "core/thread.h"
 #include "link/link.h"
-#include "link/roce/roce.h"
 
 static struct cm *machine;
 static struct cma_id *listening;
@@ -157,10 +156,7 @@ static void on_event(void *owner, struct cm_conn *conn, enum cm_event what,
 static void on_send(void *owner, const struct cm_route *route, const uint8_t mad[CM_MAD_SIZE])
 {
     (void)owner;
-    if (roce_is_via(route->via))
-        roce_send_mad(route->sgid, route->dgid, mad);
-    else
-        link_shm.send_mad(route->via, mad);
+    link_send_mad(route->via, route->sgid, route->dgid, mad);
 }
 
 struct cm *cma_machine(void)

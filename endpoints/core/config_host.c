@@ -31,6 +31,12 @@ bool address_is_link_local(const uint8_t raw[16])
     return raw[0] == 0xfe && (raw[1] & 0xc0) == 0x80;
 }
 
+bool address_is_made(const uint8_t raw[16])
+{
+    return address_is_link_local(raw) && !address_is_v4(raw) && raw[11] == 0xff &&
+           raw[12] == 0xfe && (raw[8] & 3) == 0;
+}
+
 static void host_add(struct host_addresses *host, const struct ifaddrs *entry)
 {
     struct host_address *slot = &host->list[host->count];

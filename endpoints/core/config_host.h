@@ -25,6 +25,8 @@ struct host_addresses {
 bool address_is_v4(const uint8_t raw[16]);
 bool address_is_loopback(const uint8_t raw[16]);
 bool address_is_link_local(const uint8_t raw[16]);
+/* One of config.c's making, on some NIC of this host: no interface has it. */
+bool address_is_made(const uint8_t raw[16]);
 
 /* Read them. A host that tells nothing has none, and "lo" is its primary interface. */
 void host_addresses_read(struct host_addresses *out);

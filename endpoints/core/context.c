@@ -15,7 +15,7 @@
 #include "core/state.h"
 #include "core/table.h"
 #include "core/xrcd.h"
-#include "link/roce/roce.h"
+#include "link/link.h"
 
 /* No vendor: what soft-RoCE reports, and what programs know not to look up. */
 enum { VENDOR_ID = 0xffffff };
@@ -35,7 +35,7 @@ int context_open(const struct nic *nic, struct context **context_out)
     if (!context)
         return -ENOMEM;
     context->nic = nic;
-    context->path_mtu = roce_path_mtu(nic);
+    context->path_mtu = link_path_mtu(nic);
     error = pipe_open(&context->async_fd, &context->async_wr, &context->async_peek);
     if (error) {
         free(context);
@@ -205,7 +205,7 @@ int port_query(const struct nic *nic, unsigned port, struct ibv_port_attr *attr_
     memset(attr_out, 0, sizeof(*attr_out));
     attr_out->state = IBV_PORT_ACTIVE;
     attr_out->max_mtu = IBV_MTU_4096;
-    attr_out->active_mtu = (enum ibv_mtu)(__builtin_ctz(roce_path_mtu(nic)) - 7);
+    attr_out->active_mtu = (enum ibv_mtu)(__builtin_ctz(link_path_mtu(nic)) - 7);
     attr_out->gid_tbl_len = (int)nic->gid_count;
     attr_out->port_cap_flags = IBV_PORT_CM_SUP | IBV_PORT_IP_BASED_GIDS;
     attr_out->max_msg_sz = LIMIT_MSG_BYTES;

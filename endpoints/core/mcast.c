@@ -9,7 +9,6 @@
 #include "core/arena.h"
 #include "core/state.h"
 #include "link/link.h"
-#include "link/roce/roce.h"
 
 static bool is_group(const uint8_t gid[16])
 {
@@ -62,8 +61,7 @@ int mcast_attach(struct qp *qp, const uint8_t mgid[16])
     memcpy(entry->mgid, mgid, 16);
     atomic_store_explicit(&entry->used, qp->qpn, memory_order_release);
     qp->mcast_count++;
-    link_shm.announce_member();
-    roce_join(qp->context->nic, mgid);
+    link_join(qp->context->nic, mgid);
     return 0;
 }
 

@@ -106,7 +106,7 @@ static int retract(const struct mr *mr)
         return -EBUSY;
     atomic_store_explicit(&arena_mr(mr->handle)->key, 0, memory_order_seq_cst);
     share_forget(mr->addr, mr->length);
-    link_shm.quiesce(NULL);
+    shm_quiesce(NULL);
     cq_quiesce();
     if (mr->windows) {
         publish(mr);
@@ -204,6 +204,7 @@ int mr_reg(struct pd *pd, uint64_t addr, uint64_t length, uint64_t iova, unsigne
         return -ENOMEM;
     entry->mr = want;
     pd->users++;
+    share_cover(addr, length);
     publish(&entry->mr);
     table_set(&keys, want.handle, entry);
     *mr_out = &entry->mr;
@@ -247,6 +248,7 @@ int mr_rereg(struct mr *mr, unsigned flags, struct pd *pd, uint64_t addr, uint64
     if (flags & IBV_REREG_MR_CHANGE_TRANSLATION)
         want.key = mr->handle << 8 | ++variants[mr->handle];
     *mr = want;
+    share_cover(mr->addr, mr->length);
     publish(mr);
     return 0;
 }
@@ -295,9 +297,9 @@ int mw_dealloc(struct mw *mw)
 {
     /* First no new bind, then nobody who uses the last one. */
     table_set(&keys, mw->handle, NULL);
-    link_shm.quiesce(NULL);
+    shm_quiesce(NULL);
     mw_unbind(mw);
-    link_shm.quiesce(NULL);
+    shm_quiesce(NULL);
     mw->pd->users--;
     table_release(&keys, mw->handle);
     free((char *)mw - offsetof(struct entry, mw));

@@ -26,7 +26,6 @@
 #include "core/requester.h"
 #include "core/thread.h"
 #include "link/link.h"
-#include "link/roce/roce.h"
 #include "link/shm/share.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -191,8 +190,7 @@ static void leave_parent(void)
 {
     share_fork_child();
     requester_after_fork();
-    link_shm.after_fork();
-    roce_after_fork();
+    link_after_fork();
     thread_after_fork();
     core_after_fork();
     close_fd(&lock_fd);
@@ -290,8 +288,7 @@ bool process_left_qp(uint32_t qpn)
 /* What open_parts() has got so far, the last first. */
 static void close_parts(void)
 {
-    link_shm.after_fork();
-    roce_after_fork();
+    link_after_fork();
     thread_after_fork();
     share_close();
     arena_close();
@@ -315,9 +312,7 @@ static int open_parts(const struct config *config)
     if (!error)
         error = thread_prepare();
     if (!error)
-        error = link_shm.open();
-    if (!error)
-        error = roce_open();
+        error = link_open();
     if (!error)
         clean_dead_slots();
     return error ? error : thread_start();

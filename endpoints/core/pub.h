@@ -20,7 +20,7 @@
 #include "core/limits.h"
 
 #define PUB_MAGIC 0x7669616475637431ull /* "viaduct1" */
-#define PUB_VERSION 2u
+#define PUB_VERSION 3u
 
 /* One load of what its owner may change meanwhile: what was checked is what is used. */
 #define PUB_READ(field) (*(const volatile __typeof__(field) *)&(field))
@@ -36,6 +36,8 @@ struct pub_header {
     uint64_t generation; /* random: tells one life of a slot from the next */
     uint32_t pid;
     uint32_t nic_count;
+    /* The engine thread; when it ends the kernel sets FUTEX_OWNER_DIED (set_robust_list(2)). */
+    _Atomic uint32_t owner;
     struct {
         char name[CONFIG_NAME_MAX];
         uint32_t gid_count;

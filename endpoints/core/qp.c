@@ -16,7 +16,6 @@
 #include "core/xrcd.h"
 #include "engine/datagram.h"
 #include "link/link.h"
-#include "link/roce/roce.h"
 
 TABLE(qps, LIMIT_QP);
 
@@ -295,11 +294,12 @@ static void stop(struct qp *qp)
     atomic_store(&qp->state, IBV_QPS_RESET);
     qp_publish(qp);
     requester_reset(qp);
-    link_shm.detach(qp);
+    shm_detach(qp);
     spin_unlock_word(&qp->pub->busy);
-    roce_detach(qp);
+    if (qp->link)
+        qp->link->detach(qp);
     requester_leave_list(qp);
-    link_shm.quiesce(qp);
+    shm_quiesce(qp);
     each_cq(qp, cq_drain);
     uint32_t cookie = qp->pub->cookie;
     renew_cookie(qp);
@@ -330,7 +330,7 @@ static void destroy(struct qp *qp, uint32_t *events_out)
     qp->pub->type = 0;
     *events_out = end_events(qp);
     table_set(&qps, qp->index, NULL);
-    roce_settle();
+    link_settle();
     each_cq(qp, pass_through);
     count_users(qp, -1);
     table_release(&qps, qp->index);
@@ -505,24 +505,13 @@ static void to_working(struct qp *qp, const struct ibv_qp_attr *attr, int mask,
             qp->attr.en_sqd_async_notify = 0;
     }
     qp_publish(qp);
-    if (qp->wire)
-        roce_modified(qp, before);
+    if (qp->link)
+        qp->link->modified(qp, before);
     spin_unlock_word(&qp->pub->busy);
     if ((next == IBV_QPS_RTR || before == IBV_QPS_RTR) && qp_is_connected_type(qp) &&
-        qp->type != IBV_QPT_XRC_RECV && !qp->wire)
-        link_shm.prepare(qp);
+        qp->type != IBV_QPT_XRC_RECV && !qp->link)
+        shm_prepare(qp);
     requester_start(qp);
-}
-
-/* At the move to RTR it is known where the other end is. */
-static int choose_link(struct qp *qp, const struct ibv_qp_attr *attr)
-{
-    if (!qp_is_connected_type(qp))
-        return roce_receive_datagrams(qp);
-    if (qp->type == IBV_QPT_XRC_SEND || qp->type == IBV_QPT_XRC_RECV)
-        return roce_refuse_xrc(qp, attr);
-    int error = roce_attach(qp, attr);
-    return error == -ENOENT ? 0 : error;
 }
 
 int qp_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
@@ -533,7 +522,7 @@ int qp_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
         qp = qp->real;
     int error = check_modify(qp, attr, mask, &next);
     if (!error && next == IBV_QPS_RTR && qp_state(qp) == IBV_QPS_INIT)
-        error = choose_link(qp, attr);
+        error = link_choose(qp, attr);
     if (error)
         return error;
     if (next == IBV_QPS_RESET)

@@ -12,7 +12,6 @@
 #include "core/state.h"
 #include "core/thread.h"
 #include "link/link.h"
-#include "link/roce/roce.h"
 
 static _Atomic bool due;
 
@@ -45,7 +44,7 @@ static void flush_receives(struct qp *qp)
 
     if (!qp_has_rq(qp))
         return;
-    roce_release_held(qp);
+    link_release_held(qp);
     cq_drain(qp->recv_cq);
     while (rq_take_next(&qp->rq, &wr_id)) {
         completion.wc.wr_id = wr_id;
@@ -72,9 +71,9 @@ void qp_enter_error(struct qp *qp)
     qp->attr.qp_state = IBV_QPS_ERR;
     qp_publish(qp);
     requester_flush(qp);
-    link_shm.detach(qp);
+    shm_detach(qp);
     spin_unlock_word(&qp->pub->busy);
-    link_shm.quiesce(qp);
+    shm_quiesce(qp);
     flush_receives(qp);
     last_wqe(qp);
 }

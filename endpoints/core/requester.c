@@ -20,7 +20,6 @@
 #include "core/thread.h"
 #include "core/wr.h"
 #include "link/link.h"
-#include "link/roce/roce.h"
 
 enum {
     ATTACH_FLOOR_NS = 100000000,   /* a peer on a busy machine gets this long to answer */
@@ -98,7 +97,7 @@ static void forget_progress(struct qp *qp)
     qp->wqe_done_bytes = 0;
     qp->rnr_tries = 0;
     if (__builtin_expect(qp->claimed.valid, 0))
-        link_shm.detach(qp);
+        shm_detach(qp);
     qp->fault_since_ns = 0;
     qp->group_since_ns = 0;
     qp->group_done = 0;
@@ -161,7 +160,7 @@ static enum verdict run(struct qp *qp, const struct ibv_send_wr *wr, const struc
                                                                       : IBV_WC_MW_BIND_ERR;
         return VERDICT_DONE;
     default:
-        return link_shm.execute(qp, wr, ah, status);
+        return shm_execute(qp, wr, ah, status);
     }
 }
 
@@ -357,7 +356,7 @@ static bool may_run(const struct qp *qp)
 void requester_drained(struct qp *qp)
 {
     if (!qp->sq_drained_due || qp_state(qp) != IBV_QPS_SQD || qp->stall != STALL_NONE ||
-        (qp->wire && !roce_is_drained(qp)))
+        (qp->link && !qp->link->is_drained(qp)))
         return;
     qp->sq_drained_due = false;
     if (qp->attr.en_sqd_async_notify)
@@ -386,8 +385,8 @@ static void run_queue(struct qp *qp)
 void requester_start(struct qp *qp)
 {
     spin_lock_word(&qp->pub->busy);
-    if (qp->wire)
-        roce_push(qp);
+    if (qp->link)
+        qp->link->push(qp);
     else
         run_queue(qp);
     spin_unlock_word(&qp->pub->busy);
@@ -445,11 +444,11 @@ void requester_poll(void)
     static _Atomic uint64_t again_ns;
 
     if (__builtin_expect((atomic_load_explicit(&stalled_count, memory_order_relaxed) |
-                          atomic_load_explicit(&roce_in_use, memory_order_relaxed)) == 0,
+                          atomic_load_explicit(&link_to_poll, memory_order_relaxed)) == 0,
                          1))
         return;
-    if (atomic_load_explicit(&roce_in_use, memory_order_relaxed))
-        roce_poll();
+    if (atomic_load_explicit(&link_to_poll, memory_order_relaxed))
+        link_poll();
     if (!atomic_load_explicit(&stalled_count, memory_order_relaxed))
         return;
     uint64_t begin = now_ns();
@@ -474,8 +473,8 @@ void requester_after_fork(void)
 void requester_flush(struct qp *qp)
 {
     qp->stall = STALL_NONE;
-    if (qp->wire) {
-        roce_flush(qp);
+    if (qp->link) {
+        qp->link->flush(qp);
         return;
     }
     while (qp->sq_head != qp->sq_tail) {
@@ -506,7 +505,7 @@ void requester_leave_list(struct qp *qp)
 void requester_give_up(struct qp *qp)
 {
     spin_lock_word(&qp->pub->busy);
-    if (qp->sq_head != qp->sq_tail && !qp->wire) {
+    if (qp->sq_head != qp->sq_tail && !qp->link) {
         struct sq_entry *entry = entry_at(qp, qp->sq_head);
         bool rc = qp->reliable;
 
@@ -610,8 +609,8 @@ static int post_one(struct qp *qp, const struct ibv_send_wr *wr)
     return post_flushed(qp, wr);
 }
 
-/* The link keeps what is posted; it goes out with roce_posted(). */
-static int post_wire(struct qp *qp, const struct ibv_send_wr *wr)
+/* The link keeps what is posted; it goes out with posted(). */
+static int post_to_link(struct qp *qp, const struct ibv_send_wr *wr)
 {
     int error = check_post(qp, wr);
     enum ibv_qp_state state = qp_state(qp);
@@ -623,7 +622,7 @@ static int post_wire(struct qp *qp, const struct ibv_send_wr *wr)
     if (state != IBV_QPS_RTS && state != IBV_QPS_SQD)
         return EINVAL;
     qp->sq_tail++;
-    if (roce_post(qp, wr))
+    if (qp->link->post(qp, wr))
         return 0;
     qp->sq_tail--;
     return ENOMEM;
@@ -631,13 +630,13 @@ static int post_wire(struct qp *qp, const struct ibv_send_wr *wr)
 
 static int post_any(struct qp *qp, const struct ibv_send_wr *wr)
 {
-    return __builtin_expect(qp->wire != NULL, 0) ? post_wire(qp, wr) : post_one(qp, wr);
+    return __builtin_expect(qp->link != NULL, 0) ? post_to_link(qp, wr) : post_one(qp, wr);
 }
 
 static void posted(struct qp *qp)
 {
-    if (__builtin_expect(qp->wire != NULL, 0))
-        roce_posted(qp);
+    if (__builtin_expect(qp->link != NULL, 0))
+        qp->link->posted(qp);
 }
 
 int qp_post_send(struct qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad_wr)

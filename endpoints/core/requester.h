@@ -27,7 +27,7 @@ void requester_reset(struct qp *qp);
 void requester_leave_list(struct qp *qp);
 /* pub->busy held: take no notice of what the target's engine may answer. */
 void requester_drop_remote(struct qp *qp);
-/* ---- for a queue pair on the wire, whose send queue the link keeps; pub->busy held ---- */
+/* ---- for a queue pair whose send queue its link keeps; pub->busy held ---- */
 /* A request ended with an error that is its own, not flushed: count it. */
 void requester_count_error(const struct qp *qp, enum ibv_wc_status status);
 /* The request that was posted at `position` is over, and the program is told. */

@@ -141,6 +141,7 @@ struct target {
     uint32_t qpn;
     uint8_t dgid[16];
     const struct pub_qp *pub;
+    const _Atomic uint32_t *owner; /* its process's pub_header.owner */
     uint32_t gen_seen;
     uint32_t pd, access, cookie, qkey, rd_atomic, rnr_timer, domain;
     const struct pub_rq *rq;
@@ -186,6 +187,7 @@ struct claimed {
     struct pub_sge sges[LIMIT_SGE];
 };
 
+struct link_ops;
 struct roce_qp;
 struct datagram_hold;
 
@@ -204,12 +206,13 @@ struct qp {
     bool sq_sig_all;
     bool datagram_v4; /* the datagram that is being received from the wire came by IPv4 */
     uint32_t index, qpn, pd;
-    struct datagram_hold *hold; /* UD: a receive taken for a datagram from the wire */
-    struct roce_qp *wire;       /* RC, UC: the target is reached over the wire; NULL: over shm */
-    uint32_t shown_qpn;         /* what the receiver's completion says */
-    uint32_t sq_tail;           /* posted */
-    uint32_t sq_head;           /* finished: completed or unsignalled */
-    _Atomic uint32_t sq_freed;  /* places the program may use again: moves when it polls */
+    struct datagram_hold *hold;  /* UD: a receive taken for a datagram from the wire */
+    const struct link_ops *link; /* who keeps the send queue; NULL: we do, and shm carries it out */
+    struct roce_qp *wire;        /* that link's */
+    uint32_t shown_qpn;          /* what the receiver's completion says */
+    uint32_t sq_tail;            /* posted */
+    uint32_t sq_head;            /* finished: completed or unsignalled */
+    _Atomic uint32_t sq_freed;   /* places the program may use again: moves when it polls */
     uint32_t sq_mask;
     struct target target; /* RC, UC: the connected one */
     struct target *ud;    /* UD, XRC: a small cache, by destination or SRQ */

@@ -5,21 +5,23 @@
 #include "core/thread.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "core/arena.h"
 #include "core/conn.h"
 #include "core/state.h"
 #include "core/sys.h"
 #include "core/requester.h"
 #include "link/link.h"
-#include "link/roce/roce.h"
 #include "link/shm/share.h"
 
 enum { EVENTS = 64, COLLECT_AFTER_NS = 2000000000 };
@@ -113,8 +115,7 @@ static void work(void)
 {
     core_lock();
     conn_progress();
-    link_shm.progress();
-    roce_progress();
+    link_progress();
     requester_progress_all();
     qp_finish_errors();
     srq_check_limits();
@@ -142,12 +143,31 @@ static int wait_events(struct epoll_event *events)
     return count;
 }
 
+/*
+ * Leave our mark where peers look before each request: as the process ends the kernel strikes it
+ * out, before anybody can reap us. So nothing that is posted to a dead process succeeds, though
+ * its memory is still mapped and the news of its death on the way.
+ */
+static void sign_in(void)
+{
+    static struct robust_list_head marks;
+    static struct robust_list mark;
+    _Atomic uint32_t *owner = &arena_header()->owner;
+
+    atomic_store(owner, (uint32_t)gettid());
+    mark.next = &marks.list;
+    marks.list.next = &mark;
+    marks.futex_offset = (char *)owner - (char *)&mark;
+    syscall(SYS_set_robust_list, &marks, sizeof(marks));
+}
+
 static void *thread_main(void *argument)
 {
     struct epoll_event events[EVENTS];
 
     (void)argument;
     is_engine = true;
+    sign_in();
     pthread_setname_np(pthread_self(), "viaduct");
     for (;;) {
         int count = wait_events(events);

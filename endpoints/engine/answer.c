@@ -186,6 +186,31 @@ static void finish_packet(struct responder *r, struct job *job)
     r->pending -= !is_pending(job);
 }
 
+/* What an answer's packet is made of. NULL: it can't be now, or (see lost_access()) no more. */
+static void *read_from(struct transport *t, struct job *job, uint32_t offset, uint32_t length)
+{
+    struct transport_far what = {
+        .op = FAR_READ, .key = job->rkey, .addr = job->va + offset, .length = length};
+    enum outcome outcome = responder_aim(t, job->xrc_srqn);
+    void *from = NULL;
+
+    if (outcome == OUT_LATER)
+        return NULL;
+    if (outcome == OUT_DONE)
+        from =
+            t->calls->remote(t->owner, job->rkey, job->va + offset, length, TRANSPORT_REMOTE_READ);
+    if (!from) {
+        lost_access(t, job);
+        return NULL;
+    }
+    if (!t->responder.far)
+        return from;
+    enum transport_far_result result = t->calls->far(t->owner, &what);
+    if (result == FAR_REFUSED)
+        lost_access(t, job);
+    return result == FAR_DONE ? (void *)(uintptr_t)what.bytes : NULL;
+}
+
 static bool make_read(struct transport *t, struct job *job, struct transport_packet *out)
 {
     uint32_t offset = ((job->from - job->psn) & PSN_MASK) * t->config.mtu;
@@ -193,12 +218,9 @@ static bool make_read(struct transport *t, struct job *job, struct transport_pac
     void *from = NULL;
 
     if (length) {
-        from =
-            t->calls->remote(t->owner, job->rkey, job->va + offset, length, TRANSPORT_REMOTE_READ);
-        if (!from) {
-            lost_access(t, job);
+        from = read_from(t, job, offset, length);
+        if (!from)
             return false;
-        }
     }
     bool last = psn_add(job->from, 1) == job->to;
     packet_begin(t, read_operation(!job->continued, last), job->from, out);

@@ -363,7 +363,7 @@ void completer_receive(struct transport *t, uint64_t now_ns, const struct wire_p
 {
     struct sender *s = &t->sender;
 
-    if (!s->on || t->config.type != TRANSPORT_RC) {
+    if (!s->on || t->config.type == TRANSPORT_UC) {
         t->stats.dropped++;
         return;
     }

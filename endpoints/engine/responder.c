@@ -7,14 +7,73 @@
 
 #include "engine/transport_impl.h"
 
-/* ---- the parts that UC has, too ---- */
+/* ---- XRC: memory that may be another process's ---- */
 
-enum outcome responder_take(struct transport *t)
+enum outcome responder_aim(struct transport *t, uint32_t xrc_srqn)
 {
     struct responder *r = &t->responder;
 
-    if (!r->holds && !t->calls->take(t->owner, &r->recv))
-        return OUT_NO_RECEIVE;
+    if (t->config.type != TRANSPORT_XRC)
+        return OUT_DONE;
+    enum transport_aim aim = t->calls->aim ? t->calls->aim(t->owner, xrc_srqn) : AIM_NONE;
+    r->far = aim == AIM_FAR;
+    return aim == AIM_LATER ? OUT_LATER : aim == AIM_NONE ? OUT_INVALID : OUT_DONE;
+}
+
+static enum outcome move_far(struct transport *t, struct transport_far *what, enum outcome refused)
+{
+    switch (t->calls->far(t->owner, what)) {
+    case FAR_DONE:
+        return OUT_DONE;
+    case FAR_LATER:
+        return OUT_LATER;
+    default:
+        return refused;
+    }
+}
+
+/* As scatter(). */
+static enum outcome scatter_far(struct transport *t, const struct wire_packet *packet)
+{
+    const struct transport_recv *recv = &t->responder.recv;
+    uint32_t offset = t->responder.offset, left = packet->payload_length;
+    struct transport_far what = {.op = FAR_PLACE, .bytes = packet->payload};
+    enum outcome outcome = OUT_DONE;
+
+    for (uint32_t i = 0; i < recv->sge_count && left && outcome == OUT_DONE; i++) {
+        uint32_t room = recv->sges[i].length > offset ? recv->sges[i].length - offset : 0;
+
+        what.key = recv->sges[i].key;
+        what.addr = recv->sges[i].addr + offset;
+        what.length = room < left ? room : left;
+        outcome = what.length ? move_far(t, &what, OUT_BROKEN) : OUT_DONE;
+        offset -= room ? offset : recv->sges[i].length;
+        what.bytes += what.length;
+        left -= what.length;
+    }
+    return outcome;
+}
+
+static enum outcome place_far(struct transport *t, const struct wire_packet *packet)
+{
+    const struct responder *r = &t->responder;
+    struct transport_far what = {
+        FAR_WRITE, r->rkey, r->va + r->offset, packet->payload_length, packet->payload, 0, 0, 0};
+
+    return move_far(t, &what, OUT_ACCESS);
+}
+
+/* ---- the parts that UC has, too ---- */
+
+enum outcome responder_take(struct transport *t, uint32_t xrc_srqn)
+{
+    struct responder *r = &t->responder;
+
+    if (!r->holds) {
+        r->recv.xrc_srqn = xrc_srqn;
+        if (!t->calls->take(t->owner, &r->recv))
+            return OUT_NO_RECEIVE;
+    }
     r->holds = true;
     r->recv_length = receive_capacity(&r->recv);
     return OUT_DONE;
@@ -26,8 +85,11 @@ enum outcome responder_place_send(struct transport *t, const struct wire_packet 
 
     if (packet->payload_length > r->recv_length - r->offset)
         return OUT_TOO_LONG;
-    if (!scatter(t->calls, t->owner, r->recv.sges, r->recv.sge_count, r->offset, packet->payload,
-                 packet->payload_length))
+    enum outcome outcome = r->far ? scatter_far(t, packet) : OUT_DONE;
+    if (outcome != OUT_DONE)
+        return outcome;
+    if (!r->far && !scatter(t->calls, t->owner, r->recv.sges, r->recv.sge_count, r->offset,
+                            packet->payload, packet->payload_length))
         return OUT_BROKEN;
     r->offset += packet->payload_length;
     return OUT_DONE;
@@ -43,9 +105,11 @@ enum outcome responder_place_write(struct transport *t, const struct wire_packet
     if (length) {
         void *to =
             t->calls->remote(t->owner, r->rkey, r->va + r->offset, length, TRANSPORT_REMOTE_WRITE);
-        if (!to)
-            return OUT_ACCESS;
-        memcpy(to, packet->payload, length);
+        enum outcome outcome = !to ? OUT_ACCESS : r->far ? place_far(t, packet) : OUT_DONE;
+        if (outcome != OUT_DONE)
+            return outcome;
+        if (!r->far)
+            memcpy(to, packet->payload, length);
     }
     r->offset += length;
     return OUT_DONE;
@@ -54,8 +118,10 @@ enum outcome responder_place_write(struct transport *t, const struct wire_packet
 void responder_deliver(struct transport *t, const struct wire_packet *packet, unsigned traits)
 {
     struct responder *r = &t->responder;
-    struct transport_arrival arrival = {
-        .slot = r->recv.slot, .byte_len = r->offset, .src_qpn = t->config.dest_qpn};
+    struct transport_arrival arrival = {.slot = r->recv.slot,
+                                        .byte_len = r->offset,
+                                        .src_qpn = t->config.dest_qpn,
+                                        .xrc_srqn = r->recv.xrc_srqn};
 
     if (traits & WIRE_IS_WRITE)
         arrival.flags |= ARRIVAL_WRITE;
@@ -75,8 +141,10 @@ void responder_deliver(struct transport *t, const struct wire_packet *packet, un
 void responder_give_back(struct transport *t, enum transport_status status)
 {
     struct responder *r = &t->responder;
-    struct transport_arrival arrival = {
-        .slot = r->recv.slot, .status = status, .src_qpn = t->config.dest_qpn};
+    struct transport_arrival arrival = {.slot = r->recv.slot,
+                                        .status = status,
+                                        .src_qpn = t->config.dest_qpn,
+                                        .xrc_srqn = r->recv.xrc_srqn};
 
     if (!r->holds)
         return;
@@ -126,6 +194,7 @@ static void conclude(struct transport *t, enum outcome outcome)
 
     switch (outcome) {
     case OUT_DONE:
+    case OUT_LATER:
         break;
     case OUT_NO_RECEIVE:
         answer_nak(t, AETH_RNR | (t->config.min_rnr_timer & 31), r->expected);
@@ -177,7 +246,7 @@ static enum outcome take_send(struct transport *t, const struct wire_packet *pac
 {
     struct responder *r = &t->responder;
 
-    if ((traits & WIRE_IS_FIRST) && responder_take(t) != OUT_DONE)
+    if ((traits & WIRE_IS_FIRST) && responder_take(t, r->xrc_srqn) != OUT_DONE)
         return OUT_NO_RECEIVE;
     if (!responder_length_fits(t, packet, traits))
         return OUT_INVALID;
@@ -230,7 +299,7 @@ static enum outcome take_write(struct transport *t, const struct wire_packet *pa
     struct responder *r = &t->responder;
     enum outcome outcome = OUT_DONE;
 
-    if ((traits & WIRE_HAS_IMM) && responder_take(t) != OUT_DONE)
+    if ((traits & WIRE_HAS_IMM) && responder_take(t, r->xrc_srqn) != OUT_DONE)
         return OUT_NO_RECEIVE;
     if (!write_length_fits(t, packet, traits))
         return OUT_INVALID;
@@ -265,6 +334,7 @@ static void remember(struct transport *t, const struct wire_packet *packet, uint
         .rkey = packet->rkey,
         .length = packet->dma_length,
         .va = packet->va,
+        .xrc_srqn = packet->xrc_srqn,
         .msn = r->msn,
         .result = result,
     };
@@ -296,6 +366,23 @@ static uint64_t run_atomic(uint64_t *at, const struct wire_packet *packet, unsig
     return before;
 }
 
+static enum outcome run_far(struct transport *t, const struct wire_packet *packet, unsigned op,
+                            uint64_t *before_out)
+{
+    struct transport_far what = {
+        .op = op == WIRE_FETCH_ADD ? FAR_FETCH_ADD : FAR_COMPARE_SWAP,
+        .key = packet->rkey,
+        .addr = packet->va,
+        .length = sizeof(uint64_t),
+        .swap_add = packet->swap_add,
+        .compare = packet->compare,
+    };
+    enum outcome outcome = move_far(t, &what, OUT_ACCESS);
+
+    *before_out = what.before;
+    return outcome;
+}
+
 static enum outcome take_atomic(struct transport *t, const struct wire_packet *packet, unsigned op)
 {
     if (packet->va % sizeof(uint64_t)) /* IBTA 9.4.5 */
@@ -304,8 +391,15 @@ static enum outcome take_atomic(struct transport *t, const struct wire_packet *p
                                     TRANSPORT_REMOTE_ATOMIC);
     if (!at || (uintptr_t)at % sizeof(uint64_t))
         return OUT_ACCESS;
-    remember(t, packet, 1, run_atomic(at, packet, op));
-    return OUT_DONE;
+    uint64_t before = 0;
+    enum outcome outcome = OUT_DONE;
+    if (t->responder.far)
+        outcome = run_far(t, packet, op, &before);
+    else
+        before = run_atomic(at, packet, op);
+    if (outcome == OUT_DONE)
+        remember(t, packet, 1, before);
+    return outcome;
 }
 
 /* ---- one packet ---- */
@@ -323,13 +417,20 @@ static enum outcome run(struct transport *t, const struct wire_packet *packet, u
 {
     unsigned op = packet->opcode & ~WIRE_SERVICE_MASK, right = right_for(op, traits);
 
-    if (!in_order(&t->responder, traits) || (t->config.access & right) != right)
+    struct responder *r = &t->responder;
+
+    if (!in_order(r, traits) || (t->config.access & right) != right)
         return OUT_INVALID;
+    if (traits & WIRE_IS_FIRST)
+        r->xrc_srqn = packet->xrc_srqn;
+    enum outcome outcome = responder_aim(t, r->xrc_srqn);
+    if (outcome != OUT_DONE)
+        return outcome;
     if (traits & WIRE_IS_SEND)
         return take_send(t, packet, traits);
     if (traits & WIRE_IS_WRITE)
         return take_write(t, packet, traits);
-    if (!answer_has_room(&t->responder))
+    if (!answer_has_room(r))
         return OUT_INVALID;
     return op == WIRE_READ_REQUEST ? take_read(t, packet) : take_atomic(t, packet, op);
 }

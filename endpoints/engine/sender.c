@@ -89,7 +89,7 @@ bool transport_may_wait(const struct transport *t)
     const struct sender *s = &t->sender;
     uint32_t waiting = s->tail - s->cursor;
 
-    if (t->config.type != TRANSPORT_RC || in_flight(s) < WAIT_FLIGHT ||
+    if (t->config.type == TRANSPORT_UC || in_flight(s) < WAIT_FLIGHT ||
         in_flight(s) <= s->unasked || !waiting || waiting > WAIT_MOST || s->gone_back)
         return false;
     const struct request *newest = &s->ring[(s->tail - 1) & s->mask];
@@ -110,7 +110,7 @@ void sender_complete(struct transport *t, enum transport_status status, uint32_t
 
 void sender_fail(struct transport *t, enum transport_status status)
 {
-    if (t->config.type == TRANSPORT_RC)
+    if (t->config.type != TRANSPORT_UC)
         transport_stop(t);
     else
         t->sender.on = false;
@@ -184,7 +184,7 @@ static enum transport_status measure(struct transport *t, struct request *r)
 
 static enum transport_status check(struct transport *t, struct request *r)
 {
-    bool reliable = t->config.type == TRANSPORT_RC;
+    bool reliable = t->config.type != TRANSPORT_UC;
 
     if (is_fetch(r->wr.op) && (!reliable || !t->config.max_rd_atomic))
         return TRANSPORT_LOC_QP_OP_ERR;
@@ -216,7 +216,7 @@ static bool may_begin(const struct transport *t, const struct request *r)
         return s->head == s->cursor;
     if ((r->wr.flags & TRANSPORT_FENCE) && s->fetch_head != s->fetch_tail)
         return false;
-    return t->config.type != TRANSPORT_RC || has_credit(s, r->wr.op);
+    return t->config.type == TRANSPORT_UC || has_credit(s, r->wr.op);
 }
 
 static void execute(struct transport *t, struct request *r)
@@ -298,7 +298,7 @@ static bool fetch_fits(const struct transport *t, const struct request *r)
 
 static bool fits(const struct transport *t, const struct request *r)
 {
-    if (t->config.type != TRANSPORT_RC || is_local(r->wr.op))
+    if (t->config.type == TRANSPORT_UC || is_local(r->wr.op))
         return true;
     if (is_fetch(r->wr.op))
         return fetch_fits(t, r);
@@ -411,13 +411,14 @@ static void fill_headers(struct transport *t, uint64_t now_ns, const struct requ
 
     packet_begin(t, write ? write_operation(r, first, last) : send_operation(r, first, last),
                  t->sender.send, out);
+    out->headers.xrc_srqn = r->wr.xrc_srqn;
     out->headers.va = r->wr.remote_addr;
     out->headers.rkey = r->wr.rkey;
     out->headers.dma_length = r->length;
     out->headers.imm = out->headers.invalidate_rkey = r->wr.imm;
     out->headers.solicited =
         last && (r->wr.flags & TRANSPORT_SOLICITED) && r->wr.op != TRANSPORT_WRITE;
-    out->headers.ack_request = t->config.type == TRANSPORT_RC && asks(&t->sender, r, last, now_ns);
+    out->headers.ack_request = t->config.type != TRANSPORT_UC && asks(&t->sender, r, last, now_ns);
 }
 
 /* 1 packet, or 0 if it can't be made. */
@@ -457,6 +458,7 @@ static uint32_t make_read(struct transport *t, const struct request *r,
     uint64_t length = (uint64_t)count * t->config.mtu;
 
     packet_begin(t, WIRE_READ_REQUEST, t->sender.send, out);
+    out->headers.xrc_srqn = r->wr.xrc_srqn;
     out->headers.va = r->wr.remote_addr + offset;
     out->headers.rkey = r->wr.rkey;
     out->headers.dma_length = length < r->length - offset ? (uint32_t)length : r->length - offset;
@@ -471,6 +473,7 @@ static uint32_t make_atomic(struct transport *t, const struct request *r,
 
     take_fetch(t, r);
     packet_begin(t, add ? WIRE_FETCH_ADD : WIRE_COMPARE_SWAP, t->sender.send, out);
+    out->headers.xrc_srqn = r->wr.xrc_srqn;
     out->headers.va = r->wr.remote_addr;
     out->headers.rkey = r->wr.rkey;
     out->headers.swap_add = r->wr.swap_add;
@@ -510,7 +513,7 @@ static void advance(struct transport *t, uint64_t now_ns, const struct request *
     }
     if (s->send == psn_add(r->psn, r->psn_count))
         s->cursor++;
-    if (t->config.type == TRANSPORT_RC)
+    if (t->config.type != TRANSPORT_UC)
         completer_arm(t, now_ns);
     else
         s->una = s->send;

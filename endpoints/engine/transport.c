@@ -103,6 +103,18 @@ const struct transport_config *transport_config_of(const struct transport *t)
 
 /* ---- packets in ---- */
 
+static uint8_t service_of(const struct transport *t)
+{
+    switch (t->config.type) {
+    case TRANSPORT_RC:
+        return WIRE_RC;
+    case TRANSPORT_UC:
+        return WIRE_UC;
+    default:
+        return WIRE_XRC;
+    }
+}
+
 /* IBTA 10.9.1.1: the same partition, and not two limited members. */
 static bool pkey_matches(uint16_t a, uint16_t b)
 {
@@ -111,7 +123,7 @@ static bool pkey_matches(uint16_t a, uint16_t b)
 
 static bool is_ours(const struct transport *t, const struct wire_packet *packet, unsigned traits)
 {
-    uint8_t service = t->config.type == TRANSPORT_RC ? WIRE_RC : WIRE_UC;
+    uint8_t service = service_of(t);
 
     return (traits & WIRE_IS_VALID) && (packet->opcode & WIRE_SERVICE_MASK) == service &&
            pkey_matches(packet->pkey, t->config.pkey);
@@ -153,7 +165,7 @@ void transport_receive(struct transport *t, uint64_t now_ns, const struct wire_p
         completer_receive(t, now_ns, packet, traits);
     else if (!t->responder.on)
         t->stats.dropped++;
-    else if (t->config.type == TRANSPORT_RC)
+    else if (t->config.type != TRANSPORT_UC)
         responder_receive(t, packet, traits);
     else
         unreliable_receive(t, packet, traits);
@@ -164,7 +176,7 @@ void transport_receive(struct transport *t, uint64_t now_ns, const struct wire_p
 void packet_begin(const struct transport *t, uint8_t operation, uint32_t psn,
                   struct transport_packet *out)
 {
-    uint8_t service = t->config.type == TRANSPORT_RC ? WIRE_RC : WIRE_UC;
+    uint8_t service = service_of(t);
 
     out->headers = (struct wire_packet){
         .opcode = service | operation,

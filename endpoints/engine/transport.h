@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The IBTA transport of one queue pair (IBTA 9.7 and 9.8, RC and UC) without clock and I/O: packets
- * and the time go in, packets and the next time come out. Its owner has the sockets, the memory,
- * the queues of the verbs.
+ * The IBTA transport of one queue pair (IBTA 9.7 and 9.8; RC, UC and XRC) without clock and I/O:
+ * packets and the time go in, packets and the next time come out. Its owner has the sockets, the
+ * memory, the queues of the verbs.
  *
  *   transport_post ----> +-----------+ --transport_next--> packet
  *                        | transport |
@@ -34,7 +34,8 @@ enum {
 
 #define TRANSPORT_NEVER UINT64_MAX
 
-enum transport_type { TRANSPORT_RC, TRANSPORT_UC };
+/* An XRC one sends or receives; which shared receive queue, each request says. */
+enum transport_type { TRANSPORT_RC, TRANSPORT_UC, TRANSPORT_XRC };
 
 /* The numbers are those of enum ibv_wr_opcode. */
 enum transport_op {
@@ -93,6 +94,7 @@ struct transport_wr {
     uint32_t rkey;
     uint64_t remote_addr;
     uint64_t swap_add, compare;
+    uint32_t xrc_srqn;
     uint32_t sge_count;
     const struct transport_sge *sges;
     void *local; /* TRANSPORT_BIND: what the owner needs to do it */
@@ -100,6 +102,7 @@ struct transport_wr {
 
 /* A posted receive, taken. */
 struct transport_recv {
+    uint32_t xrc_srqn; /* set before take(): whose receive */
     uint32_t slot;
     uint32_t sge_count;
     struct transport_sge sges[TRANSPORT_SGE_MAX];
@@ -121,6 +124,34 @@ struct transport_arrival {
     uint32_t byte_len;
     uint32_t imm; /* immediate data in network order, or the invalidated key */
     uint32_t src_qpn;
+    uint32_t xrc_srqn;
+};
+
+/* XRC: where the memory is that goes with a shared receive queue. */
+enum transport_aim {
+    AIM_HERE,  /* in our process: local() and remote() are its pointers */
+    AIM_FAR,   /* in another one: local() and remote() are good to be tested only; far() moves */
+    AIM_LATER, /* it can't be reached yet: what asks for it is as good as lost */
+    AIM_NONE,  /* there is no such shared receive queue in our domain */
+};
+
+enum transport_far_op { FAR_PLACE, FAR_WRITE, FAR_READ, FAR_COMPARE_SWAP, FAR_FETCH_ADD };
+
+/* Bytes to be moved between us and a process that a shared receive queue is of. */
+struct transport_far {
+    enum transport_far_op op; /* PLACE: the key is a receive's own; else the peer's */
+    uint32_t key;
+    uint64_t addr;
+    uint32_t length;
+    const uint8_t *bytes; /* to be written; READ: what was read, good until the next call */
+    uint64_t swap_add, compare;
+    uint64_t before; /* atomics: what was there */
+};
+
+enum transport_far_result {
+    FAR_DONE,
+    FAR_LATER, /* as AIM_LATER; what was moved already is remembered for the next try */
+    FAR_REFUSED,
 };
 
 /* Why a queue pair can't go on: what the owner's state machine and events need. */
@@ -148,6 +179,9 @@ struct transport_calls {
     /* Receives posted and not taken; UINT32_MAX: shared with others, grant no credits. */
     uint32_t (*receives)(void *owner);
     void (*deliver)(void *owner, const struct transport_arrival *arrival);
+    /* XRC, where it receives: what follows is for this shared receive queue. Else NULL, both. */
+    enum transport_aim (*aim)(void *owner, uint32_t xrc_srqn);
+    enum transport_far_result (*far)(void *owner, struct transport_far *what);
     /* BIND and LOCAL_INV, in their turn. */
     enum transport_status (*execute)(void *owner, const struct transport_wr *wr);
     /* The oldest request is over. Each one gets this, signalled or not, in order. */

@@ -94,7 +94,7 @@ struct job {
     uint32_t from, to; /* PSNs to be answered now */
     bool replay;       /* of what was answered once already */
     bool continued;    /* the next packet is not the first of its answer */
-    uint32_t rkey, length, msn;
+    uint32_t rkey, length, msn, xrc_srqn;
     uint64_t va;
     uint64_t result; /* atomics: what was there before */
 };
@@ -109,6 +109,8 @@ struct responder {
     enum message message;
     uint64_t va;
     uint32_t rkey, length, offset; /* of the message under way */
+    uint32_t xrc_srqn;             /* of the message under way */
+    bool far;                      /* XRC: its memory is another process's */
     bool holds;                    /* recv is taken */
     struct transport_recv recv;
     uint32_t recv_length;
@@ -160,11 +162,22 @@ uint64_t completer_deadline(const struct sender *s);
 void completer_arm(struct transport *t, uint64_t now_ns);
 
 /* ---- responder.c, unreliable.c ---- */
+/* XRC: turn to what goes with this shared receive queue: responder.far. */
+enum outcome responder_aim(struct transport *t, uint32_t xrc_srqn);
 void responder_receive(struct transport *t, const struct wire_packet *packet, unsigned traits);
 void unreliable_receive(struct transport *t, const struct wire_packet *packet, unsigned traits);
 /* The parts that both have. */
-enum outcome { OUT_DONE, OUT_NO_RECEIVE, OUT_INVALID, OUT_ACCESS, OUT_TOO_LONG, OUT_BROKEN };
-enum outcome responder_take(struct transport *t);
+enum outcome {
+    OUT_DONE,
+    OUT_NO_RECEIVE,
+    OUT_INVALID,
+    OUT_ACCESS,
+    OUT_TOO_LONG,
+    OUT_BROKEN,
+    OUT_LATER, /* XRC: the packet counts as lost */
+};
+/* Unless one is held already. */
+enum outcome responder_take(struct transport *t, uint32_t xrc_srqn);
 enum outcome responder_place_send(struct transport *t, const struct wire_packet *packet);
 enum outcome responder_place_write(struct transport *t, const struct wire_packet *packet);
 void responder_deliver(struct transport *t, const struct wire_packet *packet, unsigned traits);

@@ -11,7 +11,7 @@ static enum outcome take_send(struct transport *t, const struct wire_packet *pac
     struct responder *r = &t->responder;
 
     if (traits & WIRE_IS_FIRST) {
-        if (responder_take(t) != OUT_DONE)
+        if (responder_take(t, 0) != OUT_DONE)
             return OUT_NO_RECEIVE;
         r->message = MESSAGE_SEND;
         r->offset = 0;
@@ -41,7 +41,7 @@ static enum outcome take_write(struct transport *t, const struct wire_packet *pa
     if (outcome == OUT_DONE && (traits & WIRE_IS_LAST) && r->offset != r->length)
         return OUT_INVALID;
     if (outcome == OUT_DONE && (traits & WIRE_HAS_IMM))
-        return responder_take(t);
+        return responder_take(t, 0);
     return outcome;
 }
 

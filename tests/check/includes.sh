@@ -27,6 +27,14 @@ for file in $(files '*.[ch]' | grep '^endpoints/.*/'); do
         *) complain "$file: $own/ may not include \"$header\"" ;;
         esac
     done
+    # The seam between core and what carries its work, and the memory that peers may reach.
+    case $own in core)
+        for header in $(quoted "$file"); do
+            case $header in link/link.h | link/shm/share.h) ;;
+            link/*) complain "$file: core/ may use link/link.h, not \"$header\"" ;;
+            esac
+        done ;;
+    esac
     case $own in wire | engine)
         for header in $(angled "$file"); do
             case $header in infiniband/* | sys/socket.h | pthread.h | unistd.h | time.h)

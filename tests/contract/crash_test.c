@@ -215,6 +215,23 @@ T_TEST(crash, left_without_closing)
     pair_close_loose(p);
 }
 
+T_TEST(crash, nothing_succeeds_after_its_end)
+{
+    /* Memory of the dead may still be within reach: what is written there now fails. */
+    for (int i = 0; i < 10; i++) {
+        struct pair *p = pair_open(TWO_PROCESSES, &brisk);
+
+        for (uint64_t n = 0; n < 50; n++) {
+            e_send(p->a, &(struct post){.id = n, .op = IBV_WR_RDMA_WRITE, .len = 64});
+            e_done(p->a, n, IBV_WC_RDMA_WRITE);
+        }
+        pair_kill_b(p);
+        e_send(p->a, &(struct post){.id = 99, .op = IBV_WR_RDMA_WRITE, .len = 64});
+        T_IN(e_wait(p->a, SEND_CQ).status, IBV_WC_RETRY_EXC_ERR, IBV_WC_WR_FLUSH_ERR);
+        pair_close_loose(p);
+    }
+}
+
 T_TEST(crash, sleeping_survivor_is_woken)
 {
     /* A survivor that sleeps in its completion channel is woken by the error. */

@@ -482,6 +482,45 @@ T_CONTRACT(xrc_shared, srq_of_the_other_side)
     unlink(path);
 }
 
+T_CONTRACT(xrc_shared, memory_of_the_other_side)
+{
+    /* One-sided requests that name a's SRQ, though they come in by b: it is a's memory, a's keys.
+     */
+    char path[64];
+    temporary(path);
+    struct bed bed = bed_open(topology, path, false);
+    struct pair *p = bed.p;
+    struct ibv_send_wr wr = {.wr_id = 1, .opcode = IBV_WR_RDMA_WRITE};
+    uint64_t before = 40, after;
+
+    wr.wr.rdma.rkey = p->a->info.rkey;
+    wr.wr.rdma.remote_addr = p->a->info.addr + p->rx + 3;
+    for (uint32_t length = 1; length <= 9000; length = length * 5 + 7) {
+        send_by(&bed, wr, bed.a.srqn, 64, length);
+        e_done(p->a, 1, IBV_WC_RDMA_WRITE);
+        e_same(p->a, p->rx + 3, length, p->a, 64);
+    }
+    wr.opcode = IBV_WR_RDMA_READ;
+    wr.wr.rdma.remote_addr = p->a->info.addr + 5;
+    send_by(&bed, wr, bed.a.srqn, p->rx, 9000);
+    e_done(p->a, 1, IBV_WC_RDMA_READ);
+    e_same(p->a, p->rx, 9000, p->a, 5);
+    wr.opcode = IBV_WR_ATOMIC_CMP_AND_SWP;
+    wr.wr.atomic.remote_addr = p->a->info.addr + p->rx;
+    wr.wr.atomic.rkey = p->a->info.rkey;
+    wr.wr.atomic.compare_add = before;
+    wr.wr.atomic.swap = 77;
+    e_poke(p->a, p->rx, &before, 8);
+    send_by(&bed, wr, bed.a.srqn, p->rx + 8, 8);
+    e_done(p->a, 1, IBV_WC_COMP_SWAP);
+    e_peek(p->a, p->rx, &after, 8);
+    T_EQ(after, 77);
+    e_peek(p->a, p->rx + 8, &after, 8);
+    T_EQ(after, before);
+    bed_close(&bed);
+    unlink(path);
+}
+
 static int try_open(struct end *e, struct xrc *xrc, int oflags)
 {
     xrc->oflags = oflags;

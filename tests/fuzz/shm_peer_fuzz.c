@@ -703,7 +703,7 @@ static void step_progress(struct world *w)
 
     if (w->peer && how % 8 == 0)
         w->peer->no_process_vm = how & 128;
-    link_shm.progress();
+    shm_progress();
     requester_progress_all();
     qp_finish_errors();
     srq_check_limits();

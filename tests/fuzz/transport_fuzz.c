@@ -22,6 +22,7 @@ struct run {
     uint64_t posted, completed, taken, delivered, receives;
     uint32_t psn_in, psn_out; /* where both directions begin */
     bool over;
+    bool far; /* what the shared receive queue of the last request is */
 };
 
 static uint8_t byte(struct run *run)
@@ -55,13 +56,19 @@ static void *on_local(void *owner, uint32_t key, uint64_t addr, uint64_t length,
     return key == KEY_LOCAL ? memory_at(owner, addr, length) : NULL;
 }
 
+/* What is far may not be touched: its pointers are good to be tested only. */
+static void *pointer_to(const struct run *run, void *memory)
+{
+    return memory && run->far ? (void *)8 : memory;
+}
+
 static void *on_remote(void *owner, uint32_t key, uint64_t addr, uint64_t length,
                        enum transport_access access)
 {
     struct run *run = owner;
 
     must(length > 0 && (run->config.access & access));
-    return key == KEY_REMOTE ? memory_at(run, addr, length) : NULL;
+    return key == KEY_REMOTE ? pointer_to(run, memory_at(run, addr, length)) : NULL;
 }
 
 static bool on_may_invalidate(void *owner, uint32_t key)
@@ -89,6 +96,33 @@ static uint32_t on_receives(void *owner)
     struct run *run = owner;
 
     return (uint32_t)(run->receives - run->taken);
+}
+
+static enum transport_aim on_aim(void *owner, uint32_t xrc_srqn)
+{
+    struct run *run = owner;
+    enum transport_aim aim = (enum transport_aim)(xrc_srqn % 4);
+
+    run->far = aim == AIM_FAR;
+    return aim;
+}
+
+static enum transport_far_result on_far(void *owner, struct transport_far *what)
+{
+    struct run *run = owner;
+    uint32_t key = what->op == FAR_PLACE ? KEY_LOCAL : KEY_REMOTE;
+    uint8_t *at = memory_at(run, what->addr, what->length);
+
+    must(run->far && what->length > 0);
+    if (!at || what->key != key)
+        return FAR_REFUSED;
+    if (what->addr % 5 == 4)
+        return FAR_LATER;
+    if (what->op <= FAR_WRITE)
+        memcpy(at, what->bytes, what->length);
+    else
+        what->bytes = at;
+    return FAR_DONE;
 }
 
 static void on_deliver(void *owner, const struct transport_arrival *arrival)
@@ -121,7 +155,7 @@ static void on_fail(void *owner, enum transport_failure failure)
 {
     struct run *run = owner;
 
-    run->over = run->over || failure != FAILED_SENDING || run->config.type == TRANSPORT_RC;
+    run->over = run->over || failure != FAILED_SENDING || run->config.type != TRANSPORT_UC;
     if (run->over)
         transport_stop(run->t);
     transport_flush(run->t);
@@ -171,6 +205,7 @@ static void give(struct run *run)
         .msn = byte(run),
         .invalidate_rkey = choice & 16 ? KEY_REMOTE : 0,
         .swap_add = 1,
+        .xrc_srqn = choice >> 6,
     };
     uint32_t length = choice & 32 ? run->config.mtu : word(run) % (WIRE_PAYLOAD_MAX + 1);
     unsigned traits = wire_traits(packet.opcode);
@@ -250,7 +285,7 @@ static void configure(struct run *run)
     uint8_t choice = byte(run);
 
     run->config = (struct transport_config){
-        .type = choice & 1 ? TRANSPORT_UC : TRANSPORT_RC,
+        .type = (enum transport_type)(choice % 3),
         .max_wr = DEPTH,
         .max_sge = 2,
         .max_inline = 64,
@@ -284,8 +319,17 @@ static void finish(struct run *run)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct transport_calls calls = {
-        on_local,   on_remote,  on_may_invalidate, on_take, on_receives,
-        on_deliver, on_execute, on_complete,       on_fail,
+        .local = on_local,
+        .remote = on_remote,
+        .may_invalidate = on_may_invalidate,
+        .take = on_take,
+        .receives = on_receives,
+        .deliver = on_deliver,
+        .aim = on_aim,
+        .far = on_far,
+        .execute = on_execute,
+        .complete = on_complete,
+        .fail = on_fail,
     };
     struct run run = {.at = data, .end = data + size};
 

@@ -279,17 +279,17 @@ int64_t t_now_ns(void)
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-int t_slow(void)
+double t_slow(void)
 {
     const char *env = getenv("VIADUCT_TEST_SLOW");
-    int factor = env ? atoi(env) : 1;
+    double factor = env ? strtod(env, NULL) : 1;
 
     return factor > 0 ? factor : 1;
 }
 
 int64_t t_deadline(int ms)
 {
-    return t_now_ns() + (int64_t)ms * 1000000 * t_slow();
+    return t_now_ns() + (int64_t)(ms * 1e6 * t_slow());
 }
 
 bool t_expired(int64_t deadline_ns)

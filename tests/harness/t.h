@@ -10,10 +10,10 @@
  *       T_EQ(a, b);                     stops, and prints both values
  *   }
  *
- * By default a test is a Criterion test, in a process of its own. With -DT_PLAIN the tests of a
- * program are a list, registered by constructors and run one after the other in one process:
- * that is what ThreadSanitizer and valgrind need. Both runners call t_case_run(), so a failure,
- * its message and its clean-up are the same in both.
+ * By default a test is a Criterion test, in a process of its own. The tests of a program are also
+ * a list, registered by constructors, which the plain runner goes through in one process: that is
+ * what ThreadSanitizer and valgrind need (-DT_PLAIN), and an emulated machine (--plain). Both call
+ * t_case_run(), so a failure, its message and its clean-up are the same in both.
  *
  * A check may be made in the test's own thread or in a peer (a forked process or a thread, see
  * below): a peer's failure travels to the test that called it. Other threads must not check.
@@ -196,15 +196,18 @@ const char *t_case_name(void);
 
 enum { T_TIMEOUT_S = 120 };
 
-#ifdef T_PLAIN
-
-#define T_TEST(suite_, name_)                                                                      \
+#define T_REGISTERED(suite_, name_)                                                                \
     static void t_run_##suite_##_##name_(void);                                                    \
     __attribute__((constructor)) static void t_add_##suite_##_##name_(void)                        \
     {                                                                                              \
         static struct t_case c = {#suite_, #name_, t_run_##suite_##_##name_, NULL};                \
         t_register(&c);                                                                            \
-    }                                                                                              \
+    }
+
+#ifdef T_PLAIN
+
+#define T_TEST(suite_, name_)                                                                      \
+    T_REGISTERED(suite_, name_)                                                                    \
     static void t_run_##suite_##_##name_(void)
 
 #else
@@ -212,7 +215,7 @@ enum { T_TIMEOUT_S = 120 };
 #include <criterion/criterion.h>
 
 #define T_TEST(suite_, name_)                                                                      \
-    static void t_run_##suite_##_##name_(void);                                                    \
+    T_REGISTERED(suite_, name_)                                                                    \
     Test(suite_, name_, .timeout = T_TIMEOUT_S)                                                    \
     {                                                                                              \
         enum t_result result = t_case_run(#suite_, #name_, t_run_##suite_##_##name_);              \

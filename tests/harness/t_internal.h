@@ -33,7 +33,17 @@ void t_take_over(const struct t_report *theirs, const char *who);
 /* Gives a new process random numbers of its own: streams differ by `stream`, the seed stays. */
 void t_rand_split(uint64_t stream);
 
+/*
+ * Tests that are known to fail on a device. Each line of the file is a pattern of "suite/name" and
+ * the reason; # begins a comment. t_known() is the reason, NULL for a test that should pass.
+ */
+void t_known_read(const char *path);
+const char *t_known(const char *name);
+
+/* The plain runner's command line; returns the program's exit status. */
+int t_plain_main(char **argv);
+
 /* The factor by which all deadlines are stretched. */
-int t_slow(void);
+double t_slow(void);
 
 #endif

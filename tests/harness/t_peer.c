@@ -179,7 +179,7 @@ static bool join(struct t_peer *peer, int ms)
     struct timespec until;
 
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += (ms / 1000) * t_slow() + 1;
+    until.tv_sec += (time_t)(ms / 1000 * t_slow()) + 1;
     return pthread_timedjoin_np(peer->thread, NULL, &until) == 0;
 }
 

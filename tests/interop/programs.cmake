@@ -40,10 +40,11 @@ program(fabric_rxd --transport verbs+ofi_rxd fi_pingpong -e rdm -I 100)
 
 program(iperf_rspreload iperf -n 100M)
 
-mpi(openmpi_rc --transport rc_v openmpi --mca osc ^ucx)
+mpi(openmpi_rc --transport rc_v openmpi --mca osc ucx)
 mpi(openmpi_ud --transport ud_v openmpi --mca osc ucx)
+mpi(openmpi_rc_messages --transport rc_v openmpi --mca osc ^ucx)
 mpi(openmpi_fabric --transport verbs+ofi_rxm openmpi)
-mpi(openmpi_rc_4 --transport rc_v --ranks 4 openmpi --mca osc ^ucx)
+mpi(openmpi_rc_4 --transport rc_v --ranks 4 openmpi --mca osc ucx)
 mpi(mpich_rc --transport rc_v mpich)
 mpi(mpich_ud --transport ud_v mpich)
 mpi(mpich_rc_4 --transport rc_v --ranks 4 mpich)

@@ -155,6 +155,66 @@ T_TEST(remote, pages_are_shared_with_their_neighbours)
     pair_close_loose(p);
 }
 
+/*
+ * As a registration cache does: the memory goes and the addresses come again, with other memory,
+ * which is registered before the old region is deregistered.
+ */
+static void replace_memory(struct side *s, void *arg)
+{
+    struct region *region = arg;
+    struct ibv_mr *old = s->mrs[0];
+    uint8_t *memory = old->addr;
+
+    T_EQ(munmap(memory, REGION), 0);
+    T_ASSERT(mmap(memory, REGION, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == memory);
+    s->mrs[0] = ibv_reg_mr(s->pd, memory, REGION, ACCESS_ALL);
+    T_ASSERT(s->mrs[0] != NULL);
+    region->rkey = s->mrs[0]->rkey;
+    s->mrs[1] = old;
+}
+
+static void write_all(struct side *s, void *arg)
+{
+    memset(s->buf, 0x5a, REGION);
+    transfer(s, arg, IBV_WR_RDMA_WRITE, 0, 0, REGION);
+    T_EQ(cq_wait(s->send_cq).status, IBV_WC_SUCCESS);
+}
+
+static void check_all(struct side *s, void *arg)
+{
+    const uint8_t *memory = s->mrs[0]->addr;
+
+    (void)arg;
+    for (int i = 0; i < REGION; i++)
+        T_EQ(memory[i], 0x5a);
+    T_EQ(ibv_dereg_mr(s->mrs[1]), 0);
+    s->mrs[1] = NULL;
+}
+
+T_TEST(remote, memory_anew_at_an_old_address)
+{
+    /* What was written went where the old memory had been: MPI over UCX waited for ever. */
+    struct side_opt opt = {.size = REGION};
+    struct pair *p = pair_open(TWO_PROCESSES, &opt);
+    struct region region, shared;
+    enum { PATIENCE = 20000 };
+
+    e_run(p->b, new_region, &region, sizeof(region));
+    for (int round = 0; round < 3; round++) {
+        shared.addr = 0;
+        for (int i = 0; i < PATIENCE && shared.addr < REGION; i++) {
+            e_run(p->a, write_all, &region, sizeof(region));
+            e_run(p->b, count_shared, &shared, sizeof(shared));
+        }
+        T_EQ(shared.addr, REGION);
+        e_run(p->b, replace_memory, &region, sizeof(region));
+        e_run(p->a, write_all, &region, sizeof(region));
+        e_run(p->b, check_all, &region, sizeof(region));
+    }
+    pair_close_loose(p);
+}
+
 /* Messages longer than a completion carries, into memory that nobody else may write by itself. */
 static void send_by_the_target(struct side_opt opt)
 {

@@ -228,7 +228,8 @@ static void post_one(struct direction *d)
     struct sim *sim = d->node->sim;
     struct expected *e = expected_at(d, d->posted);
     struct transport_sge sges[4];
-    struct transport_wr wr = {.cookie = d->posted, .rkey = SIM_KEY_REMOTE, .sges = sges};
+    struct transport_wr wr = {
+        .cookie = d->posted, .rkey = SIM_KEY_REMOTE, .xrc_srqn = SIM_XRC_SRQN, .sges = sges};
 
     *e = (struct expected){.op = ops[sim_below(sim, sizeof(ops) / sizeof(ops[0]))]};
     wr.op = e->op;

@@ -37,6 +37,12 @@ static void *memory_at(struct sim_node *node, uint64_t addr, uint64_t length)
     return node->memory + addr;
 }
 
+/* XRC: what is far is good to be tested, and nothing else. */
+static void *pointer_to(struct sim_node *node, void *memory)
+{
+    return memory && node->far ? (void *)8 : memory;
+}
+
 static void *node_local(void *owner, uint32_t key, uint64_t addr, uint64_t length, bool write)
 {
     (void)write;
@@ -54,7 +60,7 @@ static void *node_remote(void *owner, uint32_t key, uint64_t addr, uint64_t leng
         return NULL;
     if (key != SIM_KEY_REMOTE && key != SIM_KEY_WINDOW && key != SIM_KEY_READ_ONLY)
         return NULL;
-    return memory_at(node, addr, length);
+    return pointer_to(node, memory_at(node, addr, length));
 }
 
 static bool node_may_invalidate(void *owner, uint32_t key)
@@ -68,7 +74,8 @@ static bool node_take(void *owner, struct transport_recv *recv_out)
 {
     struct sim_node *node = owner;
 
-    if (node->recv_head == node->recv_tail)
+    if (node->recv_head == node->recv_tail ||
+        (node->config.type == TRANSPORT_XRC && recv_out->xrc_srqn != SIM_XRC_SRQN))
         return false;
     const struct sim_recv *recv = &node->recvs[node->recv_head % SIM_RECVS];
     recv_out->slot = node->recv_head++ % SIM_RECVS;
@@ -102,11 +109,57 @@ static void node_deliver(void *owner, const struct transport_arrival *arrival)
         .flags = arrival->flags,
         .byte_len = arrival->byte_len,
         .imm = arrival->imm,
+        .xrc_srqn = arrival->xrc_srqn,
     };
 
     if (arrival->flags & ARRIVAL_INV)
         node->window_gone = true;
     log_entry(node, &entry);
+}
+
+/* Here or there, and at times out of reach. */
+static enum transport_aim node_aim(void *owner, uint32_t xrc_srqn)
+{
+    struct sim_node *node = owner;
+
+    if (xrc_srqn != SIM_XRC_SRQN)
+        return AIM_NONE;
+    if (sim_chance(node->sim, node->sim->unreached_ppm))
+        return AIM_LATER;
+    node->far = node->sim->unreached_ppm && sim_below(node->sim, 2);
+    return node->far ? AIM_FAR : AIM_HERE;
+}
+
+static uint64_t atomic_far(uint8_t *at, const struct transport_far *what)
+{
+    uint64_t before, after;
+
+    memcpy(&before, at, sizeof(before));
+    after = what->op == FAR_FETCH_ADD ? before + what->swap_add
+            : before == what->compare ? what->swap_add
+                                      : before;
+    memcpy(at, &after, sizeof(after));
+    return before;
+}
+
+static enum transport_far_result node_move(void *owner, struct transport_far *what)
+{
+    struct sim_node *node = owner;
+    uint8_t *at = memory_at(node, what->addr, what->length);
+
+    if (!at || node->key_gone)
+        return FAR_REFUSED;
+    if (sim_chance(node->sim, node->sim->unreached_ppm))
+        return FAR_LATER;
+    if (what->op == FAR_PLACE || what->op == FAR_WRITE) {
+        memcpy(at, what->bytes, what->length);
+    } else if (what->op == FAR_READ) {
+        memcpy(node->moved, at, what->length);
+        what->bytes = node->moved;
+    } else {
+        what->before = atomic_far(at, what);
+    }
+    return FAR_DONE;
 }
 
 static enum transport_status node_execute(void *owner, const struct transport_wr *wr)
@@ -140,7 +193,7 @@ static void node_fail(void *owner, enum transport_failure failure)
     struct sim_entry entry = {.kind = LOG_FAIL, .failure = failure};
 
     log_entry(node, &entry);
-    if (failure != FAILED_SENDING || node->config.type == TRANSPORT_RC)
+    if (failure != FAILED_SENDING || node->config.type != TRANSPORT_UC)
         transport_stop(node->transport);
     transport_flush(node->transport);
 }
@@ -152,6 +205,8 @@ const struct transport_calls sim_calls = {
     .take = node_take,
     .receives = node_receives,
     .deliver = node_deliver,
+    .aim = node_aim,
+    .far = node_move,
     .execute = node_execute,
     .complete = node_complete,
     .fail = node_fail,
@@ -453,6 +508,7 @@ struct transport_wr sim_wr(enum transport_op op, uint64_t cookie, uint32_t at, u
         .cookie = cookie,
         .op = op,
         .rkey = SIM_KEY_REMOTE,
+        .xrc_srqn = SIM_XRC_SRQN,
         .remote_addr = remote,
         .sge_count = 1,
         .sges = sge,

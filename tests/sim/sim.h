@@ -21,6 +21,7 @@ enum {
     SIM_MEMORY = 1 << 20,
     SIM_LOG = 8192,
     SIM_RECVS = 256,
+    SIM_XRC_SRQN = 0x4321,     /* the one shared receive queue of XRC nodes */
     SIM_KEY_LOCAL = 0x100,     /* all of the memory, to be written too */
     SIM_KEY_REMOTE = 0x200,    /* all of it, every right */
     SIM_KEY_READ_ONLY = 0x300, /* remotely read only */
@@ -45,7 +46,7 @@ struct sim_entry {
     enum transport_status status;
     enum transport_failure failure;
     unsigned flags;
-    uint32_t byte_len, imm;
+    uint32_t byte_len, imm, xrc_srqn;
 };
 
 struct sim_recv {
@@ -64,6 +65,8 @@ struct sim_node {
     uint32_t psn;
     uint8_t *memory; /* a key's addresses are offsets in here */
     bool window_gone, key_gone;
+    bool far; /* XRC: the last request is for memory that can only be moved to */
+    uint8_t moved[WIRE_PAYLOAD_MAX];
     struct sim_recv recvs[SIM_RECVS];
     uint32_t recv_head, recv_tail; /* taken, posted */
     bool shared_receives;          /* grant no credits */
@@ -92,6 +95,7 @@ struct sim {
     uint32_t queue_max;        /* frames that wait at a wire's end, 0: any number */
     uint64_t busy_until_ns[2]; /* by sending node */
     struct sim_faults faults;
+    uint32_t unreached_ppm; /* XRC: how often an SRQ is out of reach; 0: and never far */
     uint64_t frames, lost, bursting;
     struct sim_node nodes[2];
     struct sim_frame *queue; /* by time */

@@ -260,13 +260,29 @@ T_TEST(vipl_transfer, ring_wraps)
     t_end();
 }
 
+/* Waits for what the other end writes into the slot. */
+static void do_await(void **state, void *arg)
+{
+    struct order *order = arg;
+    const char *data = end_data(*state, order->slot);
+
+    T_UNTIL(t_compare(data, 0, order->len, order->seed) == -1, SOON_MS);
+}
+
 T_TEST(vipl_transfer, unreliable_drops)
 {
     /* Shows that what finds no receive is lost, silently, and that the VI goes on. */
-    struct ends e = ends_connect(VIP_SERVICE_UNRELIABLE);
+    struct order there,
+        order = {.slot = 1, .len = 8, .seed = 4, .control = VIP_CONTROL_OP_RDMAWRITE};
+    struct ends e = connect_rdma(VIP_SERVICE_UNRELIABLE, &there);
 
     post_send(e.a, 0, 8);
     expect_done(e.a, SEND, 0, VIP_STATUS_OP_SEND, 8);
+    /* A send is complete when it has left; what follows it tells that it has been there. */
+    T_EQ(order_run(e.a, do_post, remote_slot(there, 3, order)).result, VIP_SUCCESS);
+    expect_done(e.a, SEND, 1, VIP_STATUS_OP_RDMA_WRITE, 8);
+    order.slot = 3;
+    order_run(e.b, do_await, order);
     post_recv(e.b, 1, 8);
     post_send(e.a, 2, 5);
     expect_done(e.a, SEND, 2, VIP_STATUS_OP_SEND, 5);

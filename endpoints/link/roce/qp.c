@@ -15,6 +15,7 @@
 #include "core/mr_find.h"
 #include "core/process.h"
 #include "core/requester.h"
+#include "core/rq_claim.h"
 #include "link/roce/roce_impl.h"
 
 _Static_assert(sizeof(struct transport_sge) == sizeof(struct ibv_sge) &&
@@ -27,6 +28,7 @@ struct roce_qp {
     struct qp *qp;
     struct transport *transport;
     struct roce_path path;
+    struct roce_xrc *xrc;                   /* XRC_RECV */
     uint32_t rq_head;                       /* receives of an exclusive ring taken so far */
     _Atomic uint64_t deadline_ns;           /* TRANSPORT_NEVER: none */
     uint64_t counted_rnrs, counted_retries; /* of the transport's, in the queue pair's counters */
@@ -87,7 +89,7 @@ static bool may_invalidate(void *owner, uint32_t key)
 
 /* ---- receives ---- */
 
-static void copy_receive(struct transport_recv *to, const struct pub_sge *sges, uint32_t count)
+void roce_copy_receive(struct transport_recv *to, const struct pub_sge *sges, uint32_t count)
 {
     to->sge_count = 0;
     for (uint32_t i = 0; i < count; i++)
@@ -104,37 +106,23 @@ static bool take_exclusive(struct qp *qp, struct transport_recv *recv_out)
     if (head == atomic_load_explicit(&rq->pub->tail, memory_order_acquire))
         return false;
     recv_out->slot = head & rq->mask;
-    copy_receive(recv_out, &rq->sges[(size_t)(head & rq->mask) * rq->max_sge], rq->max_sge);
+    roce_copy_receive(recv_out, &rq->sges[(size_t)(head & rq->mask) * rq->max_sge], rq->max_sge);
     qp->wire->rq_head++;
     return true;
 }
 
-/* Ours until it completes: who looks for receives of the dead must know. */
-static void note_claim(struct qp *qp, const struct rq *rq, uint32_t slot)
-{
-    atomic_store_explicit(&qp->pub->claim_slot, slot, memory_order_relaxed);
-    atomic_store_explicit(&qp->pub->claim_ring, pub_ring_id(process_slot(), rq->claim_index + 1),
-                          memory_order_relaxed);
-}
-
-/* As a process that sends to it would: see receive_next() of shm. */
 static bool take_shared(struct qp *qp, struct rq *rq, struct transport_recv *recv_out)
 {
-    uint64_t head = atomic_load(rq->claim);
-    uint32_t left, slot;
+    struct rq_view ring = {rq->pub, rq->sges, rq->slot_ring, rq->claim, rq->mask, rq->max_sge};
+    struct pub_sge sges[LIMIT_SGE];
+    bool low;
 
-    do {
-        left = atomic_load_explicit(&rq->pub->tail, memory_order_acquire) - (uint32_t)head;
-        if (left == 0 || left > rq->mask + 1)
-            return false;
-        uint32_t place = (uint32_t)head & rq->mask;
-        slot = atomic_load_explicit(&rq->slot_ring[place], memory_order_relaxed);
-        copy_receive(recv_out, &rq->sges[(size_t)place * rq->max_sge], rq->max_sge);
-    } while (!atomic_compare_exchange_weak(rq->claim, &head, head + 1));
-    recv_out->slot = slot;
+    if (!rq_claim(&ring, sges, &recv_out->slot, &low))
+        return false;
+    roce_copy_receive(recv_out, sges, rq->max_sge);
     if (qp->type != IBV_QPT_UD)
-        note_claim(qp, rq, slot);
-    if (left - 1 < atomic_load_explicit(&rq->pub->limit, memory_order_relaxed))
+        rq_note_claim(qp->pub, pub_ring_id(process_slot(), rq->claim_index + 1), recv_out->slot);
+    if (low)
         thread_wake();
     return true;
 }
@@ -290,10 +278,22 @@ static unsigned access_flags(unsigned access)
            (access & IBV_ACCESS_REMOTE_ATOMIC ? TRANSPORT_REMOTE_ATOMIC : 0);
 }
 
+struct roce_xrc *roce_qp_xrc(const struct qp *qp)
+{
+    return qp->wire->xrc;
+}
+
+static enum transport_type type_of(const struct qp *qp)
+{
+    if (qp->type == IBV_QPT_RC)
+        return TRANSPORT_RC;
+    return qp->type == IBV_QPT_UC ? TRANSPORT_UC : TRANSPORT_XRC;
+}
+
 static struct transport_config config_of(const struct qp *qp, const struct ibv_qp_attr *attr)
 {
     return (struct transport_config){
-        .type = qp->type == IBV_QPT_RC ? TRANSPORT_RC : TRANSPORT_UC,
+        .type = type_of(qp),
         .max_wr = qp->sq_mask + 1,
         .max_sge = qp->cap.max_send_sge,
         .max_inline = qp->cap.max_inline_data,
@@ -335,52 +335,55 @@ static void list_add(struct roce_qp *wire)
         all->place = &wire->next;
     all = wire;
     roce_unlock();
-    atomic_fetch_add(&roce_in_use, 1);
+    atomic_fetch_add(&link_to_poll, 1);
 }
 
+static void release(struct roce_qp *wire)
+{
+    if (!wire)
+        return;
+    transport_free(wire->transport);
+    free(wire->xrc);
+    free(wire);
+}
+
+/* A packet must fit the interface; in shared memory any path MTU will do. */
 static int attach(struct qp *qp, const struct ibv_qp_attr *attr)
 {
     struct transport_config config = config_of(qp, attr);
     struct roce_qp *wire = calloc(1, sizeof(*wire));
-    int error = wire ? make_path(qp, &attr->ah_attr, &wire->path) : -ENOMEM;
+    bool fits = config.mtu <= qp->context->path_mtu;
+    int error = !fits ? -EINVAL : wire ? make_path(qp, &attr->ah_attr, &wire->path) : -ENOMEM;
 
+    bool xrc = qp->type == IBV_QPT_XRC_RECV;
+    if (!error && xrc)
+        error = roce_xrc_new(qp, &wire->xrc);
     if (!error) {
-        wire->transport = transport_new(&config, &roce_calls, qp);
+        wire->transport = transport_new(&config, xrc ? &roce_xrc_calls : &roce_calls, qp);
         error = wire->transport ? 0 : -ENOMEM;
     }
     if (error) {
-        free(wire);
+        release(wire);
         return error;
     }
     wire->qp = qp;
     atomic_store(&wire->deadline_ns, TRANSPORT_NEVER);
     spin_lock_word(&qp->pub->busy);
     qp->wire = wire;
+    qp->link = &link_roce;
     spin_unlock_word(&qp->pub->busy);
     list_add(wire);
     return 0;
 }
 
-int roce_attach(struct qp *qp, const struct ibv_qp_attr *attr)
-{
-    const struct nic *nic = qp->context->nic;
-
-    if (!roce_leads_to(nic, attr->ah_attr.grh.dgid.raw, attr->dest_qp_num & 0xffffff))
-        return -ENOENT;
-    /* A packet must fit the interface; in shared memory any path MTU will do. */
-    bool fits = 128u << attr->path_mtu <= qp->context->path_mtu;
-    int error = fits ? attach(qp, attr) : -EINVAL;
-    return error && config_get()->link == CONFIG_LINK_AUTO ? -ENOENT : error;
-}
-
-void roce_modified(struct qp *qp, enum ibv_qp_state before)
+static void modified(struct qp *qp, enum ibv_qp_state before)
 {
     struct transport_config config = config_of(qp, &qp->attr);
     struct transport *transport = qp->wire->transport;
     enum ibv_qp_state now = qp_state(qp);
 
     transport_modify(transport, &config);
-    if (now == IBV_QPS_RTR && before != IBV_QPS_RTR)
+    if (now == IBV_QPS_RTR && before != IBV_QPS_RTR && qp->type != IBV_QPT_XRC_SEND)
         transport_start_receiving(transport, qp->attr.rq_psn);
     else if (now == IBV_QPS_RTS && (before == IBV_QPS_RTR || before == IBV_QPS_SQE))
         transport_start_sending(transport, qp->attr.sq_psn);
@@ -398,12 +401,10 @@ static void untouch(struct roce_qp *wire)
     }
 }
 
-void roce_detach(struct qp *qp)
+static void detach(struct qp *qp)
 {
     struct roce_qp *wire = qp->wire;
 
-    if (!wire)
-        return;
     roce_lock();
     roce_receive_all(); /* what has come is this life's, not the next one's */
     spin_lock_word(&qp->pub->busy);
@@ -412,11 +413,11 @@ void roce_detach(struct qp *qp)
         wire->next->place = wire->place;
     untouch(wire);
     qp->wire = NULL;
+    qp->link = NULL;
     spin_unlock_word(&qp->pub->busy);
     roce_unlock();
-    transport_free(wire->transport);
-    free(wire);
-    atomic_fetch_sub(&roce_in_use, 1);
+    release(wire);
+    atomic_fetch_sub(&link_to_poll, 1);
 }
 
 /* ---- sending ---- */
@@ -458,11 +459,13 @@ static bool keep_bind(const struct ibv_send_wr *wr, struct transport_wr *to)
     return to->local;
 }
 
-bool roce_post(struct qp *qp, const struct ibv_send_wr *wr)
+static bool post(struct qp *qp, const struct ibv_send_wr *wr)
 {
     struct transport_wr request = {0};
 
     translate(wr, qp->sq_sig_all || (wr->send_flags & IBV_SEND_SIGNALED), &request);
+    if (qp->type == IBV_QPT_XRC_SEND)
+        request.xrc_srqn = wr->qp_type.xrc.remote_srqn & 0xffffff;
     if (!keep_bind(wr, &request))
         return false;
     if (transport_post(qp->wire->transport, &request))
@@ -489,35 +492,47 @@ static void push(struct roce_qp *wire, uint64_t now)
         roce_due_at(deadline);
 }
 
-void roce_posted(struct qp *qp)
-{
-    if (!transport_may_wait(qp->wire->transport))
-        roce_push(qp);
-}
-
-void roce_push(struct qp *qp)
+static void push_now(struct qp *qp)
 {
     push(qp->wire, now_ns());
 }
 
-void roce_flush(struct qp *qp)
+static void posted(struct qp *qp)
+{
+    if (!transport_may_wait(qp->wire->transport))
+        push_now(qp);
+}
+
+static void flush(struct qp *qp)
 {
     if (qp_state(qp) != IBV_QPS_SQE) /* where an unreliable one still receives */
         transport_stop(qp->wire->transport);
     transport_flush(qp->wire->transport);
-    roce_push(qp);
+    push_now(qp);
 }
 
-bool roce_is_drained(const struct qp *qp)
+static bool is_drained(const struct qp *qp)
 {
     return transport_is_drained(qp->wire->transport);
 }
+
+const struct link_ops link_roce = {
+    .name = "roce",
+    .attach = attach,
+    .modified = modified,
+    .detach = detach,
+    .post = post,
+    .posted = posted,
+    .push = push_now,
+    .flush = flush,
+    .is_drained = is_drained,
+};
 
 /* ---- receiving ---- */
 
 static void note_drained(struct qp *qp)
 {
-    if (qp_state(qp) == IBV_QPS_SQD && qp->sq_drained_due && roce_is_drained(qp) &&
+    if (qp_state(qp) == IBV_QPS_SQD && qp->sq_drained_due && is_drained(qp) &&
         !atomic_exchange(&drain_due, true))
         thread_wake();
 }

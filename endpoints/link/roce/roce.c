@@ -25,7 +25,7 @@ enum {
     TIMELESS = 4, /* of so many polls in vain one looks at the clock */
 };
 
-_Atomic uint32_t roce_in_use;
+_Atomic uint32_t link_to_poll;
 static _Atomic bool datagrams_used;
 static struct spin receive_lock;
 static _Atomic uint64_t polled_ns, due_ns = TRANSPORT_NEVER;
@@ -232,13 +232,14 @@ void roce_progress(void)
         thread_wake_at(due);
     steer_progress(now);
     roce_qp_progress();
+    roce_xrc_progress();
     roce_mad_progress();
 }
 
 /* The program ends: what it has received is acknowledged, or the peer would ask again in vain. */
 __attribute__((destructor)) static void say_goodbye(void)
 {
-    if (!atomic_load(&roce_in_use) || !spin_try(&receive_lock))
+    if (!atomic_load(&link_to_poll) || !spin_try(&receive_lock))
         return;
     roce_qp_answer(now_ns());
     roce_unlock();
@@ -252,7 +253,7 @@ void roce_after_fork(void)
     pcapng_after_fork();
     roce_mad_after_fork();
     atomic_store(&due_ns, TRANSPORT_NEVER);
-    atomic_store(&roce_in_use, 0);
+    atomic_store(&link_to_poll, 0);
     atomic_store(&datagrams_used, false);
     atomic_store(&parked, false);
     spin_unlock(&receive_lock);
@@ -272,53 +273,10 @@ bool roce_uses_datagrams(void)
 void roce_use_datagrams(void)
 {
     if (!roce_uses_datagrams() && !atomic_exchange(&datagrams_used, true))
-        atomic_fetch_add(&roce_in_use, 1);
+        atomic_fetch_add(&link_to_poll, 1);
 }
 
-/* ---- which way ---- */
-
-static bool is_own(const struct nic *nic, const uint8_t gid[16])
-{
-    for (unsigned i = 0; i < nic->gid_count; i++)
-        if (memcmp(nic->gids[i].raw, gid, 16) == 0)
-            return true;
-    return address_is_loopback(gid);
-}
-
-/* One of config.c's making, on some NIC of this host: no interface has it. */
-static bool is_made(const uint8_t gid[16])
-{
-    return address_is_link_local(gid) && !address_is_v4(gid) && gid[11] == 0xff &&
-           gid[12] == 0xfe && (gid[8] & 3) == 0;
-}
-
-static bool is_of_host(const uint8_t gid[16])
-{
-    struct host_addresses host;
-
-    host_addresses_read(&host);
-    return host_interface_of(&host, gid) != NULL;
-}
-
-bool roce_is_elsewhere(const struct nic *nic, const uint8_t gid[16])
-{
-    enum config_link link = config_get()->link;
-
-    if (link != CONFIG_LINK_AUTO)
-        return link == CONFIG_LINK_ROCE;
-    return !is_own(nic, gid) && !is_made(gid) && !is_of_host(gid);
-}
-
-bool roce_leads_to(const struct nic *nic, const uint8_t dgid[16], uint32_t qpn)
-{
-    return roce_is_elsewhere(nic, dgid) ||
-           (config_get()->link == CONFIG_LINK_AUTO && !process_slot_is_taken(qpn >> LIMIT_QP_BITS));
-}
-
-int roce_refuse_xrc(const struct qp *qp, const struct ibv_qp_attr *attr)
-{
-    return roce_is_elsewhere(qp->context->nic, attr->ah_attr.grh.dgid.raw) ? -EOPNOTSUPP : 0;
-}
+/* ---- opening ---- */
 
 int roce_open(void)
 {
@@ -339,7 +297,8 @@ int roce_open_nic(const struct nic *nic)
         return 0;
     for (unsigned i = 0; i < nic->gid_count; i++) {
         struct roce_port *port;
-        int failed = is_made(nic->gids[i].raw) ? 0 : udp_port_open(nic, nic->gids[i].raw, &port);
+        int failed =
+            address_is_made(nic->gids[i].raw) ? 0 : udp_port_open(nic, nic->gids[i].raw, &port);
 
         error = error ? error : failed;
     }

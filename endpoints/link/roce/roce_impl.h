@@ -177,6 +177,17 @@ void roce_qp_progress(void);
 /* Any thread: call roce_qp_expire() at this time. */
 void roce_due_at(uint64_t when_ns);
 
+/* The elements that are not empty. */
+void roce_copy_receive(struct transport_recv *to, const struct pub_sge *sges, uint32_t count);
+struct roce_xrc *roce_qp_xrc(const struct qp *qp);
+
+/* ---- xrc.c: what XRC_RECV queue pairs have instead of roce_calls ---- */
+extern const struct transport_calls roce_xrc_calls;
+/* Freed by free(). 0 or -ENOMEM. */
+int roce_xrc_new(struct qp *qp, struct roce_xrc **xrc_out);
+/* Engine, core_lock held: completions that could not be delivered yet. */
+void roce_xrc_progress(void);
+
 /* ---- datagram.c ---- */
 void roce_datagram_receive(struct qp *qp, const struct roce_from *from,
                            const struct wire_packet *packet);

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Delivering: taking the target's next receive, and the one line that completes it. */
 #define _GNU_SOURCE
-#include <string.h>
-
 #include "core/copy.h"
 #include "core/cq_impl.h"
+#include "core/rq_claim.h"
 #include "link/shm/shm.h"
 
 enum { RECEIVE_LOOKS = 64 };
@@ -27,27 +26,18 @@ static bool exclusive_next(struct target *target, const struct pub_sge **sges_ou
     return true;
 }
 
-/* Copy first, then claim: once the head has passed it the owner may post over it. */
 static bool shared_claim(struct qp *qp, struct target *target)
 {
     struct claimed *claimed = &qp->claimed;
-    uint64_t head = atomic_load_explicit(target->claim, memory_order_acquire);
+    struct rq_view ring = {target->rq,    target->sges,    target->slots,
+                           target->claim, target->rq_mask, target->rq_sge};
+    bool low;
 
-    do {
-        uint32_t place = (uint32_t)head & target->rq_mask;
-
-        if ((uint32_t)head == atomic_load_explicit(&target->rq->tail, memory_order_acquire))
-            return false;
-        memcpy(claimed->sges, &target->sges[(size_t)place * target->rq_sge],
-               target->rq_sge * sizeof(struct pub_sge));
-        claimed->slot = atomic_load_explicit(&target->slots[place], memory_order_relaxed);
-    } while (!atomic_compare_exchange_weak(target->claim, &head, head + 1));
+    if (!rq_claim(&ring, claimed->sges, &claimed->slot, &low))
+        return false;
     claimed->valid = true;
-    /* For the owner, who looks once it has seen our busy word free: see reclaim.c. */
-    atomic_store_explicit(&qp->pub->claim_slot, claimed->slot, memory_order_relaxed);
-    atomic_store_explicit(&qp->pub->claim_ring, target->ring, memory_order_relaxed);
-    uint32_t left = atomic_load(&target->rq->tail) - (uint32_t)(head + 1);
-    if (left < atomic_load_explicit(&target->rq->limit, memory_order_relaxed))
+    rq_note_claim(qp->pub, target->ring, claimed->slot);
+    if (low)
         tell_srq(target);
     return true;
 }

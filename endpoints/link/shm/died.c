@@ -71,8 +71,9 @@ static bool is_aimed_at(const struct qp *qp, uint32_t slot)
 {
     enum ibv_qp_state state = qp_state((struct qp *)qp);
 
-    return qp_is_connected_type(qp) && state != IBV_QPS_RESET && state != IBV_QPS_INIT &&
-           state != IBV_QPS_ERR && qp->attr.dest_qp_num >> LIMIT_QP_BITS == slot;
+    return qp_is_connected_type(qp) && !qp->link && state != IBV_QPS_RESET &&
+           state != IBV_QPS_INIT && state != IBV_QPS_ERR &&
+           qp->attr.dest_qp_num >> LIMIT_QP_BITS == slot;
 }
 
 /* pub->busy held. */

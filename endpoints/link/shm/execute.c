@@ -201,16 +201,6 @@ static uint64_t inline_room(const struct target *target)
     return target->lane->cq->stamp ? CQE_STAMP_AT : CQE_INLINE_MAX;
 }
 
-/* IBTA 10.6.5.1.4: only a window (or region) the target may invalidate; else it refuses. */
-static bool may_invalidate(const struct target *target, uint32_t rkey)
-{
-    const struct pub_mr *mrs = (const void *)(target->peer->arena + PUB_MRS_OFFSET);
-    uint32_t index = rkey >> 8;
-
-    return index < LIMIT_MR && rkey && atomic_load(&mrs[index].key) == rkey &&
-           mrs[index].qpn == target->qpn && mrs[index].pd == target->pd;
-}
-
 static void describe_send(struct delivery *delivery, const struct ibv_send_wr *wr, uint64_t length)
 {
     delivery->opcode = IBV_WC_RECV;
@@ -251,7 +241,7 @@ static enum verdict do_send(struct qp *qp, struct target *target, const struct i
 
     if (!local_check(qp, wr, 0, &local, status))
         return VERDICT_DONE;
-    if (wr->opcode == IBV_WR_SEND_WITH_INV && !may_invalidate(target, wr->invalidate_rkey))
+    if (wr->opcode == IBV_WR_SEND_WITH_INV && !target_may_invalidate(target, wr->invalidate_rkey))
         return refuse_access(qp, status);
     if (!receive_next(qp, target, &sges, &delivery.slot))
         return not_ready(qp);

@@ -75,6 +75,14 @@ int64_t share_range(uint64_t addr, uint64_t len);
 void share_announce(bool moving);
 
 /*
+ * A memory region is about to cover the range. Registration caches (UCX's, libfabric's) deregister
+ * late: the program may have unmapped what an older region covers and got the addresses again, for
+ * memory that has nothing to do with the memfd. Bits of such pages are cleared. That costs a look
+ * at the bits, and a look at the mappings where some are set. Any thread.
+ */
+void share_cover(uint64_t addr, uint64_t len);
+
+/*
  * The range is no longer covered by any memory region: clear the bits of all pages that hold a
  * byte of it (microseconds; the memory itself stays as it is for the program). No copy. Where
  * another region covers such a page it is only slower until it is shared again. Any thread.

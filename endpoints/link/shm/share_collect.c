@@ -64,8 +64,8 @@ static void settle(uint64_t addr, uint64_t end)
     sys_close(fd);
 }
 
-/* Is there anything to do in [addr, end)? Cheap: most regions have no head, or one. */
-static bool has_heads(uint64_t addr, uint64_t end)
+/* Is any page's bit set in [addr, end)? Cheap: most regions have no head (or one), and no mark. */
+static bool has_bits(_Atomic uint64_t (*bits)[SHARE_BITMAP_WORDS], uint64_t addr, uint64_t end)
 {
     while (addr < end) {
         uint64_t stop = (addr | (SHARE_WINDOW_SIZE - 1)) + 1;
@@ -73,8 +73,8 @@ static bool has_heads(uint64_t addr, uint64_t end)
 
         if (stop > end)
             stop = end;
-        if (window >= 0 && (share_bit(share_owner.heads[window], addr) ||
-                            share_bits_run(share_owner.heads[window], addr, stop) < stop))
+        if (window >= 0 &&
+            (share_bit(bits[window], addr) || share_bits_run(bits[window], addr, stop) < stop))
             return true;
         addr = stop;
     }
@@ -87,13 +87,74 @@ void share_settle(uint64_t addr, uint64_t len)
     sigset_t all, before;
 
     if (len == 0 || end <= start || (end - 1) >> SHARE_WINDOW_SHIFT >= SHARE_DIRECTORY ||
-        !share_owner.map || atomic_load(&share_owner.head_pages) == 0 || !has_heads(start, end))
+        !share_owner.map || atomic_load(&share_owner.head_pages) == 0 ||
+        !has_bits(share_owner.heads, start, end))
         return;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     pthread_mutex_lock(&share_owner.lock);
     if (share_memfd_is_ours())
         settle(start, end);
+    pthread_mutex_unlock(&share_owner.lock);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* Lock held: pages in [addr, end), of one window, that are marked but no longer the memfd's. */
+static void unmark_window(struct maps_reader *reader, int window, uint64_t addr, uint64_t end)
+{
+    _Atomic uint64_t *shared = share_owner.map->shared[window];
+    struct maps_vma vma;
+
+    while (addr < end) {
+        uint64_t stop = share_bits_run(shared, addr, end);
+
+        if (!share_bit(shared, addr)) {
+            addr = stop;
+            continue;
+        }
+        bool known = maps_find(reader, addr, &vma);
+        if (known && stop > (vma.start > addr ? vma.start : vma.end))
+            stop = vma.start > addr ? vma.start : vma.end;
+        if (!known || vma.start > addr || !share_is_placed(&vma, window, addr))
+            share_bits_change(shared, addr, stop, false);
+        addr = stop;
+    }
+}
+
+/* Lock held, signals blocked. */
+static void unmark(uint64_t addr, uint64_t end)
+{
+    struct maps_reader reader;
+    int fd = sys_open("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+
+    maps_start(&reader, fd); /* nothing can be read from -1, and all marks go */
+    while (addr < end) {
+        uint64_t stop = (addr | (SHARE_WINDOW_SIZE - 1)) + 1;
+        int window = share_window(addr);
+
+        if (stop > end)
+            stop = end;
+        if (window >= 0)
+            unmark_window(&reader, window, addr, stop);
+        addr = stop;
+    }
+    if (fd >= 0)
+        sys_close(fd);
+}
+
+void share_cover(uint64_t addr, uint64_t len)
+{
+    uint64_t start = addr & ~(SHARE_PAGE - 1), end = ((addr + len - 1) | (SHARE_PAGE - 1)) + 1;
+    sigset_t all, before;
+
+    if (len == 0 || end <= start || (end - 1) >> SHARE_WINDOW_SHIFT >= SHARE_DIRECTORY ||
+        !share_is_used() || !has_bits(share_owner.map->shared, start, end))
+        return;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    /* The engine looks and marks with the lock held: it saw what is mapped now, or we see it. */
+    pthread_mutex_lock(&share_owner.lock);
+    unmark(start, end);
     pthread_mutex_unlock(&share_owner.lock);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The same-host link's table of operations. */
+/* The same-host link as a whole: what core and link.c ask of it. */
 #include "core/process.h"
 #include "link/link.h"
 #include "link/shm/shm.h"
 
-static int shm_open_link(void)
+int shm_open_link(void)
 {
     int error = peer_open();
 
@@ -20,7 +20,7 @@ static void ask_early(struct qp *qp)
     qp->stall = before;
 }
 
-static void shm_prepare(struct qp *qp)
+void shm_prepare(struct qp *qp)
 {
     peer_reach(qp->attr.dest_qp_num >> LIMIT_QP_BITS);
     spin_lock_word(&qp->pub->busy);
@@ -33,7 +33,7 @@ void shm_peer_came(uint32_t slot)
     for (uint32_t i = 1; i < qp_high(); i++) {
         struct qp *qp = qp_at(i);
 
-        if (!qp || !qp_is_connected_type(qp) || qp->type == IBV_QPT_XRC_RECV)
+        if (!qp || !qp_is_connected_type(qp) || qp->type == IBV_QPT_XRC_RECV || qp->link)
             continue;
         spin_lock_word(&qp->pub->busy);
         enum ibv_qp_state state = qp_state(qp);
@@ -46,19 +46,19 @@ void shm_peer_came(uint32_t slot)
 
 /* What it has taken of the target's receives it still knows, should it come back to the same life.
  */
-static void shm_detach(struct qp *qp)
+void shm_detach(struct qp *qp)
 {
     receive_abandon(qp);
     qp->target.peer = NULL;
 }
 
-static void shm_quiesce(struct qp *qp)
+void shm_quiesce(struct qp *qp)
 {
     /* Many may send to a UD queue pair or to an SRQ's; one to a connected one. */
     guest_quiesce(qp && qp_is_connected_type(qp) && !qp->srq ? qp->attr.dest_qp_num : 0);
 }
 
-static void shm_progress(void)
+void shm_progress(void)
 {
     peer_progress();
     if (outbox_due()) {
@@ -69,22 +69,9 @@ static void shm_progress(void)
     shm_reclaim_due();
 }
 
-static void shm_after_fork(void)
+void shm_after_fork(void)
 {
     guest_after_fork();
     peer_after_fork();
     mad_after_fork();
 }
-
-const struct link_ops link_shm = {
-    .name = "shm",
-    .open = shm_open_link,
-    .execute = shm_execute,
-    .prepare = shm_prepare,
-    .detach = shm_detach,
-    .quiesce = shm_quiesce,
-    .announce_member = peer_announce_member,
-    .progress = shm_progress,
-    .send_mad = mad_send,
-    .after_fork = shm_after_fork,
-};

@@ -184,7 +184,11 @@ void shm_process_died(uint32_t slot, const char *arena, const struct peer *peer)
 /* The same for one that was there, but did not live to let us in. */
 void shm_process_vanished(uint32_t slot);
 
-/* Engine, core_lock held: a process let us in; our queue pairs ask for their lanes. shm.c */
+/* ---- shm.c ---- */
+int shm_open_link(void);
+void shm_progress(void); /* engine, core_lock held */
+void shm_after_fork(void);
+/* Engine, core_lock held: a process let us in; our queue pairs ask for their lanes. */
 void shm_peer_came(uint32_t slot);
 
 /* ---- message.c ---- */
@@ -210,6 +214,8 @@ struct target *target_of_many(struct qp *qp, const uint8_t dgid[16], uint32_t qp
 /* The owner's address behind a key, or 0 if the access is refused (IBTA 9.7.4.1.3). */
 uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint64_t addr,
                    uint64_t length, unsigned access);
+/* IBTA 10.6.5.1.4: only a window (or region) that the target may invalidate; else it refuses. */
+bool target_may_invalidate(const struct target *target, uint32_t rkey);
 
 /* ---- move.c ---- */
 enum move { MOVE_DONE, MOVE_STALL, MOVE_FAULT };
@@ -247,9 +253,7 @@ void tell_srq(struct target *target);
 /* Something came for a queue pair in RTR: IBV_EVENT_COMM_EST. */
 void tell_first(struct target *target);
 
-/* ---- execute.c, datagram.c ---- */
-enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
-                         enum ibv_wc_status *status);
+/* ---- datagram.c ---- */
 enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
                           enum ibv_wc_status *status);
 /* Our side of a WQE: its total length, and where it lies if it is one element. */

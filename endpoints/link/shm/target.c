@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Targets: finding the queue pair at the other end and keeping what is known of it. A target is
- * good as long as its gen is the one seen; every WQE checks that with one load.
+ * good as long as its gen is the one seen and its process lives; every WQE checks that with two
+ * loads.
  */
 #define _GNU_SOURCE
+#include <linux/futex.h>
 #include <string.h>
 
 #include "core/mr_find.h"
-#include "link/roce/roce.h"
 #include "link/shm/shm.h"
 
 static bool knows_gid(const struct peer *peer, uint32_t nic, const uint8_t dgid[16])
@@ -30,12 +31,18 @@ static bool psn_fits(const struct qp *qp, const struct pub_qp *pub)
     return !qp->reliable || qp->sq_head || pub->rq_psn == qp->attr.sq_psn;
 }
 
+/* XRC: of the queue pair that receives, which is the other end's or, on the wire, our own. */
+static uint32_t domain_of(const struct qp *qp)
+{
+    return qp->type == IBV_QPT_XRC_RECV ? qp->pub->domain : qp->target.domain;
+}
+
 static bool is_for_us(const struct qp *qp, const struct target *target, const struct pub_qp *pub)
 {
     if (!knows_gid(target->peer, pub->nic, target->dgid))
         return false;
-    if (target != &qp->target && qp->type == IBV_QPT_XRC_SEND)
-        return pub->type == QPT_XRC_SRQ && pub->domain == qp->target.domain;
+    if (target != &qp->target && qp->type != IBV_QPT_UD)
+        return pub->type == QPT_XRC_SRQ && pub->domain == domain_of(qp);
     if (pub->type != (qp->type == IBV_QPT_XRC_SEND ? IBV_QPT_XRC_RECV : qp->type))
         return false;
     return qp->type == IBV_QPT_UD || (pub->dest_qpn == qp->qpn && psn_fits(qp, pub));
@@ -87,6 +94,13 @@ static bool take_lane(struct target *target, const struct pub_qp *pub)
     return lane;
 }
 
+/* Its process has ended. Of our own we don't ask: we are here. */
+static bool is_orphan(const struct target *target)
+{
+    return (atomic_load_explicit(target->owner, memory_order_relaxed) & FUTEX_OWNER_DIED) &&
+           !target->peer->self;
+}
+
 static void take_values(struct target *target, const struct pub_qp *pub, bool first)
 {
     target->pub = pub;
@@ -112,7 +126,8 @@ static enum stall look(struct qp *qp, struct target *target)
     const struct pub_qp *pub = &pubs[target->qpn & (LIMIT_QP - 1)];
     uint32_t gen = atomic_load_explicit(&pub->gen, memory_order_acquire);
 
-    if (!(gen & 1) || !is_for_us(qp, target, pub))
+    target->owner = &peer_header(target->peer)->owner;
+    if (!(gen & 1) || is_orphan(target) || !is_for_us(qp, target, pub))
         return STALL_ATTACH;
     bool first = target->pub != pub || target->cookie != pub->cookie;
     bool receives = pub->type != IBV_QPT_XRC_RECV; /* its SRQs do */
@@ -138,7 +153,8 @@ static void aim(struct qp *qp)
 bool target_reach(struct qp *qp, struct target *target)
 {
     if (__builtin_expect(target->peer != NULL, 1) &&
-        atomic_load_explicit(&target->pub->gen, memory_order_acquire) == target->gen_seen)
+        atomic_load_explicit(&target->pub->gen, memory_order_acquire) == target->gen_seen &&
+        __builtin_expect(!is_orphan(target), 1))
         return true;
     if (target == &qp->target)
         aim(qp);
@@ -162,7 +178,7 @@ struct target *target_of_many(struct qp *qp, const uint8_t dgid[16], uint32_t qp
         memset(target, 0, sizeof(*target));
         target->qpn = qpn;
         memcpy(target->dgid, dgid, 16);
-        target->wire = qp->type == IBV_QPT_UD && roce_leads_to(qp->context->nic, dgid, qpn);
+        target->wire = qp->type == IBV_QPT_UD && link_leads_out(qp->context->nic, dgid, qpn);
     }
     return target;
 }
@@ -173,4 +189,13 @@ uint64_t target_mr(const struct target *target, uint32_t pd, uint32_t key, uint6
     const struct pub_mr *table = (const void *)(target->peer->arena + PUB_MRS_OFFSET);
 
     return mr_find(table, &(struct mr_ask){pd, target->qpn, key, access, addr, length});
+}
+
+bool target_may_invalidate(const struct target *target, uint32_t rkey)
+{
+    const struct pub_mr *mrs = (const void *)(target->peer->arena + PUB_MRS_OFFSET);
+    uint32_t index = rkey >> 8;
+
+    return index < LIMIT_MR && rkey && atomic_load(&mrs[index].key) == rkey &&
+           mrs[index].qpn == target->qpn && mrs[index].pd == target->pd;
 }

@@ -220,3 +220,32 @@ T_TEST(harness_fails, seed_repeats)
     T_STREQ(one, two);
     unsetenv("VIADUCT_TEST_SEED");
 }
+
+static void remove_file(void *arg)
+{
+    unlink(arg);
+}
+
+T_TEST(harness_fails, as_known)
+{
+    /* What is listed as known must fail, and may do so by dying or by waiting too long. */
+    static char path[] = "/tmp/t_known.XXXXXX";
+    char args[256], out[8192];
+    int fd = mkstemp(path);
+
+    T_ASSERT(fd >= 0);
+    t_defer(remove_file, path);
+    dprintf(
+        fd,
+        "# a comment\n\n*/assert_stops  sums are\tdifferent here # and more\nsubject/passes no");
+    close(fd);
+    snprintf(args, sizeof(args), "--known %s --isolate subject/assert_stops", path);
+    T_EQ(run_subject(args, out, sizeof(out)), 0);
+    T_ASSERT(strstr(out, "known subject/assert_stops: sums are\tdifferent here") != NULL, "%s",
+             out);
+    snprintf(args, sizeof(args), "--known %s subject/passes", path);
+    T_EQ(run_subject(args, out, sizeof(out)), 1);
+    T_ASSERT(strstr(out, "FAIL subject/passes: passes, and is known to fail: no\n"), "%s", out);
+    snprintf(args, sizeof(args), "--known %s --isolate subject/check_goes_on", path);
+    T_EQ(run_subject(args, out, sizeof(out)), 1);
+}
