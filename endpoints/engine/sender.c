@@ -15,7 +15,7 @@
 /* Small requests that wait for an acknowledgement to be sent together: see transport_may_wait(). */
 enum { WAIT_FLIGHT = 16, WAIT_MOST = 32, WAIT_BYTES = 512 };
 /* What the program does not wait for is asked about this seldom, in a dialogue. */
-enum { ASK_AGAIN_NS = 50000, UNASKED_LEAST = 8 };
+enum { ASK_AGAIN_NS = 50000, UNASKED_WINDOW = 16 };
 
 /* ---- the queue ---- */
 
@@ -388,17 +388,24 @@ static bool is_short_of_credits(const struct sender *s)
 }
 
 /*
- * In time for the window to stay open; and at the end of a message whose completion the program
- * waits for. At the end of others now and then.
+ * A small message whose completion the program does not wait for, while nothing is lost and we ask
+ * often: a later acknowledgement will do.
  */
+static bool may_go_unasked(const struct sender *s, const struct request *r, uint64_t now_ns)
+{
+    return r->psn_count == 1 && !(r->wr.flags & TRANSPORT_SIGNALED) && !s->window.reduced &&
+           s->window.size >= UNASKED_WINDOW && s->send == s->sent && !is_short_of_credits(s) &&
+           now_ns - s->asked_at_ns < ASK_AGAIN_NS;
+}
+
+/* In time for the window to stay open, and at the end of messages. */
 static bool asks(struct sender *s, const struct request *r, bool last, uint64_t now_ns)
 {
-    uint32_t most = s->window.size / 4 > UNASKED_LEAST ? s->window.size / 4 : UNASKED_LEAST;
-    bool waited_for = last && ((r->wr.flags & TRANSPORT_SIGNALED) || is_short_of_credits(s) ||
-                               now_ns - s->asked_at_ns >= ASK_AGAIN_NS);
+    bool quiet = last && may_go_unasked(s, r, now_ns);
+    uint32_t most = quiet ? s->window.size / 2 : s->window.size / 4;
 
     s->unasked++;
-    if (!waited_for && s->unasked < most && room(s) > 1)
+    if ((!last || quiet) && s->unasked < most && room(s) > 1)
         return false;
     asked(s, now_ns);
     return true;
