@@ -185,16 +185,17 @@ static void park(struct roce_port *port)
     atomic_store(&parked, true);
 }
 
+/* Who holds the lock may have been preempted by this very thread: never wait for it. */
 static void on_readable(struct watch *watch)
 {
     struct roce_port *port = (struct roce_port *)(void *)watch;
     uint64_t now = now_ns();
 
-    if (now - atomic_load_explicit(&polled_ns, memory_order_relaxed) < POLLING_NS) {
+    if (now - atomic_load_explicit(&polled_ns, memory_order_relaxed) < POLLING_NS ||
+        !spin_try(&receive_lock)) {
         park(port);
         return;
     }
-    roce_lock();
     udp_receive(port, &now);
     roce_qp_answer(now);
     roce_unlock();
@@ -220,15 +221,18 @@ void roce_progress(void)
     if (!udp_ports())
         return;
     uint64_t now = now_ns();
-    roce_lock();
-    if (now >= atomic_load(&due_ns))
-        roce_receive_all(); /* what is here already is not late */
-    expire(now);
-    roce_unlock();
+    if (spin_try(&receive_lock)) {
+        if (now >= atomic_load(&due_ns))
+            roce_receive_all(); /* what is here already is not late */
+        expire(now);
+        roce_unlock();
+    } else {
+        thread_wake_at(now + LOOK_AGAIN_NS);
+    }
     if (atomic_load(&parked))
         watch_ports(now);
     uint64_t due = atomic_load(&due_ns);
-    if (due != TRANSPORT_NEVER)
+    if (due != TRANSPORT_NEVER && due > now)
         thread_wake_at(due);
     steer_progress(now);
     roce_qp_progress();

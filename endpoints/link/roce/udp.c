@@ -35,6 +35,7 @@ enum {
     CROWD = 4,      /* calls that found one, without a pause: there are more */
     LONE = 64,      /* packets that came one by one: more of the kind follow */
     MARKED_CALLS = 16,
+    LARGE = 8192,
     DATAGRAM_BYTES = 65536,
     CONTROL_BYTES = 128,
 };
@@ -544,11 +545,11 @@ static void nothing_came(struct roce_port *port)
         set_sparse(port, true);
 }
 
-static void one_came(struct roce_port *port)
+static void one_came(struct roce_port *port, size_t size)
 {
     if (++port->running < CROWD)
         return;
-    port->crowded = true;
+    port->crowded = size < LARGE;
     if (port->sparse)
         set_sparse(port, false);
 }
@@ -567,13 +568,16 @@ static long receive_first(struct roce_port *port)
                    &source->any, &source->size);
 }
 
-/* One at a time while they are few: the call for many costs more. */
+/*
+ * One at a time while they are few: the call for many costs more. Large ones too: they are still in
+ * the cache when they are looked at.
+ */
 static unsigned receive_some(struct roce_port *port)
 {
     if (port->crowded) {
         long count =
             syscall(SYS_recvmmsg, port->watch.fd, arrivals.headers, DATAGRAMS, MSG_DONTWAIT, NULL);
-        port->crowded = count > 1;
+        port->crowded = count > 1 && arrivals.headers[0].msg_len < LARGE;
         port->running = 0;
         return count > 0 ? (unsigned)count : 0;
     }
@@ -583,7 +587,7 @@ static unsigned receive_some(struct roce_port *port)
         return 0;
     }
     arrivals.headers[0].msg_len = (unsigned)size;
-    one_came(port);
+    one_came(port, (size_t)size);
     return 1;
 }
 
