@@ -142,7 +142,7 @@ static void congestion_seen(struct transport *t, uint64_t now_ns)
 static void congestion_told(struct transport *t)
 {
     t->stats.cnps_received++;
-    window_lost(&t->sender.window, t->sender.una, t->sender.sent);
+    window_congested(&t->sender.window, t->sender.una, t->sender.sent);
 }
 
 void transport_receive(struct transport *t, uint64_t now_ns, const struct wire_packet *packet,

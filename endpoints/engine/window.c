@@ -8,7 +8,8 @@
 
 enum {
     WINDOW_START = 16,
-    WINDOW_LEAST = 4,  /* under random loss: enough in flight for a NAK to tell */
+    WINDOW_LEAST = 4,
+    WINDOW_LOSSY = 32, /* what arrived between two losses, up to so many, may be in flight */
     WINDOW_PROBES = 3, /* a probe sends 1 to 3 */
     WINDOW_DEFAULT = 128,
     PROBE_FIRST_NS = 5000000, /* before anything is measured */
@@ -32,6 +33,7 @@ void window_acked(struct window *w, uint32_t una, uint32_t count, uint32_t in_fl
 {
     w->backoff = 0;
     w->size_before = 0;
+    w->delivered += count;
     if (w->reduced && !psn_before(una, w->reduced_until))
         w->reduced = false;
     if (in_flight < w->size / 2 && w->size >= WINDOW_START)
@@ -49,22 +51,41 @@ void window_acked(struct window *w, uint32_t una, uint32_t count, uint32_t in_fl
         w->size = w->max;
 }
 
-static uint32_t halved(const struct window *w)
+static uint32_t halved(const struct window *w, uint32_t least)
 {
     uint32_t half = w->size / 2;
 
-    return half < WINDOW_LEAST ? WINDOW_LEAST : half;
+    least = least < w->max ? least : w->max;
+    return half > least ? half : least;
 }
 
-void window_lost(struct window *w, uint32_t una, uint32_t sent)
+static void reduce(struct window *w, uint32_t una, uint32_t sent, uint32_t least)
 {
     w->timing = false;
     if (w->reduced && psn_before(una, w->reduced_until))
         return;
-    w->size = w->slow_until = halved(w);
-    w->grown = 0;
+    w->size = w->slow_until = halved(w, least);
+    w->grown = w->delivered = 0;
     w->reduced = true;
     w->reduced_until = sent;
+}
+
+/* A wire that loses at random stays in use. */
+static uint32_t run_of(const struct window *w)
+{
+    uint32_t run = w->delivered < WINDOW_LOSSY ? w->delivered : WINDOW_LOSSY;
+
+    return run < WINDOW_LEAST ? WINDOW_LEAST : run;
+}
+
+void window_lost(struct window *w, uint32_t una, uint32_t sent)
+{
+    reduce(w, una, sent, run_of(w));
+}
+
+void window_congested(struct window *w, uint32_t una, uint32_t sent)
+{
+    reduce(w, una, sent, WINDOW_LEAST);
 }
 
 /* On a wire that loses each second packet a question and its answer would stay in step with it. */
@@ -80,7 +101,7 @@ void window_probed(struct window *w)
     if (w->backoff == 0) {
         w->size_before = w->size;
         w->slow_before = w->slow_until;
-        w->slow_until = halved(w);
+        w->slow_until = halved(w, run_of(w));
     }
     w->size = 1 + irregular(w) % WINDOW_PROBES;
     w->twice = w->backoff > 0 && irregular(w) % 2;
