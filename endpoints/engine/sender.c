@@ -27,6 +27,7 @@ bool sender_init(struct sender *s, const struct transport_config *config)
         places *= 2;
     s->mask = places - 1;
     s->timeout_at_ns = s->probe_at_ns = TRANSPORT_NEVER;
+    s->share = UINT32_MAX;
     s->ring = calloc(places, sizeof(*s->ring));
     s->sges = calloc((size_t)places * (config->max_sge + 1), sizeof(*s->sges));
     s->inlined = calloc(places, (size_t)config->max_inline + 1);
@@ -271,11 +272,17 @@ static const struct fetch *find_fetch(const struct sender *s, uint32_t psn)
     return NULL;
 }
 
+/* What may be in flight: the window, within our share of the way. */
+static uint32_t open_window(const struct sender *s)
+{
+    return s->window.size < s->share ? s->window.size : s->share;
+}
+
 static uint32_t room(const struct sender *s)
 {
-    uint32_t flying = in_flight(s);
+    uint32_t flying = in_flight(s), most = open_window(s);
 
-    return s->window.size > flying ? s->window.size - flying : 0;
+    return most > flying ? most - flying : 0;
 }
 
 static uint32_t left_of(const struct sender *s, const struct request *r)
@@ -287,7 +294,7 @@ static uint32_t left_of(const struct sender *s, const struct request *r)
 static bool fetch_fits(const struct transport *t, const struct request *r)
 {
     const struct sender *s = &t->sender;
-    uint32_t piece = s->window.size / 4 + 1, left = left_of(s, r);
+    uint32_t piece = open_window(s) / 4 + 1, left = left_of(s, r);
 
     if (psn_before(s->send, s->sent) && find_fetch(s, s->send))
         return in_flight(s) == 0 || room(s) > 0;
@@ -402,7 +409,7 @@ static bool may_go_unasked(const struct sender *s, const struct request *r, uint
 static bool asks(struct sender *s, const struct request *r, bool last, uint64_t now_ns)
 {
     bool quiet = last && may_go_unasked(s, r, now_ns);
-    uint32_t most = quiet ? s->window.size / 2 : s->window.size / 4;
+    uint32_t most = open_window(s) / (quiet ? 2 : 4);
 
     s->unasked++;
     if ((!last || quiet) && s->unasked < most && room(s) > 1)

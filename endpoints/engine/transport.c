@@ -101,6 +101,16 @@ const struct transport_config *transport_config_of(const struct transport *t)
     return &t->config;
 }
 
+void transport_set_share(struct transport *t, uint32_t packets)
+{
+    t->sender.share = packets;
+}
+
+bool transport_is_sending(const struct transport *t)
+{
+    return t->sender.on && t->sender.head != t->sender.tail;
+}
+
 /* ---- packets in ---- */
 
 static uint8_t service_of(const struct transport *t)

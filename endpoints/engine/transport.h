@@ -254,6 +254,10 @@ bool transport_post(struct transport *t, const struct transport_wr *wr);
  * the owner may leave it to that moment, and so send several in one go.
  */
 bool transport_may_wait(const struct transport *t);
+/* Many send the same way: no more packets than this in flight from now on, but one always. */
+void transport_set_share(struct transport *t, uint32_t packets);
+/* Packets are in flight, or wait for room. */
+bool transport_is_sending(const struct transport *t);
 /* Packet: parsed, its ICRC good, its destination this queue pair. ce: IP says congestion. */
 void transport_receive(struct transport *t, uint64_t now_ns, const struct wire_packet *packet,
                        bool ce);

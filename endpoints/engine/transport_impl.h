@@ -85,6 +85,7 @@ struct sender {
     uint64_t rnr_until_ns;               /* 0: not waiting */
     uint64_t timeout_at_ns, probe_at_ns; /* TRANSPORT_NEVER: nothing is in flight */
     struct window window;
+    uint32_t share; /* packets in flight that the owner grants */
 };
 
 /* ---- the peer's requests: responder.c takes them, answer.c answers ---- */

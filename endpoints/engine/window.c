@@ -13,6 +13,7 @@ enum {
     WINDOW_PROBES = 3, /* a probe sends 1 to 3 */
     WINDOW_DEFAULT = 128,
     PROBE_FIRST_NS = 5000000, /* before anything is measured */
+    FIRST_RTT_MOST_NS = 10000000,
     PROBE_LEAST_NS = 200000,
     PROBE_PATIENT_NS = 4000000, /* the least, once the peer was found to wait for a core at times */
     PROBE_MOST_NS = 100000000,
@@ -95,9 +96,13 @@ static uint32_t irregular(struct window *w)
     return w->probes >> 16;
 }
 
+/*
+ * What was sent twice is not timed, but for the first time ever: too long is better than nothing,
+ * with which a way longer than the first probe's time would be probed for ever.
+ */
 void window_probed(struct window *w)
 {
-    w->timing = false;
+    w->timing = w->timing && !w->srtt_ns;
     if (w->backoff == 0) {
         w->size_before = w->size;
         w->slow_before = w->slow_until;
@@ -139,6 +144,7 @@ void window_timed(struct window *w, uint32_t una, uint64_t now_ns)
     w->timing = false;
     w->least_ns -= (w->least_ns - PROBE_LEAST_NS) / 256;
     if (!w->srtt_ns) {
+        rtt = rtt < FIRST_RTT_MOST_NS ? rtt : FIRST_RTT_MOST_NS;
         w->srtt_ns = rtt ? rtt : 1;
         w->rttvar_ns = rtt / 2;
         return;

@@ -28,6 +28,7 @@ struct roce_qp {
     struct qp *qp;
     struct transport *transport;
     struct roce_path path;
+    bool sending;                           /* counted in its port's */
     struct roce_xrc *xrc;                   /* XRC_RECV */
     uint32_t rq_head;                       /* receives of an exclusive ring taken so far */
     _Atomic uint64_t deadline_ns;           /* TRANSPORT_NEVER: none */
@@ -412,6 +413,8 @@ static void detach(struct qp *qp)
     if (wire->next)
         wire->next->place = wire->place;
     untouch(wire);
+    if (wire->sending)
+        atomic_fetch_sub(&wire->path.port->sending, 1);
     qp->wire = NULL;
     qp->link = NULL;
     spin_unlock_word(&qp->pub->busy);
@@ -474,10 +477,29 @@ static bool post(struct qp *qp, const struct ibv_send_wr *wr)
     return false;
 }
 
+/*
+ * Who sends from the same port most often sends to the same host, whose sockets hold as much as
+ * ours: all have equal shares of that.
+ */
+static void take_share(struct roce_qp *wire)
+{
+    struct roce_port *port = wire->path.port;
+    bool sending = transport_is_sending(wire->transport);
+
+    if (sending != wire->sending) {
+        atomic_fetch_add(&port->sending, sending ? 1 : -1);
+        wire->sending = sending;
+    }
+    int all_sending = atomic_load_explicit(&port->sending, memory_order_relaxed);
+    transport_set_share(wire->transport,
+                        port->room / (unsigned)(all_sending > 1 ? all_sending : 1));
+}
+
 static void push(struct roce_qp *wire, uint64_t now)
 {
     struct transport_packet packet;
 
+    take_share(wire);
     if (transport_next(wire->transport, now, &packet)) {
         struct roce_batch *batch = batch_take();
 

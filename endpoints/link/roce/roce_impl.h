@@ -62,6 +62,8 @@ struct roce_port {
     _Atomic int senders[ROCE_SENDERS]; /* descriptor + 1 */
     uint16_t sender_ports[ROCE_SENDERS];
     struct roce_outlet *outlets; /* core_lock */
+    _Atomic int sending;         /* queue pairs with requests under way, which share */
+    unsigned room;               /* so many packets in flight */
     uint16_t ids[ROCE_IDS];      /* the receive lock: what the next packet may have, by source */
     struct roce_port *next;
     /* steer.c: the processes of this address */

@@ -31,6 +31,8 @@ enum {
     SOURCE_PORT_FIRST = 0xc000, /* IBTA A17.4.5.1 */
     SOURCE_PORTS = 0x4000,
     BIND_TRIES = 64,
+    ROOM_LEAST = 32, /* packets in flight from a port */
+    ROOM_MOST = 512,
     DATAGRAMS = 16, /* received at a time */
     CROWD = 4,      /* calls that found one, without a pause: there are more */
     LONE = 64,      /* packets that came one by one: more of the kind follow */
@@ -242,6 +244,17 @@ struct roce_port *udp_port_find(const uint8_t gid[16])
     return NULL;
 }
 
+/* What the kernel has granted, told in bytes of its own, which a packet takes up to twice of. */
+static unsigned packets_held(int fd)
+{
+    int bytes = 0;
+    socklen_t size = sizeof(bytes);
+
+    getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, &size);
+    unsigned packets = (unsigned)bytes / (2 * WIRE_PAYLOAD_MAX);
+    return packets < ROOM_LEAST ? ROOM_LEAST : packets > ROOM_MOST ? ROOM_MOST : packets;
+}
+
 static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out)
 {
     const char *name = interface_of(nic, gid);
@@ -262,6 +275,7 @@ static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_po
         return error;
     }
     port->mtu = interface_mtu(port->watch.fd, name);
+    port->room = packets_held(port->watch.fd);
     *port_out = port;
     return 0;
 }
