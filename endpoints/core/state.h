@@ -71,8 +71,9 @@ struct lane_out {
     bool dead; /* the process at the other end is gone */
     struct cqe *ring;
     uint32_t mask, tail, head_seen;
-    const _Atomic uint32_t *head; /* in the target's arena */
+    const struct lane_head *head; /* in the target's arena */
     const struct pub_cq *cq;      /* the target's */
+    struct bell *bell;            /* in the memory that it shares */
     uint32_t drain_asked;         /* tail + 1 for which room was asked for, 0: none */
     uint32_t cq_index, cq_gen;
     struct lane_out *next; /* of the peer */
@@ -82,9 +83,10 @@ struct lane_out {
 struct lane_in {
     const struct cqe *ring;
     uint32_t mask, head;
-    uint32_t armed_from; /* completions from here on came after the CQ was armed */
+    uint32_t armed_from; /* as in lane_head, which peers read */
     struct lane_head *pub;
-    void *guest; /* NULL: our own lane */
+    const struct lane_tail *tail; /* in the guest's arena */
+    void *guest;                  /* NULL: our own lane, without a tail */
 };
 
 /* A completion out of a lane: resolved, but what it frees is still taken until it is polled. */
@@ -114,16 +116,19 @@ struct cq {
     _Atomic bool event_due;   /* the engine must call cq_announce() */
     _Atomic bool in_session;  /* extended polling: events wait for its end */
     bool has_sessions;
-    bool unread;               /* an event was written since the last session began */
-    uint32_t fired_kind;       /* enum cq_armed of the arming that it is for */
+    bool unread;               /* an event may have been written since the last session began */
+    bool kernel_fences;        /* the kernel fences initiators when we ask it to */
+    bool in_doubt;             /* a peer died, maybe after an event that it did not count */
+    uint32_t kind;             /* enum cq_armed of the last arming */
     unsigned lane_count, turn; /* turn: the lane to be polled next */
     struct lane_in **lanes;    /* [0] is our own */
     struct spill spill;
     uint64_t spill_armed_from; /* spilled completions beyond this total came after arming */
-    uint32_t fired;            /* the last arming that had its event */
+    uint32_t fired;            /* the last arming that is known to have its event */
     uint32_t owed;             /* events still to be written to the channel */
     struct lane_out own;
     struct pub_cq *pub;
+    struct bell *bell;
     /* ---- control path ---- */
     struct context *context;
     struct channel *channel;
@@ -189,6 +194,7 @@ struct claimed {
 
 struct link_ops;
 struct roce_qp;
+struct shm_capture;
 struct datagram_hold;
 
 /*
@@ -197,6 +203,14 @@ struct datagram_hold;
  */
 #define QPT_XRC_SRQ ((enum ibv_qp_type)15)
 
+/* How a request is carried out in shared memory. */
+enum detour {
+    DETOUR_NONE, /* RC, UC */
+    DETOUR_DATAGRAM,
+    DETOUR_XRC,
+    DETOUR_CAPTURE, /* any of them, with VIADUCT_PCAP */
+};
+
 struct qp {
     /* ---- data path; guarded by pub->busy ---- */
     struct pub_qp *pub;
@@ -204,6 +218,7 @@ struct qp {
     bool reliable;         /* RC, XRC: what is lost is an error */
     _Atomic uint8_t state; /* enum ibv_qp_state; changed under pub->busy */
     bool sq_sig_all;
+    uint8_t detour;   /* enum detour; never changes */
     bool datagram_v4; /* the datagram that is being received from the wire came by IPv4 */
     uint32_t index, qpn, pd;
     struct datagram_hold *hold;  /* UD: a receive taken for a datagram from the wire */
@@ -226,6 +241,7 @@ struct qp {
     uint64_t wqe_done_bytes;
     uint64_t fault_since_ns; /* the target's memory seems gone since, 0: it does not */
     uint64_t group_since_ns; /* UD: members of a group are being connected to since */
+    bool group_out;          /* UD: other hosts have their copy of the WQE at the head */
     uint32_t group_done;     /* UD: members that have their copy of the WQE at the head */
     uint32_t rnr_tries;
     bool rnr_hurried; /* a short wait for a receive was in vain */
@@ -261,6 +277,7 @@ struct qp {
     _Atomic bool on_stall_list;
     struct qp *stall_next;
     struct claimed claimed;
+    struct shm_capture *capture; /* NULL: nothing was captured */
 };
 
 /* ---- core/rq.c ---- */
@@ -335,7 +352,8 @@ void qp_fail(struct qp *qp, int event);
 void qp_established(struct qp *qp);
 /* core_lock held, busy not: move to ERR, quiesce initiators, flush both queues in order. */
 void qp_enter_error(struct qp *qp);
-void qp_finish_errors(void); /* engine */
+void qp_finish_errors(void);               /* engine */
+void qp_fail_all(struct context *context); /* its NIC has gone */
 
 /* ---- core/event.c ---- */
 bool channel_write(struct channel *channel, uint64_t cq_handle, struct event_counts *counts);
