@@ -63,7 +63,8 @@ def draw(path, title, labels, series, more=""):
 
 def results(binary, options, test, value):
     """value(result) by interface and size."""
-    found = json.loads(run(binary, "bench", "--api", "all", "-t", test, "-o", "send", "--json",
+    found = json.loads(run(binary, "bench", "--api", "all", "-t", test, "-o", "send",
+                           "--rounds", "3", "--json",
                            *options))["results"]
     by_api = {}
     for result in found:
