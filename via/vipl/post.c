@@ -374,6 +374,14 @@ HOT VIP_RETURN post_recv(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HAND
     return result;
 }
 
+bool receive_is_good(const struct vi *vi, const VIP_DESCRIPTOR *descriptor)
+{
+    struct ibv_sge sge[LIMIT_SEGMENTS];
+    struct ibv_recv_wr wr = {.sg_list = sge};
+
+    return !make_recv(vi, descriptor, &wr);
+}
+
 void receive_again(struct queue *queue, uint32_t place)
 {
     struct entry *entry = &queue->ring[place & queue->mask];

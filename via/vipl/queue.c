@@ -219,10 +219,25 @@ HOT uint32_t received(const struct ibv_wc *wc, VIP_DESCRIPTOR *descriptor)
     return status;
 }
 
+/*
+ * A device that says of a receive that its form is bad means something else, because the form has
+ * been looked at: it is too short, or its memory has gone.
+ */
+static uint32_t error_of_receive(const struct queue *queue)
+{
+    const struct entry *entry = &queue->ring[queue->done & queue->mask];
+
+    if (memory_gone(queue, entry) || receive_is_good(queue->vi, entry->descriptor))
+        return VIP_STATUS_LENGTH_ERROR;
+    return VIP_STATUS_PROTECTION_ERROR;
+}
+
 static void consume_failed(struct queue *queue, const struct ibv_wc *wc, uint32_t flags)
 {
     uint32_t operation = flags & VIP_STATUS_OP_MASK, error = error_of(wc->status);
 
+    if (error == VIP_STATUS_FORMAT_ERROR && queue->receives)
+        error = error_of_receive(queue);
     if (error == VIP_STATUS_REMOTE_DESC_ERROR && is_rdma(operation))
         error = VIP_STATUS_RDMA_PROT_ERROR;
     complete(queue, operation | error, 0, report_of(wc->status, error, operation));

@@ -36,6 +36,7 @@ enum {
     CACHE_LINE = 64,
 };
 #define LIMIT_TRANSFER 0x7fffffffu
+#define LIMIT_BYTES (1ull << 47) /* what a process can have */
 
 /* On the way of every message: no call is worth it. */
 #define HOT static inline __attribute__((always_inline))
@@ -301,6 +302,7 @@ struct conn {
     struct message theirs, mine;
     uint32_t their_qpn;
     int probe; /* how many ports were tried */
+    int stale; /* how often the request came too early */
     uint32_t my_qpn;
     bool answered, mismatch; /* ROLE_PEER: the other one asked; somebody there wants another */
     unsigned pause_ms;
@@ -488,6 +490,8 @@ HOT bool was_relinked(const VIP_DESCRIPTOR *descriptor)
 
 /* A receive, posted at this place of the ring, goes to the VI's new queue pair. */
 void receive_again(struct queue *queue, uint32_t place);
+/* All memory that the receive names is there. */
+bool receive_is_good(const struct vi *vi, const VIP_DESCRIPTOR *descriptor);
 
 /* ---- wait.c ---- */
 
