@@ -14,6 +14,7 @@
 #include "core/process.h"
 #include "core/removal.h"
 #include "core/state.h"
+#include "core/sys.h"
 #include "core/table.h"
 #include "core/xrcd.h"
 #include "link/link.h"
@@ -39,7 +40,7 @@ int context_open(const struct nic *nic, struct context **context_out)
         return -ENOMEM;
     context->nic = nic;
     context->path_mtu = link_path_mtu(nic);
-    error = pipe_open(&context->async_fd, &context->async_wr, &context->async_peek);
+    error = pipe_open(&context->async_fd, &context->async_ours);
     if (error) {
         free(context);
         return error;
@@ -81,7 +82,7 @@ void context_close(struct context *context)
     close_pds(context, true);
     close_pds(context, false);
     channel_close_all(context);
-    pipe_close_ours(context->async_wr, context->async_peek);
+    sys_close(context->async_ours);
     unlink_context(context);
     free(context);
 }

@@ -16,6 +16,7 @@
 #include "core/state.h"
 #include "core/table.h"
 #include "core/thread.h"
+#include "link/shm/share.h"
 
 TABLE(cqs, LIMIT_CQ);
 enum { LATER_NS = 1000000 };
@@ -122,10 +123,12 @@ void cq_drop_lanes(struct cq *cq, const void *guest)
     cq_drain_locked(cq);
     unsigned kept = 0;
     for (unsigned i = 0; i < cq->lane_count; i++) {
-        if (i && cq->lanes[i]->guest == guest)
+        if (i && cq->lanes[i]->guest == guest) {
+            cq_lane_died(cq, cq->lanes[i]);
             lane_in_free(cq->lanes[i]);
-        else
+        } else {
             cq->lanes[kept++] = cq->lanes[i];
+        }
     }
     cq->lane_count = kept;
     spin_unlock(&cq->lock);
@@ -142,8 +145,9 @@ static int open_own_lane(struct cq *cq)
         lane_out_fini(&cq->own);
         return -ENOMEM;
     }
-    cq->own.head = &lane->pub->head;
+    cq->own.head = lane->pub;
     cq->own.cq = cq->pub;
+    cq->own.bell = cq->bell;
     error = cq_add_lane(cq, lane);
     if (error) {
         lane_in_free(lane);
@@ -154,13 +158,19 @@ static int open_own_lane(struct cq *cq)
 
 static void publish(struct cq *cq)
 {
-    uint32_t gen = atomic_load(&cq->pub->gen);
+    uint32_t gen = atomic_load(&cq->pub->gen) | 1;
 
-    atomic_store(&cq->pub->armed, 0);
+    /* Who was stopped in the middle of a life of this place before finds it another. */
+    atomic_store(&cq->bell->armed, (uint64_t)gen << 32);
+    atomic_store(&cq->bell->rung, (uint64_t)gen << 32);
     atomic_store(&cq->pub->cqe, cq->cqe);
     cq->pub->stamp = cq->stamp;
-    atomic_store(&cq->pub->fence, !cq_can_fence());
-    atomic_store_explicit(&cq->pub->gen, gen | 1, memory_order_release);
+    cq->kernel_fences = cq_can_fence();
+    atomic_store(&cq->pub->fence, !cq->kernel_fences);
+    atomic_store(&cq->pub->direct, cq->channel != NULL);
+    cq->pub->event = cq->user_handle;
+    cq->own.cq_gen = gen;
+    atomic_store_explicit(&cq->pub->gen, gen, memory_order_release);
 }
 
 static struct cq *cq_new(uint32_t cqe, bool wallclock)
@@ -175,6 +185,7 @@ static struct cq *cq_new(uint32_t cqe, bool wallclock)
     cq->handle = table_take(&cqs);
     if (cq->handle) {
         cq->pub = arena_cq(cq->handle);
+        cq->bell = share_bells(share_words()) + cq->handle;
         if (open_own_lane(cq) == 0)
             return cq;
         table_release(&cqs, cq->handle);
@@ -248,6 +259,15 @@ void cq_stamp(struct cq *cq)
     cq->pub->stamp = 1;
 }
 
+bool cq_is_in_doubt(struct cq *cq)
+{
+    bool doubt = cq->in_doubt;
+
+    for (unsigned i = 1; i < cq->lane_count; i++)
+        doubt = doubt || atomic_load(&cq->lanes[i]->tail->ringing);
+    return doubt;
+}
+
 static void unlink_cq(struct cq *cq)
 {
     struct cq **at = &all_cqs;
@@ -272,7 +292,7 @@ int cq_destroy(struct cq *cq, uint32_t *comp_events_out, uint32_t *async_events_
         cq->channel->users--;
     }
     event_withdraw(cq->context, cq->user_handle, &cq->async_events);
-    *comp_events_out = cq->comp_events.reported;
+    *comp_events_out = cq->comp_events.reported + (uint32_t)atomic_load(&cq->bell->rung);
     *async_events_out = cq->async_events.reported;
     for (unsigned i = 0; i < cq->lane_count; i++)
         lane_in_free(cq->lanes[i]);

@@ -2,9 +2,11 @@
 /*
  * Completion events: arming, and who is owed one.
  *
- *   cq_arm() counts armings up in pub_cq.armed. A pusher that finds the CQ armed tells of the
- * arming it saw and of its completion's place in its lane: cq_notify(). Each arming fires once, for
- * a completion that came after it, whether that was polled meanwhile or not (IBTA 11.4.2.2).
+ *   cq_arm() counts armings up in the CQ's bell. A pusher that finds it armed, and its completion
+ * not older than that, claims the arming's event by one compare-and-swap and writes it, in
+ * whichever process it is (link/shm/ring.c); or it tells the engine: cq_notify(). Each arming fires
+ * once, for a completion that came after it, whether that was polled meanwhile or not (IBTA
+ * 11.4.2.2).
  */
 #define _GNU_SOURCE
 #include <linux/membarrier.h>
@@ -13,6 +15,12 @@
 
 #include "core/cq_impl.h"
 #include "core/state.h"
+
+/*
+ * A fence for each completion costs initiators some 10 ns, having the kernel fence everyone costs
+ * who arms some microseconds. Whoever arms more often than this many completions has them fence.
+ */
+enum { FENCE_WORTH = 256 };
 
 bool cq_can_fence(void)
 {
@@ -26,15 +34,36 @@ bool cq_can_fence(void)
  * kernel can't do that, initiators fence themselves; if it has just begun to refuse (a system call
  * filter), the engine looks for what one of them was storing right now.
  */
-static void fence_everyone(struct cq *cq)
+static void fence_by_kernel(struct cq *cq)
 {
-    fence(memory_order_seq_cst);
-    if (atomic_load(&cq->pub->fence) ||
-        syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0)
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0)
         return;
+    cq->kernel_fences = false;
     atomic_store(&cq->pub->fence, 1);
     atomic_store(&cq->event_due, true);
     cq_due_later();
+}
+
+static void fence_everyone(struct cq *cq)
+{
+    fence(memory_order_seq_cst);
+    if (!atomic_load(&cq->pub->fence))
+        fence_by_kernel(cq);
+}
+
+/*
+ * cq->lock held; so many completions came between this arming and the last one. Who did not see the
+ * order to fence yet has its completions seen by the kernel's fence.
+ */
+static void choose_fences(struct cq *cq, uint32_t came)
+{
+    bool often = came < FENCE_WORTH;
+
+    if (!cq->kernel_fences || often == atomic_load(&cq->pub->fence))
+        return;
+    atomic_store(&cq->pub->fence, often);
+    if (often)
+        fence_by_kernel(cq);
 }
 
 static uint32_t lane_stop(const struct lane_in *lane)
@@ -47,20 +76,51 @@ static uint32_t lane_stop(const struct lane_in *lane)
     return end;
 }
 
+/* cq->lock held: where each lane ends now; how many have come since the last arming. */
+static uint32_t note_ends(struct cq *cq)
+{
+    uint32_t came = 0;
+
+    for (unsigned i = 0; i < cq->lane_count; i++) {
+        struct lane_in *lane = cq->lanes[i];
+        uint32_t end = lane_stop(lane);
+
+        if (end == lane->armed_from)
+            continue;
+        came += end - lane->armed_from;
+        lane->armed_from = end;
+        atomic_store_explicit(&lane->pub->armed_from, end, memory_order_release);
+    }
+    cq->spill_armed_from = cq->spill.total;
+    return came;
+}
+
+/* cq->lock held: the next arming; one before it that has no event yet goes without. */
+static void next_arming(struct cq *cq, bool solicited_only)
+{
+    uint64_t armed = atomic_load(&cq->bell->armed), next;
+
+    do {
+        cq->kind =
+            solicited_only && (armed & CQ_ARMED_MASK) != CQ_ARMED ? CQ_ARMED_SOLICITED : CQ_ARMED;
+        next = (uint32_t)(cq_arming(armed) + CQ_ARMED_STEP) | cq->kind;
+        next |= armed >> 32 << 32;
+    } while (!atomic_compare_exchange_weak(&cq->bell->armed, &armed, next));
+    if (!(armed & CQ_ARMED_MASK))
+        cq->fired = cq_arming(armed);
+}
+
 int cq_arm(struct cq *cq, bool solicited_only)
 {
     spin_lock(&cq->lock);
-    uint32_t armed = atomic_load(&cq->pub->armed);
-    uint32_t kind =
-        solicited_only && (armed & CQ_ARMED_MASK) != CQ_ARMED ? CQ_ARMED_SOLICITED : CQ_ARMED;
-    for (unsigned i = 0; i < cq->lane_count; i++)
-        cq->lanes[i]->armed_from = lane_stop(cq->lanes[i]);
-    cq->spill_armed_from = cq->spill.total;
-    atomic_store(&cq->pub->armed, ((armed & ~(uint32_t)CQ_ARMED_MASK) + CQ_ARMED_STEP) | kind);
+    uint32_t came = note_ends(cq);
+    next_arming(cq, solicited_only);
+    choose_fences(cq, came);
     spin_unlock(&cq->lock);
     /*
-     * Pairs with pushers, which store seq and then load armed without a fence: after this either we
-     * see their completion (the program polls after arming), or they see that we are armed.
+     * Pairs with pushers, which store seq and then load armed, mostly without a fence: after this
+     * either we see their completion (the program polls after arming), or they see that we are
+     * armed.
      */
     fence_everyone(cq);
     return 0;
@@ -110,18 +170,16 @@ static void pay(struct cq *cq)
     }
 }
 
-/* cq->lock held: the arming has its event, or had it before. */
+/* cq->lock held: the arming has its event, unless it had it before. */
 static void fire(struct cq *cq, uint32_t arming)
 {
-    uint32_t armed = atomic_load(&cq->pub->armed);
+    uint64_t armed = atomic_load(&cq->bell->armed);
 
-    if ((int32_t)(arming - cq->fired) <= 0)
+    if ((int32_t)(arming - cq->fired) <= 0 || (int32_t)(cq_arming(armed) - arming) < 0)
         return;
     cq->fired = arming;
-    if (cq_arming(armed) == arming) {
-        cq->fired_kind = armed & CQ_ARMED_MASK;
-        atomic_store(&cq->pub->armed, arming);
-    }
+    if (cq_arming(armed) == arming && (!(armed & CQ_ARMED_MASK) || !bell_claim(cq->bell, armed)))
+        return; /* a peer has claimed it */
     cq->owed++;
     pay(cq);
 }
@@ -132,7 +190,7 @@ static void fire(struct cq *cq, uint32_t arming)
  */
 static bool look(struct cq *cq)
 {
-    uint32_t armed = atomic_load(&cq->pub->armed);
+    uint64_t armed = atomic_load(&cq->bell->armed);
 
     if (!(armed & CQ_ARMED_MASK))
         return true;
@@ -158,63 +216,74 @@ void cq_announce(struct cq *cq)
  * A pusher tells of an arming once. If that came to nothing the CQ is armed anew, so that the next
  * completion is told of; who came between the two is looked for.
  */
-static void arm_anew(struct cq *cq)
+static void arm_anew(struct cq *cq, bool claimed)
 {
-    atomic_fetch_add(&cq->pub->armed, CQ_ARMED_STEP);
+    spin_lock(&cq->lock);
+    if (claimed || atomic_load(&cq->bell->armed) & CQ_ARMED_MASK)
+        next_arming(cq, cq->kind == CQ_ARMED_SOLICITED);
+    spin_unlock(&cq->lock);
     fence_everyone(cq);
     cq_announce(cq);
 }
 
 /*
- * cq->lock held. An arming that has been overtaken by another can't be compared with any more: the
- * pusher saw it after its completion was stored, so the completion counts as coming after it.
+ * Programs that poll in sessions take an event for the promise that the next session finds
+ * something, and arm before they poll: what was polled by now makes none for them.
  */
-static bool came_before(const struct cq *cq, const void *guest, uint32_t arming, uint32_t at)
+void cq_notify(struct cq *cq, uint32_t arming)
 {
-    const struct lane_in *lane = cq_lane_of(cq, guest);
+    bool told = true;
 
-    return arming == cq_arming(atomic_load(&cq->pub->armed)) && lane &&
-           (int32_t)(at - lane->armed_from) < 0;
-}
-
-/*
- * cq->lock held. Programs that poll in sessions take an event for the promise that the next session
- * finds something, and arm before they poll: what was polled by now makes none for them.
- */
-static bool take_notice(struct cq *cq, const void *guest, uint32_t arming, uint32_t at)
-{
-    if ((int32_t)(cq_arming(atomic_load(&cq->pub->armed)) - arming) < 0)
-        return true;
-    if (cq->has_sessions)
-        return look(cq);
-    if (came_before(cq, guest, arming, at))
-        return false;
-    fire(cq, arming);
-    return true;
-}
-
-void cq_notify(struct cq *cq, const void *guest, uint32_t arming, uint32_t at)
-{
     spin_lock(&cq->lock);
-    bool told = take_notice(cq, guest, arming, at);
+    if (cq->has_sessions)
+        told = look(cq);
+    else
+        fire(cq, arming);
     spin_unlock(&cq->lock);
     if (!told)
-        arm_anew(cq);
+        arm_anew(cq, false);
 }
 
-void cq_notify_own(struct cq *cq, uint32_t armed, uint32_t at, bool loud)
+void cq_notify_own(struct cq *cq, uint64_t armed, uint32_t at, bool loud)
 {
-    if (loud || (armed & CQ_ARMED_MASK) == CQ_ARMED)
-        cq_notify(cq, NULL, cq_arming(armed), at);
+    if (lane_rings(&cq->own, armed, at, loud))
+        cq_notify(cq, cq_arming(armed));
 }
 
 void cq_notify_flushed(struct cq *cq)
 {
     spin_lock(&cq->lock);
-    uint32_t armed = atomic_load(&cq->pub->armed);
+    uint64_t armed = atomic_load(&cq->bell->armed);
     if (armed & CQ_ARMED_MASK)
         fire(cq, cq_arming(armed));
     spin_unlock(&cq->lock);
+}
+
+void cq_owe(struct cq *cq)
+{
+    spin_lock(&cq->lock);
+    bool sessions = cq->has_sessions;
+    if (!sessions) {
+        cq->owed++;
+        pay(cq);
+    }
+    spin_unlock(&cq->lock);
+    if (sessions) /* they have begun since: as if it had not been claimed */
+        arm_anew(cq, true);
+}
+
+/*
+ * Killed between claiming an event and counting it: whether it wrote it can't be known. One too
+ * many does no harm, but for cq_destroy()'s count. And killed before that, it left a completion.
+ */
+void cq_lane_died(struct cq *cq, const struct lane_in *lane)
+{
+    if (atomic_load(&lane->tail->ringing)) {
+        cq->in_doubt = true;
+        cq->owed++;
+        pay(cq);
+    }
+    look(cq);
 }
 
 /*
@@ -223,15 +292,23 @@ void cq_notify_flushed(struct cq *cq)
  */
 static void take_back_event(struct cq *cq)
 {
-    uint32_t armed = atomic_load(&cq->pub->armed), before = cq->comp_events.reported;
+    uint32_t before = cq->comp_events.reported;
 
     cq->unread = false;
     channel_withdraw(cq->channel, cq->user_handle, &cq->comp_events);
     if (cq->comp_events.reported == before)
         return;
-    if (!(armed & CQ_ARMED_MASK))
-        atomic_store(&cq->pub->armed, (armed + CQ_ARMED_STEP) | cq->fired_kind);
+    if (!(atomic_load(&cq->bell->armed) & CQ_ARMED_MASK))
+        next_arming(cq, cq->kind == CQ_ARMED_SOLICITED);
     atomic_store(&cq->event_due, true);
+}
+
+/* cq->lock held: peers write no events any more, but may have until now. */
+static void begin_sessions(struct cq *cq)
+{
+    cq->has_sessions = true;
+    cq->unread = true;
+    atomic_store(&cq->pub->direct, 0);
 }
 
 void cq_session(struct cq *cq, bool open)
@@ -239,7 +316,8 @@ void cq_session(struct cq *cq, bool open)
     bool told = true;
 
     spin_lock(&cq->lock);
-    cq->has_sessions = true;
+    if (!cq->has_sessions)
+        begin_sessions(cq);
     if (open && cq->unread && cq->channel)
         take_back_event(cq);
     atomic_store_explicit(&cq->in_session, open, memory_order_relaxed);
@@ -248,5 +326,5 @@ void cq_session(struct cq *cq, bool open)
         told = look(cq);
     spin_unlock(&cq->lock);
     if (!told)
-        arm_anew(cq);
+        arm_anew(cq, false);
 }

@@ -33,13 +33,21 @@ void cq_make_room(struct cq *cq);
 /* The same for a guest that waits with its lane's tail at `tail`; it may have moved on since. */
 void cq_make_room_for(struct cq *cq, const void *guest, uint32_t tail);
 
+/* ---- events: cq_event.c ---- */
+
 /* Can cq_arm() have the kernel fence initiators? */
 bool cq_can_fence(void);
 
-/* An arming, by the count of them in pub_cq.armed. */
-static inline uint32_t cq_arming(uint32_t armed)
+/* An arming, by the count of them in bell.armed. */
+static inline uint32_t cq_arming(uint64_t armed)
 {
-    return armed & ~(uint32_t)CQ_ARMED_MASK;
+    return (uint32_t)armed & ~(uint32_t)CQ_ARMED_MASK;
+}
+
+/* The arming's event is claimed: true for one caller only, among all processes. */
+static inline bool bell_claim(struct bell *bell, uint64_t armed)
+{
+    return atomic_compare_exchange_strong(&bell->armed, &armed, armed & ~(uint64_t)CQ_ARMED_MASK);
 }
 
 /* Does a CQ that is armed for solicited events only want to know of it? */
@@ -49,14 +57,27 @@ static inline bool cqe_is_loud(const struct cqe *cqe)
 }
 
 /*
- * Completion number `at` in the lane of `guest` (NULL: our own) is one that the arming asks for;
- * its pusher saw the arming after it had stored the completion.
+ * Who has stored completion number `at` and then found the CQ armed: does the arming ask for an
+ * event? If it is overtaken by another while we look, the armer polls after that: no event is due.
  */
-void cq_notify(struct cq *cq, const void *guest, uint32_t arming, uint32_t at);
-/* The same for our own lane, if a CQ armed so asks for it. */
-void cq_notify_own(struct cq *cq, uint32_t armed, uint32_t at, bool loud);
+static inline bool lane_rings(const struct lane_out *lane, uint64_t armed, uint32_t at, bool loud)
+{
+    uint32_t from = atomic_load_explicit(&lane->head->armed_from, memory_order_acquire);
+
+    return armed >> 32 == lane->cq_gen && (loud || (armed & CQ_ARMED_MASK) == CQ_ARMED) &&
+           (int32_t)(at - from) >= 0;
+}
+
+/* Somebody's completion asks for the arming's event, which may have been claimed meanwhile. */
+void cq_notify(struct cq *cq, uint32_t arming);
+/* The same for our own lane, if its completion `at` asks for it. */
+void cq_notify_own(struct cq *cq, uint64_t armed, uint32_t at, bool loud);
 /* For a completion that was flushed, straight to the spill. */
 void cq_notify_flushed(struct cq *cq);
+/* A peer has claimed an event, and could not write it. */
+void cq_owe(struct cq *cq);
+/* cq->lock held: the lane's initiator is dead; what it did not tell of is made up for. */
+void cq_lane_died(struct cq *cq, const struct lane_in *lane);
 
 /* Write the time into the completion's last eight bytes. */
 void cqe_stamp(struct cqe *cqe);
@@ -73,7 +94,7 @@ static inline bool lane_has_room(struct lane_out *lane)
 
     if (lane->tail - lane->head_seen < limit)
         return true;
-    lane->head_seen = atomic_load_explicit(lane->head, memory_order_acquire);
+    lane->head_seen = atomic_load_explicit(&lane->head->head, memory_order_acquire);
     return lane->tail - lane->head_seen < limit;
 }
 
@@ -140,7 +161,7 @@ static inline void cq_push_end(struct cq *cq, struct cqe *slot)
 {
     bool loud = cqe_is_loud(slot);
     uint32_t at = lane_end(&cq->own, slot);
-    uint32_t armed = atomic_load_explicit(&cq->pub->armed, memory_order_relaxed);
+    uint64_t armed = atomic_load_explicit(&cq->bell->armed, memory_order_acquire);
 
     if (__builtin_expect(armed & CQ_ARMED_MASK, 0))
         cq_notify_own(cq, armed, at, loud);

@@ -8,6 +8,7 @@
 
 #include "core/pipe.h"
 #include "core/state.h"
+#include "core/sys.h"
 
 static struct channel *channels;
 
@@ -17,7 +18,7 @@ int channel_create(struct context *context, struct channel **channel_out)
 
     if (!channel)
         return -ENOMEM;
-    int error = pipe_open(&channel->fd, &channel->wr, &channel->peek);
+    int error = pipe_open(&channel->fd, &channel->ours);
     if (error) {
         free(channel);
         return error;
@@ -37,7 +38,7 @@ static void channel_free(struct channel *channel)
         at = &(*at)->next;
     if (*at)
         *at = channel->next;
-    pipe_close_ours(channel->wr, channel->peek);
+    sys_close(channel->ours);
     free(channel);
 }
 
@@ -61,7 +62,7 @@ void event_async(struct context *context, enum ibv_event_type type, uint64_t ele
 {
     struct ib_uverbs_async_event_desc record = {.element = element, .event_type = type};
 
-    if (pipe_write(context->async_wr, &record, sizeof(record)) && counts)
+    if (pipe_write(context->async_ours, &record, sizeof(record)) && counts)
         counts->reported++;
 }
 
@@ -72,16 +73,15 @@ static bool is_async_of(const void *record, uint64_t element)
 
 void event_withdraw(struct context *context, uint64_t element, struct event_counts *counts)
 {
-    counts->reported -=
-        pipe_withdraw(context->async_wr, context->async_peek,
-                      sizeof(struct ib_uverbs_async_event_desc), is_async_of, element);
+    counts->reported -= pipe_withdraw(
+        context->async_ours, sizeof(struct ib_uverbs_async_event_desc), is_async_of, element);
 }
 
 bool channel_write(struct channel *channel, uint64_t cq_handle, struct event_counts *counts)
 {
     struct ib_uverbs_comp_event_desc record = {.cq_handle = cq_handle};
 
-    if (!pipe_write(channel->wr, &record, sizeof(record)))
+    if (!pipe_write(channel->ours, &record, sizeof(record)))
         return false;
     counts->reported++;
     return true;
@@ -94,7 +94,6 @@ static bool is_completion_of(const void *record, uint64_t element)
 
 void channel_withdraw(struct channel *channel, uint64_t cq_handle, struct event_counts *counts)
 {
-    counts->reported -=
-        pipe_withdraw(channel->wr, channel->peek, sizeof(struct ib_uverbs_comp_event_desc),
-                      is_completion_of, cq_handle);
+    counts->reported -= pipe_withdraw(channel->ours, sizeof(struct ib_uverbs_comp_event_desc),
+                                      is_completion_of, cq_handle);
 }

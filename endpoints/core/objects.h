@@ -41,8 +41,7 @@ uint32_t process_slot(void);
 struct context {
     const struct nic *nic;
     int async_fd;            /* the program's end (read) */
-    int async_wr;            /* our end, non-blocking */
-    int async_peek;          /* the read end, opened again: to withdraw unread events */
+    int async_ours;          /* our descriptor of the pipe, non-blocking */
     struct ibv_context *ibv; /* once known, see uapi/fastpath.h */
     unsigned path_mtu;       /* bytes: what the NIC's interface carries */
     _Atomic bool removed;    /* its NIC was taken away (core/removal.h): commands fail with EIO */
@@ -65,7 +64,7 @@ struct event_counts {
 };
 
 struct channel {
-    int fd, wr, peek;
+    int fd, ours;
     unsigned users; /* CQs */
     struct context *context;
     struct channel *next;
@@ -154,6 +153,10 @@ uint64_t cq_user_handle(struct cq *cq);
 void cq_stamp(struct cq *cq); /* from now on completions carry the wall clock */
 /* -EBUSY; withdraws unread events and says how many of each the program has been given. */
 int cq_destroy(struct cq *cq, uint32_t *comp_events_out, uint32_t *async_events_out);
+/*
+ * A peer died in the middle of an event: one more than cq_destroy() counts may have been written.
+ */
+bool cq_is_in_doubt(struct cq *cq);
 struct cq *cq_get(uint32_t handle); /* data path: one load; NULL if out of range or free */
 /* data path, kernel allowed: the next completion (any, or solicited) writes an event */
 int cq_arm(struct cq *cq, bool solicited_only);

@@ -137,18 +137,30 @@ struct pub_mr {
 };
 _Static_assert(sizeof(struct pub_mr) == 64, "one cache line");
 
-/* What a CQ is armed for. In pub_cq.armed it stands in the low bits; above it counts the arming. */
-enum cq_armed { CQ_IDLE, CQ_ARMED_SOLICITED, CQ_ARMED, CQ_ARMED_MASK = 3, CQ_ARMED_STEP = 4 };
-
 struct pub_cq {
-    _Atomic uint32_t armed; /* enum cq_armed | count of armings * CQ_ARMED_STEP */
-    _Atomic uint32_t gen;   /* 0: no such CQ */
+    _Atomic uint32_t gen; /* 0: no such CQ */
     _Atomic uint32_t cqe;
-    uint32_t stamp;         /* completions carry the wall clock in data[24..31] */
-    _Atomic uint32_t fence; /* initiators must fence: the kernel does not do it for us */
-    uint32_t pad[11];
+    uint32_t stamp;          /* completions carry the wall clock in data[24..31] */
+    _Atomic uint32_t fence;  /* initiators must fence: nobody does it for us when we arm */
+    _Atomic uint32_t direct; /* initiators may write events into the channel themselves */
+    uint32_t pad0;
+    uint64_t event; /* the record that they write */
+    uint32_t pad[8];
 };
 _Static_assert(sizeof(struct pub_cq) == 64, "one cache line");
+
+/* What a CQ is armed for: the low bits of bell.armed. */
+enum cq_armed { CQ_IDLE, CQ_ARMED_SOLICITED, CQ_ARMED, CQ_ARMED_MASK = 3, CQ_ARMED_STEP = 4 };
+
+/*
+ * The bell of a CQ: one line in the memory that peers may write (share.h). Its owner arms it; who
+ * changes an armed word to CQ_IDLE, leaving the rest, has claimed that arming's event.
+ */
+struct bell {
+    _Alignas(64) _Atomic uint64_t armed; /* gen << 32 | count of armings, from bit 2 | cq_armed */
+    _Atomic uint64_t rung; /* gen << 32 | events that peers have written into the channel */
+};
+_Static_assert(sizeof(struct bell) == 64, "one cache line");
 
 enum cqe_kind { CQE_SEND, CQE_RECV };
 
@@ -187,10 +199,16 @@ struct cqe {
 };
 _Static_assert(sizeof(struct cqe) == 64, "one cache line");
 
-/* The poller's position in a lane, in the poller's arena; the initiator reads it when it seems
- * full. */
+/* The poller's side of a lane, in the poller's arena. */
 struct lane_head {
-    _Alignas(64) _Atomic uint32_t head;
+    _Alignas(64) _Atomic uint32_t head; /* its position: for who finds the lane full */
+    /* completions from here on came after the CQ was armed: for who finds it armed */
+    _Atomic uint32_t armed_from;
+};
+
+/* The initiator's side, in its arena: what the CQ's owner looks at when the initiator has died. */
+struct lane_tail {
+    _Alignas(64) _Atomic uint32_t ringing; /* threads between claiming an event and counting it */
 };
 
 /* Multicast membership, in the arena: a sender reads every process's table. */

@@ -15,7 +15,7 @@
 
 /* Claim words: one a cache line, in the memory that peers may write. */
 enum { SHARED_RING_MIN = 256, SHARED_RING_GROWTH = 4 };
-enum { CLAIM_STRIDE = 64 / sizeof(uint64_t), CLAIMS = SHARE_WORDS_SIZE / 64 };
+enum { CLAIM_STRIDE = 64 / sizeof(uint64_t), CLAIMS = SHARE_HEADS_SIZE / 64 };
 
 static uint8_t claim_used[CLAIMS];
 

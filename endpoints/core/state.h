@@ -71,8 +71,9 @@ struct lane_out {
     bool dead; /* the process at the other end is gone */
     struct cqe *ring;
     uint32_t mask, tail, head_seen;
-    const _Atomic uint32_t *head; /* in the target's arena */
+    const struct lane_head *head; /* in the target's arena */
     const struct pub_cq *cq;      /* the target's */
+    struct bell *bell;            /* in the memory that it shares */
     uint32_t drain_asked;         /* tail + 1 for which room was asked for, 0: none */
     uint32_t cq_index, cq_gen;
     struct lane_out *next; /* of the peer */
@@ -82,9 +83,10 @@ struct lane_out {
 struct lane_in {
     const struct cqe *ring;
     uint32_t mask, head;
-    uint32_t armed_from; /* completions from here on came after the CQ was armed */
+    uint32_t armed_from; /* as in lane_head, which peers read */
     struct lane_head *pub;
-    void *guest; /* NULL: our own lane */
+    const struct lane_tail *tail; /* in the guest's arena */
+    void *guest;                  /* NULL: our own lane, without a tail */
 };
 
 /* A completion out of a lane: resolved, but what it frees is still taken until it is polled. */
@@ -114,16 +116,19 @@ struct cq {
     _Atomic bool event_due;   /* the engine must call cq_announce() */
     _Atomic bool in_session;  /* extended polling: events wait for its end */
     bool has_sessions;
-    bool unread;               /* an event was written since the last session began */
-    uint32_t fired_kind;       /* enum cq_armed of the arming that it is for */
+    bool unread;               /* an event may have been written since the last session began */
+    bool kernel_fences;        /* the kernel fences initiators when we ask it to */
+    bool in_doubt;             /* a peer died, maybe after an event that it did not count */
+    uint32_t kind;             /* enum cq_armed of the last arming */
     unsigned lane_count, turn; /* turn: the lane to be polled next */
     struct lane_in **lanes;    /* [0] is our own */
     struct spill spill;
     uint64_t spill_armed_from; /* spilled completions beyond this total came after arming */
-    uint32_t fired;            /* the last arming that had its event */
+    uint32_t fired;            /* the last arming that is known to have its event */
     uint32_t owed;             /* events still to be written to the channel */
     struct lane_out own;
     struct pub_cq *pub;
+    struct bell *bell;
     /* ---- control path ---- */
     struct context *context;
     struct channel *channel;

@@ -454,12 +454,17 @@ static void step_poke(struct world *w)
         arena[regions[which].at + at] = (char)next8(w);
 }
 
-/* The words that peers may write: heads of shared rings. */
+/* The words that peers may write, its own and ours: heads of shared rings, bells. */
 static void step_claim(struct world *w)
 {
     uint64_t value = next_number(w);
+    uint8_t which = next8(w);
 
-    if (w->peer)
+    if (which & 1)
+        atomic_store(&w->cq->bell->armed, which & 2 ? w->cq->bell->armed & ~3ull : value);
+    else if (w->peer && which & 4)
+        atomic_store(&share_bells(w->peer->view.words)[1].armed, 1ull << 32 | (value & 15));
+    else if (w->peer)
         *(volatile uint64_t *)(void *)w->peer->view.words = value;
 }
 
@@ -520,12 +525,14 @@ static void aim_at_us(struct world *w, struct shm_msg *msg)
     case SHM_LANE_OPEN:
         msg->offset = PUB_HEAP_OFFSET + AT_LANE;
         msg->length = RING;
+        msg->value[0] = PUB_HEAP_OFFSET + AT_HEADS + (how & 64);
         msg->gen = w->cq->pub->gen;
         msg->index = w->cq->handle;
         w->pushed = 0;
         break;
     default:
         msg->index = w->cq->handle;
+        msg->gen = w->cq->pub->gen;
     }
 }
 
@@ -555,7 +562,7 @@ static void step_record(struct world *w)
 {
     uint8_t how = next8(w);
     bool to_guest = how & 1;
-    struct shm_msg msg = message(w, next8(w) % 14);
+    struct shm_msg msg = message(w, next8(w) % (SHM_LOOK + 1));
     int fds[4] = {arena_file, how & 2 ? mem_file : arena_file, STDERR_FILENO, mem_file};
 
     if (to_guest)
@@ -573,7 +580,7 @@ static void step_record(struct world *w)
 
 static void step_guest(struct world *w)
 {
-    struct shm_msg msg = message(w, next8(w) % 14);
+    struct shm_msg msg = message(w, next8(w) % (SHM_LOOK + 1));
     char payload[64] = {1};
 
     aim_at_us(w, &msg);

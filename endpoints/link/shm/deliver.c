@@ -124,24 +124,15 @@ static void fill(struct cqe *slot, const struct qp *qp, const struct target *tar
 
 static void announce(struct target *target, const struct delivery *delivery, uint32_t at)
 {
-    uint32_t armed = atomic_load_explicit(&target->lane->cq->armed, memory_order_relaxed);
+    uint64_t armed = atomic_load_explicit(&target->lane->bell->armed, memory_order_acquire);
+    bool loud = delivery->flags & CQE_SOLICITED || delivery->status != IBV_WC_SUCCESS;
 
     if (__builtin_expect(!(armed & CQ_ARMED_MASK), 1))
         return;
-    if ((armed & CQ_ARMED_MASK) == CQ_ARMED_SOLICITED && !(delivery->flags & CQE_SOLICITED) &&
-        delivery->status == IBV_WC_SUCCESS)
-        return;
-    if (target->peer->self) {
-        cq_notify(cq_get(target->pub->recv_cq), NULL, cq_arming(armed), at);
-        return;
-    }
-    struct shm_lane *lane = (struct shm_lane *)target->lane; /* its first member */
-    struct shm_msg msg = {
-        .type = SHM_EVENT, .index = lane->out.cq_index, .key = cq_arming(armed), .id = at};
-
-    /* Once an arming is enough: it fires once. */
-    if (atomic_exchange(&lane->announced, armed) != armed)
-        peer_tell(target->peer, &msg);
+    if (target->peer->self)
+        cq_notify_own(cq_get(target->pub->recv_cq), armed, at, loud);
+    else
+        ring(target, armed, at, loud);
 }
 
 /* Ask the target's engine to make room, once for each position at which the lane was full. */

@@ -146,10 +146,13 @@ static int open_lane(struct guest *guest, const struct shm_msg *ask, struct shm_
     if (entries < LANE_ENTRIES_MIN || entries > LANE_ENTRIES_MAX || (entries & (entries - 1)) ||
         ask->offset % 64 || ask->offset > guest->arena_size - entries * sizeof(struct cqe))
         return -EINVAL;
+    if (ask->value[0] % 64 || ask->value[0] > guest->arena_size - sizeof(struct lane_tail))
+        return -EINVAL;
     const struct cqe *ring = (const void *)(guest->arena + ask->offset);
     struct lane_in *lane = lane_in_new(ring, (uint32_t)entries - 1, guest);
     if (!lane)
         return -ENOMEM;
+    lane->tail = (const void *)(guest->arena + ask->value[0]);
     int error = cq_add_lane(cq, lane);
     if (error) {
         lane_in_free(lane);
@@ -159,12 +162,27 @@ static int open_lane(struct guest *guest, const struct shm_msg *ask, struct shm_
     return 0;
 }
 
+/* Best effort: who does not get it asks again. */
+static void send_channel(const struct guest *guest, const struct cq *cq)
+{
+    struct shm_msg msg = {.type = SHM_CHANNEL, .index = cq->handle, .gen = cq->own.cq_gen};
+
+    if (cq->channel)
+        msg_send(guest->watch.fd, &msg, NULL, 0, &cq->channel->ours, 1);
+}
+
 static void on_event(const struct guest *guest, const struct shm_msg *msg)
 {
     struct cq *cq = cq_get(msg->index);
 
-    if (cq)
-        cq_notify(cq, guest, cq_arming(msg->key), (uint32_t)msg->id);
+    if (!cq || cq->own.cq_gen != msg->gen)
+        return;
+    if (msg->op == SHM_EVENT_TOLD)
+        cq_notify(cq, cq_arming(msg->key));
+    else
+        cq_owe(cq);
+    if (msg->op == SHM_EVENT_FIRST)
+        send_channel(guest, cq);
 }
 
 static void on_drain(const struct guest *guest, const struct shm_msg *msg)

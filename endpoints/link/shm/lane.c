@@ -8,14 +8,22 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "core/arena.h"
 #include "core/cq_impl.h"
+#include "core/pipe.h"
+#include "core/sys.h"
 #include "link/shm/shm.h"
 
-enum { AGAIN_NS = 1000000, LATER_NS = 100000000 };
+enum {
+    AGAIN_NS = 1000000,
+    LATER_NS = 100000000,
+    CHANNELS_SHARE = 8, /* of the descriptors that the process may have: one in so many */
+};
 
-static _Atomic bool due; /* some lane is wanted */
+static _Atomic bool due;  /* some lane is wanted */
+static unsigned channels; /* descriptors of channels that we hold; engine */
 
 /* ---- data path ---- */
 
@@ -37,6 +45,7 @@ static struct shm_lane *want_lane(struct peer *peer, uint32_t cq, uint32_t gen)
         return NULL;
     lane->out.cq_index = cq;
     lane->out.cq_gen = gen;
+    atomic_store(&lane->channel, CHANNEL_NONE);
     struct shm_lane *first = atomic_load(&peer->lanes), *other;
     do {
         other = find_lane(peer, cq, gen);
@@ -64,10 +73,28 @@ struct shm_lane *peer_lane(struct peer *peer, uint32_t cq, uint32_t gen)
 
 /* ---- engine: lanes to CQs that are gone ---- */
 
-static void free_lane(struct shm_lane *lane)
+static void close_channel(struct shm_lane *lane)
+{
+    int fd = atomic_exchange(&lane->channel, CHANNEL_REFUSED);
+
+    if (fd < 0)
+        return;
+    sys_close(fd);
+    channels--;
+}
+
+static void free_rings(struct shm_lane *lane)
 {
     if (lane->out.ring)
         lane_out_fini(&lane->out);
+    arena_free(lane->tail, sizeof(*lane->tail));
+    lane->tail = NULL;
+}
+
+static void free_lane(struct shm_lane *lane)
+{
+    free_rings(lane);
+    close_channel(lane);
     free(lane);
 }
 
@@ -144,12 +171,15 @@ void lanes_free(struct peer *peer)
 
 /* ---- engine: asking ---- */
 
-static int prepare(const struct peer *peer, struct lane_out *out)
+static int prepare(const struct peer *peer, struct shm_lane *lane)
 {
     const struct pub_cq *cq = peer_ptr(peer, PUB_CQS_OFFSET, sizeof(*cq) * LIMIT_CQ);
+    struct lane_out *out = &lane->out;
 
     out->cq = &cq[out->cq_index];
-    return lane_out_init(out, atomic_load(&out->cq->cqe));
+    out->bell = share_bells(peer->view.words) + out->cq_index;
+    lane->tail = arena_alloc(sizeof(*lane->tail));
+    return lane->tail ? lane_out_init(out, atomic_load(&out->cq->cqe)) : -ENOMEM;
 }
 
 static void want_again(struct shm_lane *lane, uint64_t after_ns)
@@ -173,16 +203,18 @@ static void ask(struct peer *peer, struct shm_lane *lane)
     struct lane_out *out = &lane->out;
     struct shm_msg msg = {.type = SHM_LANE_OPEN, .index = out->cq_index, .gen = out->cq_gen};
 
-    if (prepare(peer, out)) {
+    if (prepare(peer, lane)) {
+        free_rings(lane);
         no_memory(lane);
         return;
     }
     msg.offset = arena_offset(out->ring);
     msg.length = out->mask + 1;
+    msg.value[0] = arena_offset(lane->tail);
     atomic_store(&lane->state, LANE_ASKED);
     if (peer_send(peer, &msg, NULL, 0))
         return;
-    lane_out_fini(out);
+    free_rings(lane);
     want_again(lane, AGAIN_NS);
 }
 
@@ -208,7 +240,7 @@ void lane_on_ready(struct peer *peer, const struct shm_msg *msg)
         return;
     lane->out.head = peer_ptr(peer, msg->offset, sizeof(struct lane_head));
     if (msg->status || !lane->out.head) {
-        lane_out_fini(&lane->out);
+        free_rings(lane);
         if (msg->status == -ENOMEM)
             no_memory(lane);
         else
@@ -216,4 +248,36 @@ void lane_on_ready(struct peer *peer, const struct shm_msg *msg)
         return;
     }
     atomic_store_explicit(&lane->state, LANE_READY, memory_order_release);
+}
+
+/* ---- engine: the channel of a lane's CQ ---- */
+
+/* Programs run out of descriptors by what they open themselves, not by us. */
+static bool may_hold_one_more(void)
+{
+    struct rlimit limit;
+
+    return getrlimit(RLIMIT_NOFILE, &limit) == 0 && channels < limit.rlim_cur / CHANNELS_SHARE;
+}
+
+/*
+ * A lane without a descriptor goes on asking the target's engine. Opened anew, so that nobody can
+ * make us wait in it.
+ */
+void lane_on_channel(struct peer *peer, const struct shm_msg *msg, int fd)
+{
+    struct shm_lane *lane = find_lane(peer, msg->index, msg->gen);
+
+    if (!lane || atomic_load(&lane->channel) != CHANNEL_NONE)
+        return;
+    int ours = fd >= 0 && may_hold_one_more() ? pipe_reopen(fd) : -1;
+    if (ours >= 0)
+        channels++;
+    atomic_store_explicit(&lane->channel, ours >= 0 ? ours : CHANNEL_REFUSED, memory_order_release);
+}
+
+void lanes_after_fork(const struct peer *peer)
+{
+    for (struct shm_lane *lane = atomic_load(&peer->lanes); lane; lane = atomic_load(&lane->next))
+        close_channel(lane);
 }

@@ -55,8 +55,9 @@ static bool put(struct outbox *outbox, const struct shm_msg *msg, const void *pa
     return true;
 }
 
-bool outbox_send(struct outbox *outbox, int fd, const struct shm_msg *msg, const void *payload,
-                 size_t length)
+/* *sent_out: at once. */
+static bool deliver_letter(struct outbox *outbox, int fd, const struct shm_msg *msg,
+                           const void *payload, size_t length, bool *sent_out)
 {
     bool kept = true;
 
@@ -67,12 +68,24 @@ bool outbox_send(struct outbox *outbox, int fd, const struct shm_msg *msg, const
     spin_unlock(&outbox->lock);
     if (later)
         come_again();
+    *sent_out = !later;
     return kept;
 }
 
-void peer_tell(struct peer *peer, const struct shm_msg *msg)
+bool outbox_send(struct outbox *outbox, int fd, const struct shm_msg *msg, const void *payload,
+                 size_t length)
 {
-    outbox_send(&peer->outbox, peer->watch.fd, msg, NULL, 0);
+    bool sent;
+
+    return deliver_letter(outbox, fd, msg, payload, length, &sent);
+}
+
+bool peer_tell(struct peer *peer, const struct shm_msg *msg)
+{
+    bool sent;
+
+    deliver_letter(&peer->outbox, peer->watch.fd, msg, NULL, 0, &sent);
+    return sent;
 }
 
 bool outbox_due(void)

@@ -177,6 +177,8 @@ static void on_peer(struct watch *watch)
             lane_on_ready(peer, &msg);
         else if (msg.type == SHM_EXECUTED)
             on_executed(peer, &msg, payload, (size_t)length);
+        else if (msg.type == SHM_CHANNEL)
+            lane_on_channel(peer, &msg, fds[0]);
         else if (msg.type == SHM_MAD && atomic_load(&peer->ready))
             mad_receive(peer->arena, payload, (size_t)length);
         if (msg.type == SHM_HELLO) {
@@ -416,10 +418,12 @@ void peer_after_fork(void)
     for (uint32_t slot = 1; slot < LIMIT_SLOTS; slot++) {
         struct peer *peer = atomic_load(&peers[slot]);
 
-        if (peer && peer->self)
+        if (peer && peer->self) {
             free(peer);
-        else if (peer)
+        } else if (peer) {
             sys_close(peer->watch.fd);
+            lanes_after_fork(peer);
+        }
         if (connecting[slot])
             sys_close(connecting[slot]->watch.fd);
         atomic_store(&peers[slot], NULL);

@@ -5,7 +5,8 @@
  * "Memory that peers can reach").
  *
  *   address space            mem memfd (one per process, sparse)
- *   ..........               [0, SHARE_WORDS_SIZE)  claim words, written by peers
+ *   ..........               [0, SHARE_WORDS_SIZE)  words that peers write: heads of shared
+ *                                                   rings, then bells of CQs (core/pub.h)
  *   | 1 GiB window | ------> window w at SHARE_WORDS_SIZE + w GiB, same offset inside
  *   ..........               a bit per page says: peers may use it
  *
@@ -24,12 +25,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/pub.h"
+
 #define SHARE_PAGE 4096ull
 #define SHARE_WINDOW_SHIFT 30
 #define SHARE_WINDOW_SIZE (1ull << SHARE_WINDOW_SHIFT)
 #define SHARE_DIRECTORY (1u << 17) /* 47-bit addresses / 1 GiB */
 #define SHARE_WINDOWS_MAX 1024u    /* of one process */
-#define SHARE_WORDS_SIZE (1ull << 20)
+#define SHARE_HEADS_SIZE (1ull << 20)
+#define SHARE_BELLS_SIZE (sizeof(struct bell) * LIMIT_CQ)
+#define SHARE_WORDS_SIZE (SHARE_HEADS_SIZE + SHARE_BELLS_SIZE)
 #define SHARE_BITMAP_WORDS (SHARE_WINDOW_SIZE / SHARE_PAGE / 64)
 
 /* In the arena. Written by the owner only, read by its peers without locks. */
@@ -41,6 +46,12 @@ struct share_map {
     /* nonzero: pages are on the move, and peers keep off those that are not shared */
     _Atomic uint32_t moving;
 };
+
+/* The bells of CQs, by handle, in the words of a process. */
+static inline struct bell *share_bells(void *words)
+{
+    return (struct bell *)(void *)((char *)words + SHARE_HEADS_SIZE);
+}
 
 /* ---- owner's side ---- */
 

@@ -28,9 +28,10 @@ enum { SHM_PAYLOAD_MAX = 32768 };
 
 enum shm_type {
     SHM_HELLO = 1,  /* both ways, with descriptors: arena, mem */
-    SHM_LANE_OPEN,  /* initiator: cq, gen; offset, entries of the ring */
+    SHM_LANE_OPEN,  /* initiator: cq, gen; offset, entries of the ring; value: offset of the tail */
     SHM_LANE_READY, /* target: cq, gen; offset of the head; status */
-    SHM_EVENT,      /* initiator: the arming `key` of the CQ asks for its completion `id` */
+    SHM_EVENT,      /* initiator: cq, gen; the arming `key`, op: enum shm_event */
+    SHM_CHANNEL,    /* target: cq, gen; with the descriptor of its channel */
     SHM_DRAIN,      /* initiator: my lane to the CQ is full */
     SHM_QP_ERROR,   /* initiator: your queue pair must go to error; value: ibv_event_type + 1 */
     SHM_SRQ_LIMIT,  /* initiator: some SRQ fell below its limit */
@@ -43,6 +44,12 @@ enum shm_type {
     SHM_LOOK,       /* anybody: may I see your arena? the same back, with its descriptor (look.h) */
     SHM_REMOVED,    /* anybody: a NIC went or came, look; the same back when done (removal.h) */
 };
+
+/*
+ * TOLD: a completion asks for the arming's event. CLAIMED: I have claimed it, but could not write
+ * it; FIRST: because I lack the channel's descriptor.
+ */
+enum shm_event { SHM_EVENT_TOLD, SHM_EVENT_CLAIMED, SHM_EVENT_FIRST };
 
 enum shm_op { SHM_OP_WRITE, SHM_OP_READ, SHM_OP_CAS, SHM_OP_ADD };
 
@@ -88,9 +95,13 @@ struct shm_lane {
     struct lane_out out;
     _Atomic(struct shm_lane *) next;
     struct shm_lane *gone_next;
-    _Atomic uint32_t announced; /* pub_cq.armed we have told of */
+    struct lane_tail *tail;
+    _Atomic uint64_t announced; /* bell.armed that we have told of, without claiming it */
+    _Atomic int channel;        /* descriptor of the CQ's channel, or enum lane_channel */
     _Atomic int state;          /* enum lane_state */
 };
+
+enum lane_channel { CHANNEL_NONE = -1, CHANNEL_REFUSED = -2 };
 
 enum lane_state { LANE_WANTED, LANE_ASKED, LANE_READY, LANE_REFUSED };
 
@@ -121,7 +132,9 @@ struct shm_lane *peer_lane(struct peer *peer, uint32_t cq, uint32_t gen);
 bool lanes_due(void);
 void lanes_ask(struct peer *peer);
 void lane_on_ready(struct peer *peer, const struct shm_msg *msg);
+void lane_on_channel(struct peer *peer, const struct shm_msg *msg, int fd);
 void lanes_free(struct peer *peer);
+void lanes_after_fork(const struct peer *peer);
 
 /* ---- outbox.c: messages that must arrive ---- */
 /*
@@ -130,7 +143,8 @@ void lanes_free(struct peer *peer);
  */
 bool outbox_send(struct outbox *outbox, int fd, const struct shm_msg *msg, const void *payload,
                  size_t length);
-void peer_tell(struct peer *peer, const struct shm_msg *msg);
+/* The same; true: it is sent, and does not need us any more. */
+bool peer_tell(struct peer *peer, const struct shm_msg *msg);
 /* Engine: is anything left over? Then try again. */
 bool outbox_due(void);
 void outbox_flush(struct outbox *outbox, int fd);
@@ -238,6 +252,13 @@ enum move move_atomic(struct qp *qp, struct peer *peer, uint64_t at, const struc
 
 /* Fetch-and-add, or compare-and-swap; the value before. */
 uint64_t move_atomic_here(uint64_t *at, bool add, uint64_t operand, uint64_t swap);
+
+/* ---- ring.c: waking the target's program ---- */
+/*
+ * Data path, busy held: completion `at` has just been stored in the lane to another process, whose
+ * CQ was then found armed.
+ */
+void ring(struct target *target, uint64_t armed, uint32_t at, bool loud);
 
 /* ---- deliver.c: receive completions at the target ---- */
 struct delivery {

@@ -60,7 +60,7 @@ static bool take_ring(struct target *target, const struct pub_qp *pub)
     uint32_t mask = PUB_READ(rq->mask), sge = PUB_READ(rq->max_sge), claim = PUB_READ(rq->claim);
     uint64_t entries = (uint64_t)mask + 1;
     if ((entries & mask) || entries > 4ull * LIMIT_SRQ_WR || sge == 0 || sge > LIMIT_SGE ||
-        claim > SHARE_WORDS_SIZE / sizeof(uint64_t))
+        claim > SHARE_HEADS_SIZE / sizeof(uint64_t))
         return false;
     target->sges = peer_ptr(peer, rq->sges, entries * sge * sizeof(struct pub_sge));
     target->slots = claim ? peer_ptr(peer, rq->slots, entries * sizeof(uint32_t)) : NULL;
