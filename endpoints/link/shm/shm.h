@@ -276,6 +276,8 @@ void tell_srq(struct target *target);
 void tell_first(struct target *target);
 
 /* ---- datagram.c ---- */
+/* Went it to the wire? When it is done. */
+bool datagram_is_out(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah);
 enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
                           enum ibv_wc_status *status);
 /* Our side of a WQE: its total length, and where it lies if it is one element. */
