@@ -352,7 +352,8 @@ void qp_fail(struct qp *qp, int event);
 void qp_established(struct qp *qp);
 /* core_lock held, busy not: move to ERR, quiesce initiators, flush both queues in order. */
 void qp_enter_error(struct qp *qp);
-void qp_finish_errors(void); /* engine */
+void qp_finish_errors(void);               /* engine */
+void qp_fail_all(struct context *context); /* its NIC has gone */
 
 /* ---- core/event.c ---- */
 bool channel_write(struct channel *channel, uint64_t cq_handle, struct event_counts *counts);

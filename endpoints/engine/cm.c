@@ -157,7 +157,7 @@ void cm_set_remote(struct cm_conn *conn, uint32_t remote_id, uint64_t guid)
     *first = conn;
 }
 
-static void unhash(struct cm_conn *conn)
+void cm_unhash(struct cm_conn *conn)
 {
     struct cm_conn **at = bucket(conn->cm, conn->remote_id, conn->remote_guid, conn->route.via);
 
@@ -166,6 +166,7 @@ static void unhash(struct cm_conn *conn)
     while (*at != conn)
         at = &(*at)->next;
     *at = conn->next;
+    conn->hashed = false;
 }
 
 /* ---- by deadline ---- */
@@ -242,7 +243,7 @@ void cm_forget(struct cm_conn *conn)
     uint32_t index = conn->local_id & (CM_CONNS_MAX - 1);
 
     cm_arm(conn, CM_NEVER);
-    unhash(conn);
+    cm_unhash(conn);
     cm->conns[index] = NULL;
     cm->freed[cm->freed_count++] = index;
     cm->count--;

@@ -9,7 +9,13 @@ enum {
     CM_INDEX_BITS = 16, /* of a communication id; above it the index's lives, then the mark */
     CM_CONNS_MAX = 1 << CM_INDEX_BITS,
     CM_BUCKETS = 4096,
+    CM_PATIENCE = 21, /* 8.6 s: so long an MRA is believed before the peer is asked again */
+    CM_PLEAS = 120,   /* MRAs that are heeded in full: a quarter of an hour */
+    CM_REFUSALS = 5,
 };
+
+/* Before the first time that a host which does not listen is asked again; then twice as long. */
+#define CM_REFUSED_NS 5000000ull
 
 #define CM_NEVER UINT64_MAX
 
@@ -22,10 +28,10 @@ struct cm_conn {
     struct cm_route route;
     uint32_t local_id, remote_id;
     uint64_t remote_guid, ca_guid, tid;
-    uint32_t remote_qpn;
+    uint32_t remote_qpn, remote_psn;
     uint8_t ack_timeout;
     uint8_t answer_timeout; /* how long the peer may take */
-    unsigned tries_left;
+    unsigned tries_left, refusals, pleas;
     uint64_t deadline_ns; /* CM_NEVER: none */
     size_t heap_at;       /* 0: not in the heap */
     struct cm_conn *next; /* in its bucket, by the peer's id */
@@ -55,6 +61,8 @@ struct cm_conn *cm_conn_new(struct cm *cm, const struct cm_route *route, void *u
 struct cm_conn *cm_by_local(struct cm *cm, uint32_t local_id, uint64_t via);
 struct cm_conn *cm_by_remote(struct cm *cm, uint32_t remote_id, uint64_t guid, uint64_t via);
 void cm_set_remote(struct cm_conn *conn, uint32_t remote_id, uint64_t guid);
+/* Its peer's id is not its own any more. */
+void cm_unhash(struct cm_conn *conn);
 /* Never fails: a new conversation has its place in the heap reserved. */
 void cm_arm(struct cm_conn *conn, uint64_t deadline_ns);
 

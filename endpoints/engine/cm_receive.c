@@ -22,17 +22,36 @@ static void on_req_again(struct cm_conn *conn)
         cm_resend(conn);
 }
 
-static void on_req(struct cm *cm, const struct cm_route *from, const struct cm_mad *mad)
+static bool is_same_request(const struct cm_conn *conn, const struct cm_mad *mad)
+{
+    return conn->passive && conn->tid == mad->tid && conn->remote_qpn == mad->qpn &&
+           conn->remote_psn == mad->psn;
+}
+
+static void lose(struct cm_conn *conn, uint64_t now_ns);
+
+/* The peer has begun anew, with an id that means something else here: that is over. */
+static void supersede(struct cm_conn *conn, uint64_t now_ns)
+{
+    cm_unhash(conn);
+    lose(conn, now_ns);
+}
+
+static void on_req(struct cm *cm, uint64_t now_ns, const struct cm_route *from,
+                   const struct cm_mad *mad)
 {
     struct cm_conn *conn = cm_by_remote(cm, mad->local_id, mad->ca_guid, from->via);
 
-    if (conn) {
-        if (conn->datagram)
-            unexpected(cm);
-        else
-            on_req_again(conn);
+    if (conn && conn->datagram) {
+        unexpected(cm);
         return;
     }
+    if (conn && is_same_request(conn, mad)) {
+        on_req_again(conn);
+        return;
+    }
+    if (conn)
+        supersede(conn, now_ns);
     conn = cm_conn_new(cm, from, NULL);
     if (!conn)
         return; /* it will ask again */
@@ -41,6 +60,7 @@ static void on_req(struct cm *cm, const struct cm_route *from, const struct cm_m
     conn->passive = true;
     conn->tid = mad->tid;
     conn->remote_qpn = mad->qpn;
+    conn->remote_psn = mad->psn;
     conn->ack_timeout = mad->ack_timeout;
     conn->answer_timeout = mad->remote_timeout < CM_RESPONSE_TIMEOUT + 3 ? mad->remote_timeout
                                                                          : CM_RESPONSE_TIMEOUT + 3;
@@ -112,13 +132,43 @@ static void on_mra(struct cm_conn *conn, uint64_t now_ns, const struct cm_mad *m
         unexpected(conn->cm);
         return;
     }
-    uint8_t patience =
-        mad->service_timeout < CM_SERVICE_TIMEOUT ? mad->service_timeout : CM_SERVICE_TIMEOUT;
+    /* Whoever is alive then says so again; of one that is not we hear in time. */
+    uint8_t patience = mad->service_timeout < CM_PATIENCE ? mad->service_timeout : CM_PATIENCE;
+    if (conn->pleas++ < CM_PLEAS)
+        conn->tries_left = CM_RETRIES;
     cm_arm(conn, now_ns + cm_timeout_ns(patience) + cm_timeout_ns(conn->answer_timeout));
 }
 
-static void on_rej(struct cm_conn *conn, const struct cm_mad *mad)
+static bool talks_with(const struct cm *cm, uint64_t via)
 {
+    for (uint32_t i = 1; i < cm->high; i++)
+        if (cm->conns[i] && cm->conns[i]->state == CM_ESTABLISHED && cm->conns[i]->route.via == via)
+            return true;
+    return false;
+}
+
+/*
+ * Nobody listens. But programs agree over one connection to make another one, and on a busy host
+ * the request may be there before the other program has come to listen: ask a few times more.
+ */
+static bool is_early(struct cm_conn *conn, const struct cm_mad *mad)
+{
+    return mad && mad->reason == CM_REASON_INVALID_SERVICE && conn->refusals < CM_REFUSALS &&
+           talks_with(conn->cm, conn->route.via);
+}
+
+static void ask_later(struct cm_conn *conn, uint64_t now_ns)
+{
+    conn->tries_left = CM_RETRIES + 1;
+    cm_arm(conn, now_ns + (CM_REFUSED_NS << conn->refusals++));
+}
+
+static void on_rej(struct cm_conn *conn, uint64_t now_ns, const struct cm_mad *mad)
+{
+    if (conn->state == CM_REQ_SENT && is_early(conn, mad)) {
+        ask_later(conn, now_ns);
+        return;
+    }
     switch (conn->state) {
     case CM_REQ_SENT:
     case CM_REQ_RCVD:
@@ -239,7 +289,7 @@ static void on_connected(struct cm *cm, uint64_t now_ns, const struct cm_route *
         on_mra(conn, now_ns, mad);
         break;
     case CM_REJ:
-        on_rej(conn, mad);
+        on_rej(conn, now_ns, mad);
         break;
     case CM_DREQ:
         on_dreq(conn, now_ns, mad);
@@ -261,7 +311,7 @@ void cm_receive(struct cm *cm, uint64_t now_ns, const struct cm_route *from, con
         return;
     }
     if (mad.attribute == CM_REQ)
-        on_req(cm, from, &mad);
+        on_req(cm, now_ns, from, &mad);
     else if (mad.attribute == CM_SIDR_REQ)
         on_sidr_req(cm, from, &mad);
     else if (mad.attribute == CM_SIDR_REP)
@@ -316,7 +366,7 @@ static void lose(struct cm_conn *conn, uint64_t now_ns)
     case CM_REQ_RCVD:
     case CM_REP_SENT:
     case CM_REP_RCVD:
-        on_rej(conn, NULL);
+        on_rej(conn, now_ns, NULL);
         break;
     case CM_ESTABLISHED:
         on_dreq(conn, now_ns, NULL);

@@ -12,16 +12,22 @@
 
 /* ---- time ---- */
 
-/* Software that must wait for a core is no dead peer; hardware has such a floor, too. */
-enum { TIMEOUT_LEAST_NS = 10000000 };
+/*
+ * Software that must wait for a core is no dead peer. Four times what is asked for is allowed (IBTA
+ * 9.7.6.1.3), and is taken while it is not long; hardware has a floor, too.
+ */
+enum { TIMEOUT_LEAST_NS = 10000000, TIMEOUT_PATIENT_NS = 250000000 };
 
 static uint64_t timeout_ns(const struct transport *t)
 {
     uint64_t asked = 4096ull << t->config.timeout;
+    uint64_t patient = 4 * asked < TIMEOUT_PATIENT_NS ? 4 * asked : TIMEOUT_PATIENT_NS;
 
     if (!t->config.timeout)
         return TRANSPORT_NEVER;
-    return asked < TIMEOUT_LEAST_NS ? TIMEOUT_LEAST_NS : asked;
+    if (patient < TIMEOUT_LEAST_NS)
+        return TIMEOUT_LEAST_NS;
+    return asked < patient ? patient : asked;
 }
 
 static uint64_t after(uint64_t now_ns, uint64_t wait_ns)

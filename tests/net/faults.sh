@@ -11,6 +11,7 @@ for faults in loss=2% dup=2% reorder=2% corrupt=2% delay=100us \
     pair ibv_rc_pingpong -n 200 -s 20000 -c
     pair ib_read_bw -F -n 100 -s 65536
     pair ib_atomic_bw -F -n 200
-    cm_pair "rping -s -a 10.9.0.2 -p PORT" "rping -c -a 10.9.0.2 -p PORT -C 20 -V -S 20000"
+    cm_pair "rping -s -a 10.9.0.2 -p PORT -S 20000" \
+        "rping -c -a 10.9.0.2 -p PORT -C 20 -V -S 20000"
 done
 finish

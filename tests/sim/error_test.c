@@ -197,9 +197,10 @@ static uint64_t time_to_fail(uint8_t timeout, uint8_t retries, enum transport_st
 T_TEST(sim, retry_exceeded)
 {
     /* Shows that silence is fatal after (retries + 1) ACK timeouts: not sooner, not later. */
-    T_EQ(time_to_fail(14, 0, TRANSPORT_RETRY_EXC_ERR), 4096ull << 14);
-    T_EQ(time_to_fail(14, 7, TRANSPORT_RETRY_EXC_ERR), 8 * (4096ull << 14));
-    T_EQ(time_to_fail(12, 3, TRANSPORT_RETRY_EXC_ERR), 4 * (4096ull << 12));
+    T_EQ(time_to_fail(16, 0, TRANSPORT_RETRY_EXC_ERR), 4096ull << 16);
+    T_EQ(time_to_fail(16, 7, TRANSPORT_RETRY_EXC_ERR), 8 * (4096ull << 16));
+    T_EQ(time_to_fail(14, 3, TRANSPORT_RETRY_EXC_ERR), 4 * 250000000ull); /* the patient one */
+    T_EQ(time_to_fail(12, 3, TRANSPORT_RETRY_EXC_ERR), 4 * 4 * (4096ull << 12));
     T_EQ(time_to_fail(1, 3, TRANSPORT_RETRY_EXC_ERR), 4 * 10000000); /* the least */
 }
 

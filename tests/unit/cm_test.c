@@ -30,6 +30,7 @@ static struct {
     unsigned head, tail;  /* on the wire; tail also counts the messages ever sent */
     unsigned lose, count; /* messages [lose, lose + count) never arrive */
     bool twice;
+    unsigned refusals; /* requests for which nobody listens */
     bool accepts, confirms, answers; /* what the owners do by themselves */
     uint64_t now;
 } world;
@@ -67,7 +68,11 @@ static void on_event(void *owner, struct cm_conn *conn, enum cm_event event,
     side->log[len] = letters[event];
     if (mad)
         side->last = *mad;
-    if (event == CM_EVENT_REQ || event == CM_EVENT_SIDR_REQ) {
+    if (event == CM_EVENT_REQ && world.refusals) {
+        world.refusals--;
+        T_EQ(cm_reject(conn, world.now, CM_REASON_INVALID_SERVICE, NULL, 0), 0);
+        cm_destroy(conn);
+    } else if (event == CM_EVENT_REQ || event == CM_EVENT_SIDR_REQ) {
         cm_set_user(conn, side);
         side->conn = conn;
         if (world.accepts && event == CM_EVENT_REQ)
@@ -320,7 +325,7 @@ T_TEST(cm, slow_program)
     begin();
     world.accepts = false;
     connect_them();
-    run_for(20 * cm_timeout_ns(CM_RESPONSE_TIMEOUT));
+    run_for(15 * cm_timeout_ns(CM_RESPONSE_TIMEOUT));
     EVENTS("", "Q");
     T_EQ(stats(ACTIVE).resent, 1);
     T_EQ(cm_accept(world.sides[PASSIVE].conn, world.now, &reply), 0);
@@ -450,6 +455,71 @@ T_TEST(cm, peer_gone)
     T_EQ(cm_disconnect(world.sides[PASSIVE].conn, world.now), 0);
     cm_lost(world.sides[PASSIVE].cm, world.now, 100);
     T_STREQ(world.sides[PASSIVE].log, "QJQTd");
+    end();
+}
+
+T_TEST(cm, restarted_with_the_same_id)
+{
+    /* Shows that a request is new although its id is that of a connection whose end got lost. */
+    static const struct cm_owner calls = {send_packet, on_event};
+    struct side *active = &world.sides[ACTIVE];
+    struct cm_mad again = request;
+
+    begin();
+    for (int life = 0; life < 2; life++) {
+        cm_free(active->cm);
+        active->cm = cm_new(&calls, active, 7); /* the seed, and so the ids */
+        again.psn++;
+        T_EQ(cm_connect(active->cm, world.now, &there, &again, active, &active->conn), 0);
+        deliver();
+    }
+    EVENTS("PP", "QTDQT");
+    T_EQ(state(ACTIVE), CM_ESTABLISHED);
+    T_EQ(state(PASSIVE), CM_ESTABLISHED);
+    T_EQ(cm_disconnect(active->conn, world.now), 0);
+    deliver();
+    EVENTS("PPd", "QTDQTD");
+    end();
+}
+
+T_TEST(cm, gone_while_it_was_thinking)
+{
+    /* Shows that who asked for patience and died is not waited for as long as it asked. */
+    begin();
+    world.accepts = false;
+    connect_them();
+    deliver();
+    run_for(cm_timeout_ns(CM_RESPONSE_TIMEOUT)); /* asked again, told to wait */
+    T_EQ(stats(PASSIVE).duplicates, 1);
+    run_for(30 * cm_timeout_ns(21)); /* asked again each time that is over */
+    EVENTS("", "Q");
+    world.lose = world.tail;
+    world.count = PACKETS;
+    run_for(2 * cm_timeout_ns(21) + CM_RETRIES * cm_timeout_ns(CM_RESPONSE_TIMEOUT));
+    EVENTS("U", "Q");
+    end();
+}
+
+T_TEST(cm, early_request)
+{
+    /* Shows that who is connected already is given time to listen for more, and a stranger not. */
+    begin();
+    world.refusals = 1;
+    connect_them();
+    deliver();
+    EVENTS("J", "Q");
+    connect_them();
+    deliver();
+    EVENTS("JP", "QQT");
+    world.refusals = 3;
+    connect_them();
+    run_for(100000000);
+    EVENTS("JPP", "QQTQQQQT");
+    world.refusals = 100;
+    connect_them();
+    run_for(cm_timeout_ns(CM_RESPONSE_TIMEOUT));
+    T_STREQ(world.sides[ACTIVE].log, "JPPJ");
+    T_EQ(world.refusals, 94); /* asked six times */
     end();
 }
 

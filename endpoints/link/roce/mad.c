@@ -98,14 +98,18 @@ static struct waiting *take_all(void)
     return list;
 }
 
-/* Any process of this address may have got it: which one is it for? */
+/*
+ * Any process of this address may have got it: which one is it for? For the dead, or if it is for
+ * nobody, we answer; a living process that can't be reached just now will be asked again.
+ */
 static void deliver(const struct waiting *waiting)
 {
     const struct icrc_path *path = &waiting->from.icrc;
     uint32_t slot = conn_slot_of(waiting->mad, MAD_SIZE, path->target);
 
-    if (slot != process_slot() &&
-        steer_hand_over(&waiting->from, slot, true, waiting->bytes, waiting->size))
+    if (slot != process_slot() && !waiting->from.final &&
+        (steer_hand_over(&waiting->from, slot, true, waiting->bytes, waiting->size) ||
+         process_slot_is_taken(slot)))
         return;
     conn_receive_wire(roce_via(path->source), path->target, path->source, waiting->mad, MAD_SIZE);
 }

@@ -42,6 +42,7 @@ enum shm_type {
     SHM_FIRST,      /* initiator: your queue pair, which is in RTR, hears from me */
     SHM_MAD,        /* both: a connection management datagram, as payload */
     SHM_LOOK,       /* anybody: may I see your arena? the same back, with its descriptor (look.h) */
+    SHM_REMOVED,    /* anybody: a NIC went or came, look; the same back when done (removal.h) */
 };
 
 /*
