@@ -268,7 +268,10 @@ static void on_response(struct conn *conn, const struct rdma_cm_event *event)
 
 enum { NOBODY_LISTENS = 8, STALE_CONNECTION = 10, STALE_TRIES = 8 }; /* of the CM's REJ */
 
-/* A refusal says why. One without words comes from where nobody listens, or from a process's end.
+/*
+ * A refusal says why. One without words comes from where nobody listens, from a process's end, or,
+ * VIP_NOT_DONE, from a side that has not heard of the end of this queue pair's last connection, and
+ * takes the request for a part of that. Now it ends it.
  */
 static VIP_RETURN reason_of(const struct rdma_cm_event *event)
 {
@@ -279,16 +282,9 @@ static VIP_RETURN reason_of(const struct rdma_cm_event *event)
         message_get(params->private_data, params->private_data_len, &message) &&
         message.type == MESSAGE_REFUSAL)
         return (VIP_RETURN)message.code;
+    if (event->status == STALE_CONNECTION)
+        return VIP_NOT_DONE;
     return event->status == NOBODY_LISTENS ? VIP_NO_MATCH : VIP_TIMEOUT;
-}
-
-/*
- * The other side has not heard of the end of this queue pair's last connection, and takes the
- * request for a part of that. Now it ends it.
- */
-static bool comes_too_early(struct conn *conn, const struct rdma_cm_event *event)
-{
-    return event->status == STALE_CONNECTION && conn->stale++ < STALE_TRIES;
 }
 
 /* Returns the identifier, which can't be used again. */
@@ -296,7 +292,7 @@ static struct rdma_cm_id *on_rejected(struct conn *conn, const struct rdma_cm_ev
 {
     struct rdma_cm_id *used = conn->id;
     VIP_RETURN reason = reason_of(event);
-    bool again = comes_too_early(conn, event);
+    bool again = reason == VIP_NOT_DONE && conn->stale++ < STALE_TRIES;
 
     if (conn->role == ROLE_SERVER || (conn->role == ROLE_REPORT && !again) || conn->answered ||
         conn->over) {
@@ -304,10 +300,10 @@ static struct rdma_cm_id *on_rejected(struct conn *conn, const struct rdma_cm_ev
         return NULL;
     }
     conn->id = NULL;
-    if (!again && conn->role == ROLE_PEER)
+    if (conn->role == ROLE_PEER)
         peer_refused(conn, reason);
     else if (!again && (reason != VIP_NO_MATCH || ++conn->probe == PROBES))
-        conn_finish(conn, reason);
+        conn_finish(conn, reason == VIP_NOT_DONE ? VIP_TIMEOUT : reason);
     else if (cm_ask(conn))
         conn_finish(conn, VIP_NOT_REACHABLE);
     return used;
@@ -338,11 +334,9 @@ static void on_report(struct vip_nic *nic, const struct message *message)
     }
 }
 
-/* The peer's identifier takes the place of the one we may have asked with, which is returned. */
-static struct rdma_cm_id *take_over(struct conn *conn, struct conn *fresh)
+/* The peer's request is the connection's from now on. */
+static void take_over(struct conn *conn, struct conn *fresh)
 {
-    struct rdma_cm_id *used = conn->id;
-
     conn->id = fresh->id;
     conn->id->context = conn;
     conn->theirs = fresh->theirs;
@@ -351,7 +345,6 @@ static struct rdma_cm_id *take_over(struct conn *conn, struct conn *fresh)
     fresh->id = NULL;
     if (conn_accept(conn))
         conn_finish(conn, VIP_ERROR_RESOURCE);
-    return used;
 }
 
 static struct rdma_cm_id *on_peer(struct vip_nic *nic, struct conn *fresh)
@@ -366,7 +359,8 @@ static struct rdma_cm_id *on_peer(struct vip_nic *nic, struct conn *fresh)
         if (conn)
             conn_finish(conn, code);
     } else {
-        used = take_over(conn, fresh);
+        used = NULL;
+        take_over(conn, fresh);
     }
     list_remove(&nic->conns, &fresh->head);
     pool_give(fresh);

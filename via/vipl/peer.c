@@ -6,7 +6,7 @@
  */
 #include "vip.h"
 
-enum { AGAIN_FIRST_MS = 1, AGAIN_MOST_MS = 32 };
+enum { AGAIN_FIRST_MS = 1, AGAIN_MOST_MS = 32, SETTLE_MS = 10 };
 
 static bool asks(const struct conn *conn)
 {
@@ -36,6 +36,10 @@ VIP_RETURN peer_offer(struct vip_nic *nic, struct conn *fresh, struct conn **for
         if (conn->role != ROLE_PEER || conn->over || conn->answered || !conn->vi)
             continue;
         if (answers(conn, fresh)) {
+            /* The other CM may take our answer for a part of our own request, until that has gone.
+             */
+            if (conn->id || clock_ns() < conn->refused + (int64_t)SETTLE_MS * 1000000)
+                return VIP_NOT_DONE;
             *for_out = conn;
             return conn_compare(fresh, conn->vi);
         }
@@ -50,6 +54,11 @@ VIP_RETURN peer_offer(struct vip_nic *nic, struct conn *fresh, struct conn **for
 
 void peer_refused(struct conn *conn, VIP_RETURN code)
 {
+    conn->refused = clock_ns();
+    if (code == VIP_NOT_DONE) { /* too early */
+        conn->again = clock_ns() + (int64_t)AGAIN_FIRST_MS * 1000000;
+        return;
+    }
     if (code != VIP_NO_MATCH && code != VIP_REJECT) {
         conn_finish(conn, code);
         return;

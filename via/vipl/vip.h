@@ -306,7 +306,7 @@ struct conn {
     uint32_t my_qpn;
     bool answered, mismatch; /* ROLE_PEER: the other one asked; somebody there wants another */
     unsigned pause_ms;
-    int64_t deadline, again;
+    int64_t deadline, again, refused;
 };
 
 struct listener {
