@@ -79,6 +79,7 @@ static bool search_file(const struct vip_nic *nic, struct search *search)
 
 /* ---- the resolver ---- */
 
+/* Hosts often know themselves by a loopback address, where no NIC waits: it stands for this NIC. */
 static bool resolve_name(const struct vip_nic *nic, struct search *search)
 {
     struct addrinfo hints = {.ai_family = nic->address.host_len == 4 ? AF_INET : AF_INET6,
@@ -92,6 +93,8 @@ static bool resolve_name(const struct vip_nic *nic, struct search *search)
         struct address host = {0};
 
         address_host(info->ai_addr, &host);
+        if (address_is_loopback(&host))
+            memcpy(host.host, nic->address.host, sizeof(host.host));
         found = matches(search, &host, search->name);
     }
     freeaddrinfo(list);

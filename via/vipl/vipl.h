@@ -632,7 +632,8 @@ VIP_RETURN VipQuerySystemManagementInfo(IN VIP_NIC_HANDLE NicHandle, IN VIP_ULON
 VIP_RETURN VipNSInit(IN VIP_NIC_HANDLE NicHandle, IN VIP_PVOID NSInitInfo);
 
 /* The address of a host. NameIndex 0, 1, ... are the addresses of a host that has several.
- * DiscriminatorLen becomes 0. */
+ * DiscriminatorLen becomes 0. Where the resolver answers with a loopback address, as for
+ * "localhost" and often for the host's own name, it is the address of this NIC. */
 VIP_RETURN VipNSGetHostByName(IN VIP_NIC_HANDLE NicHandle, IN VIP_CHAR *Name,
                               OUT VIP_NET_ADDRESS *Address, IN VIP_ULONG NameIndex);
 
