@@ -4,6 +4,7 @@
 # shellcheck source=tests/net/bed.sh
 . "$(dirname "$0")/bed.sh"
 
+# shellcheck disable=SC2317 # called by name
 judge() { # STATUS STATUS SERVER-SAYS CLIENT-SAYS
     both_fine "$1" "$2" && grep -Eqx "$3" "$work/server" && grep -Eqx "$4" "$work/client"
 }
