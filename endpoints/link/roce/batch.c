@@ -198,7 +198,9 @@ static void send_run(const struct outgoing *datagrams, struct mmsghdr *headers, 
             sent += (unsigned)done;
             continue;
         }
-        if (errno == EINTR || ((errno == EAGAIN || errno == ENOBUFS) && wait_for_room(fd)))
+        /* That nobody was there for an earlier packet says nothing of this one: refusal.c. */
+        if (errno == EINTR || errno == ECONNREFUSED ||
+            ((errno == EAGAIN || errno == ENOBUFS) && wait_for_room(fd)))
             continue;
         if (errno == EIO || (errno == EINVAL && datagrams[sent].segments > 1))
             datagrams[sent].path->port->no_segmentation = true;

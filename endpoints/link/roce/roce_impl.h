@@ -30,6 +30,12 @@ struct roce_sockaddr {
     };
 };
 
+/* One of the sockets that send: what comes back there is refusals. */
+struct roce_sender {
+    struct watch watch; /* its first member */
+    struct roce_port *port;
+};
+
 /* A local address, with what is received there and sent from there. Lives as long as the process.
  */
 struct roce_port {
@@ -43,6 +49,7 @@ struct roce_port {
     unsigned mtu;
     _Atomic int senders[ROCE_SENDERS]; /* descriptor + 1 */
     uint16_t sender_ports[ROCE_SENDERS];
+    struct roce_sender sender_watches[ROCE_SENDERS];
     struct roce_port *next;
     /* steer.c: the processes of this address */
     struct roce_roster *roster;
@@ -95,6 +102,8 @@ unsigned udp_receive(struct roce_port *port, uint64_t now_ns);
 void udp_after_fork(void);
 /* Port 4791 of an address that is reached from this one. */
 void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roce_sockaddr *out);
+/* The address in it. */
+void udp_take_address(const struct roce_sockaddr *address, uint8_t gid[16]);
 /* The largest path MTU that a port's interface carries: 256 .. 4096. */
 unsigned udp_path_mtu(unsigned mtu);
 
@@ -110,7 +119,8 @@ bool steer_is_probe(const struct roce_port *port, const uint8_t *bytes, size_t s
 /* False: that process can't be reached. `final`: it is to keep it. */
 bool steer_hand_over(const struct roce_from *from, uint32_t slot, bool final, const uint8_t *bytes,
                      size_t size);
-void steer_went_wrong(const struct roce_from *from, uint32_t slot, const uint8_t *bytes,
+/* The receive lock held: hand it over, and see to it that the next one gets there by itself. */
+bool steer_went_wrong(const struct roce_from *from, uint32_t slot, const uint8_t *bytes,
                       size_t size);
 void steer_after_fork(void);
 
@@ -153,6 +163,19 @@ extern const struct transport_calls roce_xrc_calls;
 int roce_xrc_new(struct qp *qp, struct roce_xrc **xrc_out);
 /* Engine, core_lock held: completions that could not be delivered yet. */
 void roce_xrc_progress(void);
+
+/*
+ * The receive lock held: `peer` says that nobody is there for a packet with this queue pair number
+ * and PSN. `host`: nobody for any; else nobody in that process.
+ */
+void roce_qp_refused(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
+                     uint32_t psn, bool host);
+
+/* ---- refusal.c: of packets that nobody is there for ---- */
+/* Hear of those that are sent from this socket. Any thread. */
+void refusal_watch(struct roce_port *port, unsigned sender, int fd);
+/* The receive lock held: tell who sent this request that there is no such queue pair. */
+void refusal_send(const struct roce_from *from, const uint8_t *bytes, size_t size);
 
 /* ---- datagram.c ---- */
 void roce_datagram_receive(struct qp *qp, const struct roce_from *from,
