@@ -102,6 +102,24 @@ int viaduct_look(int (*show)(void *argument, const struct viaduct_process *proce
                              const struct viaduct_qp *qps),
                  void *argument);
 
+/*
+ * Take a NIC away from all programs of this user that share the runtime folder, as if the adapter
+ * had been unplugged, or give it back. This is what `viaduct remove` and `viaduct add` do.
+ *
+ *      viaduct_remove("via0");
+ *
+ * When it returns the programs have been told: queue pairs are in ERR, their requests flushed;
+ * contexts have IBV_EVENT_DEVICE_FATAL and fail every command but those that destroy with EIO;
+ * identifiers of rdma_cm that are bound to the NIC have RDMA_CM_EVENT_DEVICE_REMOVAL. What a
+ * program had open stays dead after viaduct_add(): it closes it and opens the device anew.
+ *
+ * Returns how many processes have seen to it; one that is stopped does later. -ENODEV: there is no
+ * such NIC (or it is away already); -EEXIST: it is not away; -EINVAL: the environment is wrong; or
+ * another negative errno. Blocks for half a second at most. Any thread.
+ */
+int viaduct_remove(const char *nic);
+int viaduct_add(const char *nic);
+
 #ifdef __cplusplus
 }
 #endif

@@ -5,15 +5,19 @@
 #include <sys/socket.h>
 
 #include "core/cma_impl.h"
+#include "core/removal.h"
 #include "link/link.h"
 
-bool cma_find_gid(const uint8_t ip[16], const struct nic **nic_out, uint8_t *index_out)
+/* A NIC that is there, or one that was taken away. */
+static bool find_gid(const uint8_t ip[16], bool out, const struct nic **nic_out, uint8_t *index_out)
 {
     const struct config *config = config_get();
 
     for (unsigned i = 0; config && i < config->nic_count; i++) {
         const struct nic *nic = &config->nics[i];
 
+        if (removal_is_out(nic) != out)
+            continue;
         for (unsigned gid = 0; gid < nic->gid_count; gid++) {
             if (memcmp(nic->gids[gid].raw, ip, 16))
                 continue;
@@ -23,6 +27,11 @@ bool cma_find_gid(const uint8_t ip[16], const struct nic **nic_out, uint8_t *ind
         }
     }
     return false;
+}
+
+bool cma_find_gid(const uint8_t ip[16], const struct nic **nic_out, uint8_t *index_out)
+{
+    return find_gid(ip, false, nic_out, index_out);
 }
 
 bool cma_is_any(const struct cma_addr *addr)
@@ -66,7 +75,7 @@ int cma_bind(struct cma_id *id, const struct cma_addr *addr)
     if (error || id->state != CMA_IDLE)
         return error ? error : -EINVAL;
     if (!cma_is_any(addr) && !cma_find_gid(addr->ip, &nic, &index))
-        return -EADDRNOTAVAIL;
+        return find_gid(addr->ip, true, &nic, &index) ? -ENODEV : -EADDRNOTAVAIL;
     error = take_port(id, addr);
     if (error)
         return error;
@@ -105,7 +114,7 @@ static bool choose_source(const uint8_t dst[16], const struct nic **nic_out, uin
         return true;
     if (link_source_for(dst, source) && cma_find_gid(source, nic_out, index_out))
         return true;
-    for (unsigned gid = 0; gid < nic->gid_count; gid++) {
+    for (unsigned gid = 0; gid < nic->gid_count && !removal_is_out(nic); gid++) {
         if (address_is_mapped(nic->gids[gid].raw) != address_is_mapped(dst))
             continue;
         *nic_out = nic;

@@ -12,6 +12,7 @@
 #include "core/counters.h"
 #include "core/pipe.h"
 #include "core/process.h"
+#include "core/removal.h"
 #include "core/state.h"
 #include "core/sys.h"
 #include "core/table.h"
@@ -30,6 +31,8 @@ int context_open(const struct nic *nic, struct context **context_out)
     struct context *context;
     int error = process_open();
 
+    if (!error && removal_is_out(nic))
+        error = -ENODEV;
     if (error)
         return error;
     context = calloc(1, sizeof(*context));
@@ -99,6 +102,57 @@ void core_after_fork(void)
     ah_after_fork();
     conn_after_fork();
     contexts = NULL;
+}
+
+/* ---- removal ---- */
+
+static bool out[CONFIG_NICS_MAX];
+static void (*removal_handler)(const struct nic *nic);
+
+void removal_set_handler(void (*handler)(const struct nic *nic))
+{
+    removal_handler = handler;
+}
+
+bool removal_is_out(const struct nic *nic)
+{
+    return out[nic->index];
+}
+
+static void end_contexts(const struct nic *nic)
+{
+    for (struct context *context = contexts; context; context = context->next) {
+        if (context->nic != nic || atomic_exchange(&context->removed, true))
+            continue;
+        qp_fail_all(context);
+        event_async(context, IBV_EVENT_DEVICE_FATAL, 0, NULL);
+    }
+}
+
+static void revive_contexts(const struct nic *nic)
+{
+    for (struct context *context = contexts; context; context = context->next)
+        if (context->nic == nic && context->lives_again)
+            atomic_store(&context->removed, false);
+}
+
+void removal_look(void)
+{
+    const struct config *config = config_get();
+
+    for (unsigned i = 0; config && i < config->nic_count; i++) {
+        const struct nic *nic = &config->nics[i];
+        bool was = out[i];
+
+        out[i] = removal_is_marked(config->runtime_dir, nic->name);
+        if (was && !out[i])
+            revive_contexts(nic);
+        if (was || !out[i])
+            continue;
+        end_contexts(nic);
+        if (removal_handler)
+            removal_handler(nic);
+    }
 }
 
 int pd_alloc(struct context *context, struct pd **pd_out)

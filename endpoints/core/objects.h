@@ -44,6 +44,8 @@ struct context {
     int async_ours;          /* our descriptor of the pipe, non-blocking */
     struct ibv_context *ibv; /* once known, see uapi/fastpath.h */
     unsigned path_mtu;       /* bytes: what the NIC's interface carries */
+    _Atomic bool removed;    /* its NIC was taken away (core/removal.h): commands fail with EIO */
+    bool lives_again;        /* when the NIC comes again: librdmacm's, see uapi/symbols.c */
     struct context *next;    /* all of the process */
 };
 

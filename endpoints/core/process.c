@@ -21,6 +21,7 @@
 
 #include "core/arena.h"
 #include "core/counters.h"
+#include "core/removal.h"
 #include "core/state.h"
 #include "core/sys.h"
 #include "core/requester.h"
@@ -351,6 +352,7 @@ int process_open(void)
     /* Debian's default lets same-user processes reach our memory; where Yama does not, allow it. */
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
     opened = true;
+    removal_look();
     counters_open(config);
     return 0;
 }

@@ -191,8 +191,18 @@ static void qp_free(struct qp *qp)
     rq_fini(&qp->rq);
     free(qp->ud);
     free(qp->hold);
+    free(qp->capture);
     free(qp->sq_entries);
     free(qp);
+}
+
+static enum detour detour_of(enum ibv_qp_type type)
+{
+    if (config_get()->pcap[0])
+        return DETOUR_CAPTURE;
+    if (type == IBV_QPT_UD)
+        return DETOUR_DATAGRAM;
+    return type == IBV_QPT_RC || type == IBV_QPT_UC ? DETOUR_NONE : DETOUR_XRC;
 }
 
 static struct qp *qp_new(const struct qp_init *init)
@@ -205,6 +215,7 @@ static struct qp *qp_new(const struct qp_init *init)
     qp->type = init->type;
     qp->reliable = init->type != IBV_QPT_UC && init->type != IBV_QPT_UD;
     qp->sq_sig_all = init->sq_sig_all;
+    qp->detour = detour_of(init->type);
     qp->pd = init->pd ? init->pd->handle : 0;
     qp->pd_object = init->pd;
     qp->xrcd = init->xrcd;

@@ -89,6 +89,18 @@ static void finish(struct qp *qp)
         qp_event(qp, (enum ibv_event_type)(event - 1));
 }
 
+void qp_fail_all(struct context *context)
+{
+    for (uint32_t i = 1; i < qp_high(); i++) {
+        struct qp *qp = qp_at(i);
+
+        if (!qp || qp->context != context || qp->type == QPT_XRC_SRQ)
+            continue;
+        if (qp_state(qp) != IBV_QPS_RESET && qp_state(qp) != IBV_QPS_ERR)
+            qp_enter_error(qp);
+    }
+}
+
 void qp_finish_errors(void)
 {
     if (!atomic_exchange(&due, false))

@@ -101,6 +101,7 @@ static void forget_progress(struct qp *qp)
     qp->fault_since_ns = 0;
     qp->group_since_ns = 0;
     qp->group_done = 0;
+    qp->group_out = false;
 }
 
 static enum counter counter_of(enum ibv_wc_status status)

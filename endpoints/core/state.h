@@ -194,6 +194,7 @@ struct claimed {
 
 struct link_ops;
 struct roce_qp;
+struct shm_capture;
 struct datagram_hold;
 
 /*
@@ -202,6 +203,14 @@ struct datagram_hold;
  */
 #define QPT_XRC_SRQ ((enum ibv_qp_type)15)
 
+/* How a request is carried out in shared memory. */
+enum detour {
+    DETOUR_NONE, /* RC, UC */
+    DETOUR_DATAGRAM,
+    DETOUR_XRC,
+    DETOUR_CAPTURE, /* any of them, with VIADUCT_PCAP */
+};
+
 struct qp {
     /* ---- data path; guarded by pub->busy ---- */
     struct pub_qp *pub;
@@ -209,6 +218,7 @@ struct qp {
     bool reliable;         /* RC, XRC: what is lost is an error */
     _Atomic uint8_t state; /* enum ibv_qp_state; changed under pub->busy */
     bool sq_sig_all;
+    uint8_t detour;   /* enum detour; never changes */
     bool datagram_v4; /* the datagram that is being received from the wire came by IPv4 */
     uint32_t index, qpn, pd;
     struct datagram_hold *hold;  /* UD: a receive taken for a datagram from the wire */
@@ -231,6 +241,7 @@ struct qp {
     uint64_t wqe_done_bytes;
     uint64_t fault_since_ns; /* the target's memory seems gone since, 0: it does not */
     uint64_t group_since_ns; /* UD: members of a group are being connected to since */
+    bool group_out;          /* UD: other hosts have their copy of the WQE at the head */
     uint32_t group_done;     /* UD: members that have their copy of the WQE at the head */
     uint32_t rnr_tries;
     bool rnr_hurried; /* a short wait for a receive was in vain */
@@ -266,6 +277,7 @@ struct qp {
     _Atomic bool on_stall_list;
     struct qp *stall_next;
     struct claimed claimed;
+    struct shm_capture *capture; /* NULL: nothing was captured */
 };
 
 /* ---- core/rq.c ---- */
@@ -340,7 +352,8 @@ void qp_fail(struct qp *qp, int event);
 void qp_established(struct qp *qp);
 /* core_lock held, busy not: move to ERR, quiesce initiators, flush both queues in order. */
 void qp_enter_error(struct qp *qp);
-void qp_finish_errors(void); /* engine */
+void qp_finish_errors(void);               /* engine */
+void qp_fail_all(struct context *context); /* its NIC has gone */
 
 /* ---- core/event.c ---- */
 bool channel_write(struct channel *channel, uint64_t cq_handle, struct event_counts *counts);

@@ -157,13 +157,6 @@ static void fill_aeth(const struct transport *t, uint32_t msn, struct transport_
     out->headers.msn = msn;
 }
 
-static uint8_t read_operation(bool first, bool last)
-{
-    if (first)
-        return last ? WIRE_READ_ONLY : WIRE_READ_FIRST;
-    return last ? WIRE_READ_LAST : WIRE_READ_MIDDLE;
-}
-
 /* The key has gone since the READ was accepted: what a new READ would hear. */
 static void lost_access(struct transport *t, struct job *job)
 {
@@ -223,7 +216,8 @@ static bool make_read(struct transport *t, struct job *job, struct transport_pac
             return false;
     }
     bool last = psn_add(job->from, 1) == job->to;
-    packet_begin(t, read_operation(!job->continued, last), job->from, out);
+    packet_begin(t, wire_message_operation(WIRE_MESSAGE_READ_ANSWER, !job->continued, last),
+                 job->from, out);
     if (!job->continued || last)
         fill_aeth(t, job->msn, out);
     job->continued = !last;

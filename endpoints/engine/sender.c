@@ -338,27 +338,20 @@ static bool gather(struct transport *t, const struct request *r, uint32_t offset
     return true;
 }
 
-static uint8_t send_operation(const struct request *r, bool first, bool last)
+static enum wire_message message_of(enum transport_op op)
 {
-    if (!last)
-        return first ? WIRE_SEND_FIRST : WIRE_SEND_MIDDLE;
-    switch (r->wr.op) {
+    switch (op) {
     case TRANSPORT_SEND_IMM:
-        return first ? WIRE_SEND_ONLY_IMM : WIRE_SEND_LAST_IMM;
+        return WIRE_MESSAGE_SEND_IMM;
     case TRANSPORT_SEND_INV:
-        return first ? WIRE_SEND_ONLY_INV : WIRE_SEND_LAST_INV;
+        return WIRE_MESSAGE_SEND_INV;
+    case TRANSPORT_WRITE:
+        return WIRE_MESSAGE_WRITE;
+    case TRANSPORT_WRITE_IMM:
+        return WIRE_MESSAGE_WRITE_IMM;
     default:
-        return first ? WIRE_SEND_ONLY : WIRE_SEND_LAST;
+        return WIRE_MESSAGE_SEND;
     }
-}
-
-static uint8_t write_operation(const struct request *r, bool first, bool last)
-{
-    if (!last)
-        return first ? WIRE_WRITE_FIRST : WIRE_WRITE_MIDDLE;
-    if (r->wr.op == TRANSPORT_WRITE_IMM)
-        return first ? WIRE_WRITE_ONLY_IMM : WIRE_WRITE_LAST_IMM;
-    return first ? WIRE_WRITE_ONLY : WIRE_WRITE_LAST;
 }
 
 /* An answer in time for the window to stay open, and at each message's end. */
@@ -374,10 +367,7 @@ static bool asks(struct sender *s, bool last)
 static void fill_headers(struct transport *t, const struct request *r, bool first, bool last,
                          struct transport_packet *out)
 {
-    bool write = is_write(r->wr.op);
-
-    packet_begin(t, write ? write_operation(r, first, last) : send_operation(r, first, last),
-                 t->sender.send, out);
+    packet_begin(t, wire_message_operation(message_of(r->wr.op), first, last), t->sender.send, out);
     out->headers.xrc_srqn = r->wr.xrc_srqn;
     out->headers.va = r->wr.remote_addr;
     out->headers.rkey = r->wr.rkey;

@@ -62,6 +62,7 @@ enum {
     CMD_DATA = 8,     /* data path: called without core_lock() */
     CMD_FIRST = 16,   /* allowed before GET_CONTEXT */
     CMD_QUERY = 32,   /* changes nothing: may fail as late as it likes */
+    CMD_DESTROY = 64, /* also of a NIC that was taken away */
 };
 
 struct cmd_method {

@@ -16,7 +16,7 @@ int cmd_get_context(struct cmd *cmd)
         return -EINVAL;
     err = context_open(cmd->file->nic, &context);
     if (err)
-        return err;
+        return err == -ENODEV ? -EIO : err; /* it went after the program had opened the file */
     atomic_store_explicit(&cmd->file->context, context, memory_order_release);
     resp->async_fd = (uint32_t)context->async_fd;
     resp->num_comp_vectors = LIMIT_COMP_VECTORS;

@@ -13,12 +13,13 @@ bool sysfs_may_be_ours(const char *path)
     if (!path)
         return false;
     if (path[0] == '/') {
-        /* "//sys" and "/./sys" are allowed to be slow. */
+        /* "//sys", "/./sys" and "/etc/../sys" are allowed to be slow. */
         if (strncmp(path, "/sys/", 5) != 0 && strncmp(path, "/dev/", 5) != 0 && path[1] != '/' &&
-            path[1] != '.')
+            path[1] != '.' && strncmp(path, "/proc/", 6) != 0 && !strstr(path, "/../"))
             return false;
         return strstr(path, "infiniband") || strstr(path, "char/231:") ||
-               strstr(path, "misc/rdma_cm");
+               strstr(path, "misc/rdma_cm") || strstr(path, "virtual/viaduct");
     }
-    return strstr(path, "infiniband") || strstr(path, "uverbs") || strncmp(path, "..", 2) == 0;
+    return strstr(path, "infiniband") || strstr(path, "uverbs") || strstr(path, "rdma_cm") ||
+           strncmp(path, "..", 2) == 0;
 }

@@ -103,6 +103,22 @@ RAW(int, statx, (int dirfd, const char *path, int flags, unsigned mask, struct s
 RAW(ssize_t, readlinkat, (int dirfd, const char *path, char *buf, size_t size), SYS_readlinkat,
     dirfd, path, buf, size)
 RAW(int, chdir, (const char *path), SYS_chdir, path)
+RAW(int, inotify_add_watch, (int fd, const char *path, uint32_t mask), SYS_inotify_add_watch, fd,
+    path, mask)
+RAW(int, chmod, (const char *path, mode_t mode), SYS_fchmodat, AT_FDCWD, path, mode)
+RAW(int, fchmodat, (int dirfd, const char *path, mode_t mode, int flags __attribute__((unused))),
+    SYS_fchmodat, dirfd, path, mode)
+RAW(int, chown, (const char *path, uid_t owner, gid_t group), SYS_fchownat, AT_FDCWD, path, owner,
+    group, 0)
+RAW(int, lchown, (const char *path, uid_t owner, gid_t group), SYS_fchownat, AT_FDCWD, path, owner,
+    group, AT_SYMLINK_NOFOLLOW)
+RAW(int, fchownat, (int dirfd, const char *path, uid_t owner, gid_t group, int flags), SYS_fchownat,
+    dirfd, path, owner, group, flags)
+RAW(int, utimensat, (int dirfd, const char *path, const struct timespec *times, int flags),
+    SYS_utimensat, dirfd, path, times, flags)
+RAW(int, mkdir, (const char *path, mode_t mode), SYS_mkdirat, AT_FDCWD, path, mode)
+RAW(int, mkdirat, (int dirfd, const char *path, mode_t mode), SYS_mkdirat, dirfd, path, mode)
+RAW(int, statfs, (const char *path, struct statfs *out), SYS_statfs, path, out)
 RAW(ssize_t, getxattr, (const char *path, const char *name, void *value, size_t size), SYS_getxattr,
     path, name, value, size)
 RAW(ssize_t, lgetxattr, (const char *path, const char *name, void *value, size_t size),

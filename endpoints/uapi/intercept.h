@@ -8,6 +8,8 @@
  *   intercept_stat.c  stat and its aliases
  *   intercept_path.c  access, readlink, realpath, chdir, extended attributes
  *   intercept_dir.c   opendir, scandir, glob, fopen
+ *   intercept_walk.c  ftw, nftw
+ *   intercept_change.c  inotify_add_watch, chmod, chown, mkdir, statfs
  *   intercept_fd.c    close, write, dup, fcntl, socket, madvise, mremap
  *
  * A function is called via_NAME here and NAME to the linker. That keeps libc's declarations away,
@@ -29,7 +31,9 @@
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 
 _Static_assert(sizeof(off_t) == 8 && sizeof(struct stat) == sizeof(struct stat64),
                "the 64-bit names are aliases only where long has 64 bits");
@@ -44,6 +48,9 @@ _Static_assert(sizeof(off_t) == 8 && sizeof(struct stat) == sizeof(struct stat64
 
 typedef int real_filter(const struct dirent *);
 typedef int real_order(const struct dirent **, const struct dirent **);
+struct FTW;
+typedef int real_nftw_visit(const char *, const struct stat *, int, struct FTW *);
+typedef int real_ftw_visit(const char *, const struct stat *, int);
 
 /*
  * libc's own functions. Before our constructor has looked them up, those in the first list are the
@@ -76,6 +83,16 @@ typedef int real_order(const struct dirent **, const struct dirent **);
     X(int, statx, (int dirfd, const char *path, int flags, unsigned mask, struct statx *stx))      \
     X(ssize_t, readlinkat, (int dirfd, const char *path, char *buf, size_t size))                  \
     X(int, chdir, (const char *path))                                                              \
+    X(int, inotify_add_watch, (int fd, const char *path, uint32_t mask))                           \
+    X(int, chmod, (const char *path, mode_t mode))                                                 \
+    X(int, fchmodat, (int dirfd, const char *path, mode_t mode, int flags))                        \
+    X(int, chown, (const char *path, uid_t owner, gid_t group))                                    \
+    X(int, lchown, (const char *path, uid_t owner, gid_t group))                                   \
+    X(int, fchownat, (int dirfd, const char *path, uid_t owner, gid_t group, int flags))           \
+    X(int, utimensat, (int dirfd, const char *path, const struct timespec *times, int flags))      \
+    X(int, mkdir, (const char *path, mode_t mode))                                                 \
+    X(int, mkdirat, (int dirfd, const char *path, mode_t mode))                                    \
+    X(int, statfs, (const char *path, struct statfs *out))                                         \
     X(ssize_t, getxattr, (const char *path, const char *name, void *value, size_t size))           \
     X(ssize_t, lgetxattr, (const char *path, const char *name, void *value, size_t size))          \
     X(ssize_t, listxattr, (const char *path, char *list, size_t size))                             \
@@ -95,6 +112,11 @@ typedef int real_order(const struct dirent **, const struct dirent **);
       (dirfd, path, list, filter, order))                                                          \
     X(int, glob, (const char *pattern, int flags, int (*failed)(const char *, int), glob_t *out),  \
       (pattern, flags, failed, out))                                                               \
+    X(int, nftw, (const char *path, real_nftw_visit *visit, int descriptors, int flags),           \
+      (path, visit, descriptors, flags))                                                           \
+    X(int, ftw, (const char *path, real_ftw_visit *visit, int descriptors),                        \
+      (path, visit, descriptors))                                                                  \
+    X(int, statvfs, (const char *path, struct statvfs *out), (path, out))                          \
     X(char *, realpath, (const char *path, char *out), (path, out))                                \
     X(char *, getcwd, (char *buf, size_t size), (buf, size))
 
@@ -117,6 +139,12 @@ static inline const char *route(const char *path, char out[SYSFS_PATH_MAX])
 {
     return route_at(AT_FDCWD, path, out);
 }
+
+/*
+ * intercept_stat.c. After a successful stat of a path: a file that stands for a device node is
+ * described as the node. False if it is none.
+ */
+bool node_fix(struct stat *st);
 
 /* -errno as the kernel gives it to what libc returns. */
 static inline int failed_with(int error)

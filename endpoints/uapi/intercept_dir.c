@@ -86,7 +86,8 @@ EXPORTED(int, glob,
 int via_glob(const char *pattern, int flags, int (*failed)(const char *, int), glob_t *out)
 {
     if ((flags & GLOB_ALTDIRFUNC) ||
-        (strncmp(pattern, "/sys/", 5) != 0 && strncmp(pattern, "/dev/", 5) != 0))
+        (strncmp(pattern, "/sys/", 5) != 0 && strncmp(pattern, "/dev/", 5) != 0 &&
+         !sysfs_may_be_ours(pattern)))
         return real.glob(pattern, flags, failed, out);
     out->gl_opendir = glob_opendir;
     out->gl_readdir = glob_readdir;

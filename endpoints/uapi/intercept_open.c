@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * open() and its aliases. A path of ours is opened where it really is; if that turns out to be the
- * empty file that stands for a device node, the device is opened instead.
+ * file that stands for a device node, the device is opened instead.
  */
 #include "uapi/intercept.h"
 
 #include "core/sys.h"
 
 #include <stdarg.h>
+#include <string.h>
 
 /* The descriptor number may have been ours before somebody closed it behind our back. */
 static inline int opened(int fd)
@@ -28,18 +29,27 @@ static void name_device(struct uapi_file *file, const struct nic *nic)
     }
 }
 
-/* `fd` is a file of our tree. Returns what the program shall have. */
-static int open_node(int fd, int flags)
+/* What is there, without opening it. */
+static bool look(const char *where, int flags, struct stat *st_out)
 {
-    struct stat st;
+    int fd = sys_open(where, O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW), 0);
+
+    if (fd < 0)
+        return false;
+    bool known = sys_fstat(fd, st_out) == 0;
+    sys_close(fd);
+    return known;
+}
+
+/* The device whose node it is: of a NIC, or (NULL) the connection manager's. */
+static int open_device(const struct nic *nic, int flags)
+{
     int device;
 
-    if (fd < 0 || (flags & O_PATH) || real.fstat(fd, &st) != 0)
-        return fd;
-    const struct nic *nic = sysfs_node(st.st_dev, st.st_ino);
-    if (!nic && !sysfs_is_cm_node(st.st_dev, st.st_ino))
-        return fd;
-    sys_close(fd);
+    if ((flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
+        return failed_with(EEXIST);
+    if (flags & O_DIRECTORY)
+        return failed_with(ENOTDIR);
     int failed =
         nic ? uverbs_open(nic, flags | O_CLOEXEC, &device) : ucma_open(flags | O_CLOEXEC, &device);
     if (failed)
@@ -48,6 +58,32 @@ static int open_node(int fd, int flags)
     if (file)
         name_device(file, nic);
     return device;
+}
+
+/* sysfs has no new files, and attributes that can't be written are not, by root either. */
+static bool is_refused(const struct stat *st, int flags)
+{
+    bool write = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+
+    return st ? write && S_ISREG(st->st_mode) && !(st->st_mode & 0222) : flags & O_CREAT;
+}
+
+/* A path that leads to our tree, or from there to the host's. */
+static int open_redirected(const char *where, int flags, mode_t mode)
+{
+    struct stat st;
+    bool known = look(where, flags, &st);
+
+    if (known && !(flags & O_PATH)) {
+        const struct nic *nic = sysfs_node(st.st_dev, st.st_ino);
+
+        if (nic || sysfs_is_cm_node(st.st_dev, st.st_ino))
+            return open_device(nic, flags);
+    }
+    if (!(flags & O_PATH) && sysfs_is_in_tree(where) && is_refused(known ? &st : NULL, flags))
+        return failed_with(EACCES);
+    sysfs_refresh(where);
+    return opened(sys_open(where, flags, mode));
 }
 
 /* A path that looks as if it were ours. */
@@ -59,11 +95,30 @@ static __attribute__((noinline)) int open_candidate(int dirfd, const char *path,
 
     if (!sysfs_redirect(dirfd, path, out))
         return opened(real.openat(dirfd, path, flags, mode));
-    sysfs_refresh(out);
-    int fd = open_node(opened(sys_open(out, flags, mode)), flags);
+    int fd = open_redirected(out, flags, mode);
     if (fd >= 0)
         errno = saved;
     return fd;
+}
+
+/*
+ * A descriptor of a node (O_PATH) opened again by its name in /proc: the kernel finds the file that
+ * stands for it, and no driver behind that. It has failed; errno says how.
+ */
+static __attribute__((noinline)) int open_again(const char *path, int flags, mode_t mode)
+{
+    char where[SYSFS_PATH_MAX];
+    int error = errno;
+
+    if ((error == ENXIO || error == EACCES) && path &&
+        (strncmp(path, "/proc/", 6) == 0 || strncmp(path, "/dev/fd/", 8) == 0)) {
+        ssize_t len = sys_readlink(path, where, sizeof where - 1);
+
+        where[len > 0 ? len : 0] = '\0';
+        if (sysfs_is_in_tree(where))
+            return open_redirected(where, flags, mode);
+    }
+    return failed_with(error);
 }
 
 static mode_t mode_of(int flags, va_list *args)
@@ -75,7 +130,8 @@ static int open_any(const char *path, int flags, mode_t mode)
 {
     if (sysfs_may_be_ours(path))
         return open_candidate(AT_FDCWD, path, flags, mode);
-    return opened(real.open(path, flags, mode));
+    int fd = opened(real.open(path, flags, mode));
+    return __builtin_expect(fd < 0, 0) ? open_again(path, flags, mode) : fd;
 }
 
 static int openat_any(int dirfd, const char *path, int flags, mode_t mode)

@@ -153,8 +153,10 @@ static char *realpath_any(const char *path, char *resolved)
     char out[SYSFS_PATH_MAX];
     char *result = real.realpath(route(path, out), resolved);
 
-    if (result)
-        sysfs_unmap(result, strlen(result));
+    /* libc leaves there how far it got, if it was not all the way. */
+    const char *left = result ? result : resolved;
+    if (left && (result || errno == ENOENT || errno == EACCES))
+        sysfs_unmap(result ? result : resolved, strnlen(left, PATH_MAX));
     return result;
 }
 
@@ -191,6 +193,12 @@ EXPORTED(char *, getcwd, (char *buf, size_t size));
 char *via_getcwd(char *buf, size_t size)
 {
     return getcwd_any(buf, size);
+}
+
+EXPORTED(char *, get_current_dir_name, (void));
+char *via_get_current_dir_name(void)
+{
+    return getcwd_any(NULL, 0);
 }
 
 EXPORTED(char *, __getcwd_chk, (char *buf, size_t size, size_t room));

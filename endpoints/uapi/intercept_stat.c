@@ -8,30 +8,32 @@
 
 #include <sys/sysmacros.h>
 
-/* After a successful stat of a path. */
-static void fix_node(struct stat *st)
+bool node_fix(struct stat *st)
 {
-    if (!S_ISREG(st->st_mode) || st->st_size != 0)
-        return;
+    if (!(S_ISREG(st->st_mode) && st->st_size == 0) && !(S_ISCHR(st->st_mode) && st->st_rdev == 0))
+        return false;
     const struct nic *nic = sysfs_node(st->st_dev, st->st_ino);
     if (nic)
         sysfs_fill_node(sysfs_rdev(nic), st);
     else if (sysfs_is_cm_node(st->st_dev, st->st_ino))
         sysfs_fill_node(sysfs_cm_rdev(), st);
+    else
+        return false;
+    return true;
 }
 
 /* After a successful stat of a descriptor. */
-static void fix_fd(int fd, struct stat *st)
+static bool fix_fd(int fd, struct stat *st)
 {
     struct uapi_file *file = fdtab_hold(fd);
 
-    if (!file) {
-        fix_node(st);
-        return;
-    }
-    if (file->rdev)
-        sysfs_fill_node(file->rdev, st);
+    if (!file)
+        return node_fix(st);
+    dev_t rdev = file->rdev;
+    if (rdev)
+        sysfs_fill_node(rdev, st);
     fdtab_put(file);
+    return rdev != 0;
 }
 
 static bool is_fd_itself(const char *path, int flags)
@@ -43,7 +45,7 @@ static bool is_fd_itself(const char *path, int flags)
 static int fixed(int result, struct stat *st)
 {
     if (result == 0)
-        fix_node(st);
+        node_fix(st);
     return result;
 }
 
@@ -134,18 +136,15 @@ EXPORTED_ALIAS(int, __fxstatat64,
 
 /* ---- statx ---- */
 
-/* The fields that fix_node() and fix_fd() look at and write, there and back. */
+/* The fields that node_fix() and fix_fd() look at and write, there and back. */
 static void fix_statx(int fd, bool is_fd, struct statx *stx)
 {
     struct stat st = {.st_mode = stx->stx_mode, .st_size = (off_t)stx->stx_size};
 
     st.st_dev = makedev(stx->stx_dev_major, stx->stx_dev_minor);
+    st.st_rdev = makedev(stx->stx_rdev_major, stx->stx_rdev_minor);
     st.st_ino = stx->stx_ino;
-    if (is_fd)
-        fix_fd(fd, &st);
-    else
-        fix_node(&st);
-    if (!S_ISCHR(st.st_mode) || S_ISCHR(stx->stx_mode))
+    if (!(is_fd ? fix_fd(fd, &st) : node_fix(&st)))
         return;
     stx->stx_mode = (uint16_t)st.st_mode;
     stx->stx_nlink = 1;

@@ -67,6 +67,25 @@ static void *real_symbol(const char *name, const void *own, const void *caller)
 
 /* ---- ibv_open_device, ibv_qp_to_qp_ex ---- */
 
+/*
+ * librdmacm keeps one context of each device for good. It takes a device that comes again for
+ * another one by its index, which it learns by netlink and so does not have of ours: the only way
+ * for a program to connect again is that this context lives again.
+ */
+static void note_opener(struct ibv_context *ibv, const void *caller)
+{
+    struct uapi_file *file = ibv->cmd_fd >= 0 ? fdtab_get(ibv->cmd_fd) : NULL;
+    Dl_info info;
+
+    if (!file || !dladdr(caller, &info) || !strstr(info.dli_fname, "librdmacm.so"))
+        return;
+    core_lock();
+    struct context *context = uverbs_file_context(file);
+    if (context)
+        context->lives_again = true;
+    core_unlock();
+}
+
 EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 {
     struct ibv_context *(*real)(struct ibv_device *);
@@ -78,8 +97,10 @@ EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
         return NULL;
     }
     struct ibv_context *ibv = real(device);
-    if (ibv)
+    if (ibv) {
         fastpath_context_opened(ibv);
+        note_opener(ibv, __builtin_return_address(0));
+    }
     return ibv;
 }
 

@@ -7,6 +7,7 @@
  */
 #include "uapi/sysfs.h"
 
+#include "core/removal.h"
 #include "core/sys.h"
 
 #include <errno.h>
@@ -64,6 +65,24 @@ static const struct sysfs_view *view_get(void)
     return atomic_load(&current);
 }
 
+/* Was a NIC taken away, or did one come again? */
+static bool is_outdated(const struct sysfs_view *view)
+{
+    for (unsigned i = 0; i < view->config->nic_count; i++)
+        if (removal_is_marked(view->config->runtime_dir, view->config->nics[i].name) !=
+            view->out[i])
+            return true;
+    return false;
+}
+
+static bool lacks_some(const struct sysfs_view *view)
+{
+    for (unsigned i = 0; i < view->config->nic_count; i++)
+        if (view->out[i])
+            return true;
+    return false;
+}
+
 /* A view that is right now: a listing must show a device that was plugged in since. */
 static const struct sysfs_view *view_renew(const struct sysfs_view *view, bool listing)
 {
@@ -73,7 +92,7 @@ static const struct sysfs_view *view_renew(const struct sysfs_view *view, bool l
     if (fd >= 0)
         sys_close(fd);
     making = true;
-    if (fd < 0 || (listing && sysfs_host_digest("") != view->host)) {
+    if (fd < 0 || (listing && sysfs_host_digest("") != view->host) || is_outdated(view)) {
         if (!atomic_flag_test_and_set(&renewing)) {
             view_make(view->config, view);
             atomic_flag_clear(&renewing);
@@ -100,7 +119,8 @@ bool sysfs_redirect(int dirfd, const char *path, char *out)
 
     if (view)
         found = sysfs_view_redirect(view, dirfd, path, out);
-    if (found == SYSFS_OURS || found == SYSFS_MERGED) {
+    /* What is not ours now may have come again. */
+    if (found == SYSFS_OURS || found == SYSFS_MERGED || (view && lacks_some(view))) {
         const struct sysfs_view *now = view_renew(view, found == SYSFS_MERGED);
 
         if (now != view)
@@ -117,12 +137,19 @@ size_t sysfs_unmap(char *path, size_t len)
     return view ? sysfs_view_unmap(view, path, len) : len;
 }
 
+bool sysfs_is_in_tree(const char *path)
+{
+    const struct sysfs_view *view = atomic_load(&current);
+
+    return view && strncmp(path, view->root, view->stem_len) == 0;
+}
+
 static int node_index(const struct sysfs_view *view, dev_t dev, ino_t ino)
 {
     if (!view || dev != view->dev)
         return -1;
     for (unsigned i = 0; i < view->config->nic_count; i++)
-        if (view->nodes[i] == ino)
+        if (view->nodes[i] == ino && !view->out[i])
             return (int)i;
     return -1;
 }

@@ -7,10 +7,13 @@
  *       via0 -> ../../devices/virtual/infiniband/via0
  *       mlx5_0 -> /sys/class/infiniband/mlx5_0
  *     sys/class/infiniband_verbs/                     merged: abi_version, uverbs0 -> ...
- *     sys/devices/virtual/infiniband/via0/            node_type, ports/1/..., device/...
+ *     sys/devices/virtual/infiniband/via0/            node_type, ports/1/..., device -> ...
  *     sys/devices/virtual/infiniband_verbs/uverbs0/   ibdev, dev, device -> ...
+ *     sys/devices/virtual/viaduct/via0/               what both are part of: modalias, net/...
  *     sys/class/misc/rdma_cm/                         abi_version, dev
- *     dev/infiniband/uverbs0                          an empty file that stands for the device node
+ *     dev/infiniband/uverbs0                          a file that stands for the device node: a
+ *                                                     node 0:0, which no driver has and anybody may
+ *                                                     make, or an empty file where that is refused
  *     dev/infiniband/rdma_cm                          the same for the connection manager
  *
  * The digest covers all that the tree is made from, so processes with one configuration share one
@@ -27,6 +30,7 @@ struct sysfs_view {
     const struct config *config;
     uint64_t host;                     /* digest of the host's own names when it was made */
     unsigned numbers[CONFIG_NICS_MAX]; /* N of uverbsN, one a NIC */
+    bool out[CONFIG_NICS_MAX];         /* taken away (core/removal.h), and not in the tree */
     char root[SYSFS_PATH_MAX];         /* canonical */
     size_t root_len;
     size_t stem_len; /* of "RUNTIME_DIR/sysfs-" at the start of root */
@@ -48,7 +52,7 @@ struct sysfs_directory {
     bool merged; /* it can be listed, and shows both */
 };
 
-enum { SYSFS_DIRECTORIES = 8 };
+enum { SYSFS_DIRECTORIES = 9 };
 extern const struct sysfs_directory sysfs_directories[SYSFS_DIRECTORIES];
 
 /* Write our i-th name in the directory: "via0", "uverbs0", "231:192". */

@@ -34,15 +34,6 @@ static const struct attribute device_attributes[] = {
     {"hw_rev", "1"},
     {"hca_type", "viaduct"},
     {"board_id", "viaduct"},
-    /* The stock rxe provider finds its devices by name; this is the second place it looks. */
-    {"device/modalias", "rdma_device:Nrxe"},
-    {"device/vendor", "0x0000"},
-    {"device/device", "0x0000"},
-    {"device/subsystem_vendor", "0x0000"},
-    {"device/subsystem_device", "0x0000"},
-    {"device/class", "0x020000"},
-    {"device/numa_node", "-1"},
-    {"device/uevent", "DRIVER=viaduct"},
     {"ports/1/state", "4: ACTIVE"},
     {"ports/1/phys_state", "5: LinkUp"},
     {"ports/1/rate", "100 Gb/sec (4X EDR)"},
@@ -53,6 +44,19 @@ static const struct attribute device_attributes[] = {
     {"ports/1/lid_mask_count", "0"},
     {"ports/1/cap_mask", "0x04010000"},
     {"ports/1/hw_counters/lifespan", "10"},
+};
+
+/* ---- and below sys/devices/virtual/viaduct/NAME/ ---- */
+static const struct attribute parent_attributes[] = {
+    /* The stock rxe provider finds its devices by name; this is the second place it looks. */
+    {"modalias", "rdma_device:Nrxe"},
+    {"vendor", "0x0000"},
+    {"device", "0x0000"},
+    {"subsystem_vendor", "0x0000"},
+    {"subsystem_device", "0x0000"},
+    {"class", "0x020000"},
+    {"numa_node", "-1"},
+    {"uevent", "DRIVER=viaduct"},
 };
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -120,6 +124,18 @@ static void writer_create(struct writer *writer, const char *name, const char *t
     else if (written < 0 || fchmod(fd, mode) != 0)
         writer->error = -errno;
     sys_close(fd);
+}
+
+/* Only 0:0 may be made by anybody (since Linux 5.8), and not on every file system. */
+static void writer_node(struct writer *writer, const char *name)
+{
+    writer_place(writer, name);
+    if (writer->error)
+        return;
+    if (mknodat(writer->root_fd, writer->path, S_IFCHR | 0600, 0) != 0)
+        writer_create(writer, name, "", 0666);
+    else if (fchmodat(writer->root_fd, writer->path, 0666, 0) != 0)
+        writer->error = -errno;
 }
 
 __attribute__((format(printf, 3, 4))) static void
@@ -234,13 +250,8 @@ static void write_port(struct writer *writer, const struct nic *nic)
     }
 }
 
-static void write_device(struct writer *writer, const struct nic *nic, unsigned number,
-                         const char *host_root)
+static void write_device(struct writer *writer, const struct nic *nic)
 {
-    char cpus[128];
-    char mask[CPUS_MAX / 32 * 9 + 1];
-    char name[64];
-
     writer_enter(writer, "sys/devices/virtual/infiniband/%s", nic->name);
     for (size_t i = 0; i < COUNT(device_attributes); i++)
         writer_file(writer, device_attributes[i].name, "%s", device_attributes[i].value);
@@ -249,17 +260,30 @@ static void write_device(struct writer *writer, const struct nic *nic, unsigned 
     writer_file(writer, "node_desc", "viaduct %s", nic->name);
     writer_file(writer, "uevent", "NAME=%s", nic->name);
     writer_link(writer, "subsystem", "../../../../class/infiniband");
+    writer_link(writer, "device", "../../viaduct/%s", nic->name);
     write_port(writer, nic);
+}
 
+/* What an adapter's PCI device is to its functions. */
+static void write_parent(struct writer *writer, const struct nic *nic, unsigned number,
+                         const char *host_root)
+{
+    char cpus[128];
+    char mask[CPUS_MAX / 32 * 9 + 1];
+    char name[64];
+
+    writer_enter(writer, "sys/devices/virtual/viaduct/%s", nic->name);
+    for (size_t i = 0; i < COUNT(parent_attributes); i++)
+        writer_file(writer, parent_attributes[i].name, "%s", parent_attributes[i].value);
     cpus_online(host_root, cpus);
     cpus_mask(cpus, mask, sizeof mask);
-    writer_file(writer, "device/local_cpulist", "%s", cpus);
-    writer_file(writer, "device/local_cpus", "%s", mask);
-    snprintf(name, sizeof name, "device/infiniband/%s", nic->name);
-    writer_link(writer, name, "../../../%s", nic->name);
-    snprintf(name, sizeof name, "device/infiniband_verbs/uverbs%u", number);
-    writer_link(writer, name, "../../../../infiniband_verbs/uverbs%u", number);
-    snprintf(name, sizeof name, "device/net/%s", nic->gids[0].ndev);
+    writer_file(writer, "local_cpulist", "%s", cpus);
+    writer_file(writer, "local_cpus", "%s", mask);
+    snprintf(name, sizeof name, "infiniband/%s", nic->name);
+    writer_link(writer, name, "../../../infiniband/%s", nic->name);
+    snprintf(name, sizeof name, "infiniband_verbs/uverbs%u", number);
+    writer_link(writer, name, "../../../infiniband_verbs/uverbs%u", number);
+    snprintf(name, sizeof name, "net/%s", nic->gids[0].ndev);
     writer_link(writer, name, "%s/sys/class/net/%s", host_root, nic->gids[0].ndev);
 }
 
@@ -273,7 +297,7 @@ static void write_uverbs(struct writer *writer, const struct nic *nic, unsigned 
     writer_file(writer, "dev", "%u:%u", SYSFS_UVERBS_MAJOR, minor);
     writer_file(writer, "uevent", "MAJOR=%u\nMINOR=%u\nDEVNAME=infiniband/uverbs%u",
                 SYSFS_UVERBS_MAJOR, minor, number);
-    writer_link(writer, "device", "../../infiniband/%s/device", nic->name);
+    writer_link(writer, "device", "../../viaduct/%s", nic->name);
     writer_link(writer, "subsystem", "../../../../class/infiniband_verbs");
 }
 
@@ -294,7 +318,7 @@ static void write_names(struct writer *writer, const struct nic *nic, unsigned n
     writer_link(writer, name, "../infiniband/uverbs%u", number);
     snprintf(name, sizeof name, "uverbs%u", number);
     writer_enter(writer, "dev/infiniband");
-    writer_create(writer, name, "", 0666);
+    writer_node(writer, name);
 }
 
 /*
@@ -319,15 +343,23 @@ int sysfs_files_write(int root_fd, const struct sysfs_view *view, const char *ho
     for (unsigned i = view->config->nic_count; i-- > 0;) {
         const struct nic *nic = &view->config->nics[i];
 
-        write_device(&writer, nic, view->numbers[i], host_root);
+        if (view->out[i])
+            continue;
+        write_device(&writer, nic);
+        write_parent(&writer, nic, view->numbers[i], host_root);
         write_uverbs(&writer, nic, view->numbers[i]);
         write_names(&writer, nic, view->numbers[i]);
         set_time(&writer, nic);
     }
+    /* The directories are there without any device, as where the kernel's modules are loaded. */
+    for (unsigned i = 0; i < SYSFS_DIRECTORIES; i++) {
+        writer_enter(&writer, "%s", sysfs_directories[i].path + 1);
+        writer_place(&writer, "none");
+    }
     writer_enter(&writer, "sys/class/infiniband_verbs");
     writer_file(&writer, "abi_version", "6"); /* of the write() commands */
     writer_enter(&writer, "dev/infiniband");
-    writer_create(&writer, SYSFS_CM_NAME, "", 0666);
+    writer_node(&writer, SYSFS_CM_NAME);
     writer_enter(&writer, "sys/class/misc/" SYSFS_CM_NAME);
     writer_file(&writer, "abi_version", "4"); /* of the connection manager's commands */
     writer_file(&writer, "dev", "%d:%d", SYSFS_MISC_MAJOR, SYSFS_CM_MINOR);
@@ -336,7 +368,7 @@ int sysfs_files_write(int root_fd, const struct sysfs_view *view, const char *ho
 
 uint64_t sysfs_files_digest(const struct sysfs_view *view, const char *host_root)
 {
-    uint64_t digest = digest_text(DIGEST_INIT, VIADUCT_VERSION " layout 4");
+    uint64_t digest = digest_text(DIGEST_INIT, VIADUCT_VERSION " layout 5");
     char cpus[128];
 
     cpus_online(host_root, cpus);
@@ -345,6 +377,7 @@ uint64_t sysfs_files_digest(const struct sysfs_view *view, const char *host_root
         const struct nic *nic = &view->config->nics[i];
 
         digest = digest_text(digest, nic->name);
+        digest = digest_bytes(digest, &view->out[i], sizeof view->out[i]);
         digest = digest_bytes(digest, &nic->guid, sizeof nic->guid);
         digest = digest_bytes(digest, &view->numbers[i], sizeof view->numbers[i]);
         for (unsigned g = 0; g < nic->gid_count; g++) {

@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@ const struct sysfs_directory sysfs_directories[SYSFS_DIRECTORIES] = {
     {"/sys/dev/char", SYSFS_NUMBERS, false},
     {"/dev/char", SYSFS_NUMBERS, false},
     {"/sys/class/misc", SYSFS_CM, false},
+    {"/sys/devices/virtual/viaduct", SYSFS_DEVICES, true},
 };
 
 void sysfs_name(const struct sysfs_view *view, const struct sysfs_directory *directory, unsigned i,
@@ -99,6 +101,8 @@ bool sysfs_is_our_name(const struct sysfs_view *view, const struct sysfs_directo
     if (directory->names == SYSFS_CM)
         return false;
     for (unsigned i = 0; i < view->config->nic_count; i++) {
+        if (view->out[i])
+            continue;
         sysfs_name(view, directory, i, ours, sizeof ours);
         if (strlen(ours) == len && memcmp(ours, name, len) == 0)
             return true;
@@ -217,11 +221,58 @@ static bool walk_path(struct walk *walk, const char *path)
     return !slash || walk_append(walk, "", 0);
 }
 
+/* What follows the prefix, if the path begins with it. */
+static const char *after(const char *path, const char *prefix)
+{
+    size_t len = strlen(prefix);
+
+    return strncmp(path, prefix, len) == 0 ? path + len : NULL;
+}
+
+/* Below /proc, what is about this process. */
+static const char *own_proc(const char *path)
+{
+    char own[32];
+    const char *rest = after(path, "/proc/self/");
+
+    if (!rest)
+        rest = after(path, "/proc/thread-self/");
+    snprintf(own, sizeof own, "/proc/%d/", getpid());
+    return rest ? rest : after(path, own);
+}
+
+/* The kernel's names for where a process is, and for its descriptors: with something behind. */
+static void resolve_proc(int *dirfd, const char **path)
+{
+    const char *rest = own_proc(*path), *at = NULL;
+    const char *number = rest ? after(rest, "fd/") : after(*path, "/dev/fd/");
+    int fd = AT_FDCWD;
+
+    if (number) {
+        char *end;
+
+        fd = (int)strtol(number, &end, 10);
+        at = end > number && *end == '/' ? end : NULL;
+    } else if (rest) {
+        at = after(rest, "cwd/");
+    }
+    if (!number && rest && after(rest, "root/"))
+        *path = rest + strlen("root");
+    if (!at)
+        return;
+    while (*at == '/')
+        at++;
+    *dirfd = fd;
+    *path = at;
+}
+
 enum sysfs_match sysfs_view_redirect(const struct sysfs_view *view, int dirfd, const char *path,
                                      char out[SYSFS_PATH_MAX])
 {
     struct walk walk = {.view = view};
 
+    if (path[0] == '/')
+        resolve_proc(&dirfd, &path);
     if (!path[0] || !walk_start(&walk, dirfd, path) || !walk_path(&walk, path))
         return SYSFS_FOREIGN;
     enum sysfs_match found = match(view, walk.path);

@@ -8,6 +8,7 @@
 #include "uapi/sysfs.h"
 
 #include "core/digest.h"
+#include "core/removal.h"
 #include "core/sys.h"
 
 #include <dirent.h>
@@ -246,6 +247,8 @@ static bool view_attach(const char *runtime_dir, const char *name, struct sysfs_
 
     bool good = futimens(fd, NULL) == 0; /* in use: see remove_stale() */
     for (unsigned i = 0; good && i < view->config->nic_count; i++) {
+        if (view->out[i])
+            continue;
         snprintf(path, sizeof path, "dev/infiniband/uverbs%u", view->numbers[i]);
         good = node_stat(fd, path, &st);
         view->nodes[i] = st.st_ino;
@@ -267,6 +270,8 @@ int sysfs_view_make(const struct config *config, const char *host_root,
     out->config = config;
     out->host = sysfs_host_digest(host_root);
     choose_numbers(host_root, before, out);
+    for (unsigned i = 0; i < config->nic_count; i++)
+        out->out[i] = removal_is_marked(config->runtime_dir, config->nics[i].name);
     uint64_t digest =
         digest_bytes(sysfs_files_digest(out, host_root), &out->host, sizeof out->host);
     digest = digest_text(digest, host_root);

@@ -85,6 +85,9 @@ void sysfs_refresh(const char *path);
 /* A path the kernel gave out ("TREE/sys/class/..."): in place to what the program knows. */
 size_t sysfs_unmap(char *path, size_t len);
 
+/* Is a path that sysfs_redirect() gave in the tree (and not the host's, reached through it)? */
+bool sysfs_is_in_tree(const char *path);
+
 /* The NIC whose device node the file is that a real stat call has described; NULL if none. */
 const struct nic *sysfs_node(dev_t dev, ino_t ino);
 dev_t sysfs_rdev(const struct nic *nic);

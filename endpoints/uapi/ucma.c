@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/objects.h"
+#include "core/removal.h"
 #include "core/sys.h"
 #include "uapi/cmd.h"
 
@@ -156,6 +157,7 @@ int ucma_open(int flags, int *fd_out)
         return -ENOMEM;
     file->file.ops = &ucma_ops;
     cma_set_handler(ucma_on_event);
+    removal_set_handler(ucma_nic_removed);
     int error = ucma_channel_open(file, flags, &fd);
     if (error) {
         free(file);

@@ -34,6 +34,7 @@ struct ucma_id {
     struct ucma_file *file;
     struct cma_id *cma;
     uint64_t uid; /* 0: a request the program has not accepted yet */
+    bool removed; /* its NIC was taken away: cma is gone, and the program is to destroy the rest */
     uint32_t events_reported;
     struct ucma_mcast *mcasts;
 };
@@ -95,8 +96,11 @@ void ucma_move_events(struct ucma_id *id, struct ucma_file *to);
 cma_handler ucma_on_event;
 
 /* ---- ucma_id.c ---- */
-/* -ENOENT: no such handle; -EINVAL: of another file. */
+/* -ENOENT: no such handle; -EINVAL: of another file; -ENXIO: its NIC was taken away. */
 int ucma_find(const struct ucma_file *file, uint32_t handle, struct ucma_id **id_out);
+/* The same, but for -ENXIO: one whose NIC was taken away. */
+int ucma_find_any(const struct ucma_file *file, uint32_t handle, struct ucma_id **id_out);
+void ucma_nic_removed(const struct nic *nic);
 struct ucma_id *ucma_id_new(struct ucma_file *file, uint64_t uid); /* NULL: no room */
 void ucma_id_free(struct ucma_id *id);
 void ucma_close_all(struct ucma_file *file);

@@ -37,7 +37,7 @@ int ucma_destroy_id(struct ucma_call *call)
     const struct rdma_ucm_destroy_id *req = (const void *)call->req;
     struct rdma_ucm_destroy_id_resp *resp = (void *)call->resp;
     struct ucma_id *id;
-    int error = ucma_find(call->file, req->id, &id);
+    int error = ucma_find_any(call->file, req->id, &id);
 
     if (error)
         return error;
@@ -251,7 +251,7 @@ int ucma_get_event(struct ucma_call *call)
     event->id->events_reported++;
     if (event->mcast)
         event->mcast->events_reported++;
-    if (event->fresh)
+    if (event->fresh && event->id->cma)
         event->id->cma->pending--;
     memcpy(call->resp, &event->resp, sizeof(event->resp));
     call->resp_len = sizeof(event->resp);

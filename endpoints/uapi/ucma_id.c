@@ -12,16 +12,46 @@ enum { HANDLES = 1 << 16 };
 TABLE(ids, HANDLES);
 TABLE(mcasts, HANDLES);
 
-int ucma_find(const struct ucma_file *file, uint32_t handle, struct ucma_id **id_out)
+int ucma_find_any(const struct ucma_file *file, uint32_t handle, struct ucma_id **id_out)
 {
     struct ucma_id *id = table_get(&ids, handle);
 
-    if (!id || !id->cma)
+    if (!id || !(id->cma || id->removed))
         return -ENOENT;
     if (id->file != file)
         return -EINVAL;
     *id_out = id;
     return 0;
+}
+
+int ucma_find(const struct ucma_file *file, uint32_t handle, struct ucma_id **id_out)
+{
+    struct ucma_id *id;
+    int error = ucma_find_any(file, handle, &id);
+
+    if (!error && id->removed)
+        error = -ENXIO;
+    if (!error)
+        *id_out = id;
+    return error;
+}
+
+/* As the kernel's ucma does: the event, then all but the identifier's number and its events. */
+void ucma_nic_removed(const struct nic *nic)
+{
+    static const struct cma_event event = {.type = CMA_DEVICE_REMOVAL};
+
+    for (uint32_t handle = 1; handle < ids.high; handle++) {
+        struct ucma_id *id = table_get(&ids, handle);
+
+        if (!id || !id->cma || id->cma->nic != nic)
+            continue;
+        if (id->uid)
+            ucma_post(id, NULL, NULL, &event);
+        cma_destroy(id->cma);
+        id->cma = NULL;
+        id->removed = true;
+    }
 }
 
 struct ucma_id *ucma_id_new(struct ucma_file *file, uint64_t uid)

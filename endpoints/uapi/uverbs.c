@@ -151,6 +151,13 @@ static int probe(const struct cmd *cmd, const struct cmd_method *method)
         {.theirs = cmd->driver_out, .len = smaller(cmd->driver_out_len, CMD_DRIVER_RESP_MAX)}});
 }
 
+/* What the program has of the NIC stays until it destroys that, as with the kernel. */
+static bool is_removed(const struct cmd *cmd, const struct cmd_method *method)
+{
+    return cmd->context && atomic_load(&cmd->context->removed) &&
+           !(method->flags & (CMD_DESTROY | CMD_DATA));
+}
+
 static int run(struct cmd *cmd, const struct cmd_method *method)
 {
     bool locked = !(method->flags & CMD_DATA);
@@ -161,7 +168,10 @@ static int run(struct cmd *cmd, const struct cmd_method *method)
     if (locked)
         core_lock();
     cmd->context = atomic_load_explicit(&cmd->file->context, memory_order_acquire);
-    err = cmd->context || (method->flags & CMD_FIRST) ? method->run(cmd) : -EINVAL;
+    if (is_removed(cmd, method))
+        err = -EIO;
+    else
+        err = cmd->context || (method->flags & CMD_FIRST) ? method->run(cmd) : -EINVAL;
     if (locked)
         core_unlock();
     if (!err || cmd->respond_on_error)

@@ -87,6 +87,29 @@ unsigned wire_traits(uint8_t opcode)
     }
 }
 
+uint8_t wire_message_operation(enum wire_message message, bool first, bool last)
+{
+    static const struct {
+        uint8_t first, middle, last, only;
+    } places[] = {
+        [WIRE_MESSAGE_SEND] = {WIRE_SEND_FIRST, WIRE_SEND_MIDDLE, WIRE_SEND_LAST, WIRE_SEND_ONLY},
+        [WIRE_MESSAGE_SEND_IMM] = {WIRE_SEND_FIRST, WIRE_SEND_MIDDLE, WIRE_SEND_LAST_IMM,
+                                   WIRE_SEND_ONLY_IMM},
+        [WIRE_MESSAGE_SEND_INV] = {WIRE_SEND_FIRST, WIRE_SEND_MIDDLE, WIRE_SEND_LAST_INV,
+                                   WIRE_SEND_ONLY_INV},
+        [WIRE_MESSAGE_WRITE] = {WIRE_WRITE_FIRST, WIRE_WRITE_MIDDLE, WIRE_WRITE_LAST,
+                                WIRE_WRITE_ONLY},
+        [WIRE_MESSAGE_WRITE_IMM] = {WIRE_WRITE_FIRST, WIRE_WRITE_MIDDLE, WIRE_WRITE_LAST_IMM,
+                                    WIRE_WRITE_ONLY_IMM},
+        [WIRE_MESSAGE_READ_ANSWER] = {WIRE_READ_FIRST, WIRE_READ_MIDDLE, WIRE_READ_LAST,
+                                      WIRE_READ_ONLY},
+    };
+
+    if (first)
+        return last ? places[message].only : places[message].first;
+    return last ? places[message].last : places[message].middle;
+}
+
 const char *wire_opcode_name(uint8_t opcode)
 {
     if (!wire_traits(opcode))

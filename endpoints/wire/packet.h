@@ -68,6 +68,19 @@ enum wire_operation {
     WIRE_SEND_ONLY_INV = 0x17,
 };
 
+/* Messages of one packet or several. */
+enum wire_message {
+    WIRE_MESSAGE_SEND,
+    WIRE_MESSAGE_SEND_IMM,
+    WIRE_MESSAGE_SEND_INV,
+    WIRE_MESSAGE_WRITE,
+    WIRE_MESSAGE_WRITE_IMM,
+    WIRE_MESSAGE_READ_ANSWER,
+};
+
+/* The operation of a message's packet, by its place in it. */
+uint8_t wire_message_operation(enum wire_message message, bool first, bool last);
+
 /* What an opcode has and is. */
 enum wire_traits {
     WIRE_HAS_RETH = 1 << 0,

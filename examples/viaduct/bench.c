@@ -4,6 +4,7 @@
 
 #include "clock.h"
 #include "cmd.h"
+#include "rows.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,42 +20,11 @@ static const struct option_def defs[] = {
      .value = "LIST",
      .words = measure_test_names,
      .help = "lat, bw, rate or all (all)"},
-    {.name = "op",
-     .letter = 'o',
-     .type = OPTION_SET,
-     .offset = FIELD(ops),
-     .value = "LIST",
-     .words = measure_op_names,
-     .help = "send, write, read, atomic or all (all)"},
-    {.name = "api",
-     .type = OPTION_SET,
-     .offset = FIELD(apis),
-     .value = "LIST",
-     .words = measure_api_names,
-     .help = "verbs, vipl or all (verbs)"},
-    {.name = "sizes",
-     .letter = 's',
-     .type = OPTION_SIZES,
-     .offset = FIELD(sizes),
-     .value = "BYTES",
-     .min = 1,
-     .max = 1 << 30,
-     .help = "64 or 8:1M:*2 (bw: 1M; others: 8)"},
-    {.name = "iters",
-     .letter = 'n',
-     .type = OPTION_COUNT,
-     .offset = FIELD(iters),
-     .value = "N",
-     .min = 1,
-     .max = UINT64_C(1) << 40,
-     .help = "messages of each line, instead of a time"},
-    {.name = "seconds",
-     .letter = 'D',
-     .type = OPTION_SECONDS,
-     .offset = FIELD(seconds),
-     .value = "S",
-     .max = 86400,
-     .help = "time for each line (0.3)"},
+    ROW_OP(struct bench_options, "send, write, read, atomic or all (all)"),
+    ROW_API(struct bench_options),
+    ROW_SIZES(struct bench_options, 1 << 30, "64 or 8:1M:*2 (bw: 1M; others: 8)"),
+    ROW_ITERS(struct bench_options, "messages of each line, instead of a time"),
+    ROW_SECONDS(struct bench_options, "time for each line (0.3)"),
     {.name = "qps",
      .letter = 'q',
      .type = OPTION_COUNT,
@@ -85,12 +55,7 @@ static const struct option_def defs[] = {
      .value = "BYTES",
      .max = 4096,
      .help = "send up to this size inline (64)"},
-    {.name = "check",
-     .type = OPTION_COUNT,
-     .offset = FIELD(check),
-     .value = "N",
-     .max = 1000000,
-     .help = "messages of each size to compare first (16)"},
+    ROW_CHECK(struct bench_options, "messages of each size to compare first (16)"),
     {.name = "against",
      .letter = 'a',
      .type = OPTION_SET,
@@ -104,20 +69,18 @@ static const struct option_def defs[] = {
      .value = "N",
      .min = 1,
      .max = BENCH_ROUNDS_MAX,
-     .help = "take turns so often, show medians (against: 5, else 1)"},
-    SESSION_OPTIONS(struct bench_options, session),
-    {.name = "half",
-     .type = OPTION_FLAG,
-     .offset = FIELD(half),
-     .help = "show one way: half the round trip"},
-    {.name = "json", .type = OPTION_FLAG, .offset = FIELD(json), .help = "one JSON document"},
-    {.name = "csv", .type = OPTION_FLAG, .offset = FIELD(csv), .help = "comma-separated values"},
-    {.name = "plot",
-     .type = OPTION_TEXT,
-     .offset = FIELD(plot),
-     .value = "FILE.svg",
-     .help = "draw it there, too"},
-    {.name = "quiet", .type = OPTION_FLAG, .offset = FIELD(quiet), .help = "no progress on stderr"},
+     .help = "take turns so often, show medians (1; beside others: 5)"},
+    ROW_DEVICE(struct bench_options),
+    ROW_GID(struct bench_options),
+    ROW_PORT(struct bench_options),
+    ROW_CPUS(struct bench_options),
+    ROW_EVENTS(struct bench_options),
+    ROW_ONCE(struct bench_options),
+    ROW_HALF(struct bench_options),
+    ROW_JSON(struct bench_options),
+    ROW_CSV(struct bench_options),
+    ROW_PLOT(struct bench_options, "FILE.svg", "draw it there, too"),
+    ROW_QUIET(struct bench_options),
     {0},
 };
 
@@ -324,25 +287,51 @@ static int one_round(struct session *session, const struct bench_options *opts,
     return code;
 }
 
-/* We and the rivals take turns, so that what else the machine does meets all alike. */
-static int measure_entry(struct session *session, const struct bench_options *opts,
-                         struct bench_results *plan, unsigned index, struct progress *progress)
+static void summarize(struct bench_entry *entry, struct turns *turns, unsigned rounds)
 {
-    struct bench_entry *entry = &plan->entries[index];
-    struct turns *turns = calloc(1, sizeof(*turns));
-    unsigned rounds = (unsigned)opts->rounds;
-    int code = CMD_OK;
+    qsort(turns->own, rounds, sizeof(turns->own[0]), by_bench_value);
+    entry->result = turns->own[rounds / 2];
+    entry->value = bench_value(&entry->result);
+    for (unsigned r = 0; r < RIVAL_COUNT; r++)
+        entry->rivals[r] = median(turns->rivals[r], turns->rival_count[r]);
+}
 
-    if (turns == NULL)
-        return CMD_FAILED;
-    for (unsigned round = 0; round < rounds && code == CMD_OK; round++)
-        code = one_round(session, opts, plan, index, round, turns, progress);
-    if (code == CMD_OK) {
-        qsort(turns->own, rounds, sizeof(turns->own[0]), by_bench_value);
-        entry->result = turns->own[rounds / 2];
-        entry->value = bench_value(&entry->result);
-        for (unsigned r = 0; r < RIVAL_COUNT; r++)
-            entry->rivals[r] = median(turns->rivals[r], turns->rival_count[r]);
+/* The interfaces' lines of one test, operation and size stand one behind the other, verbs first. */
+static unsigned group_size(const struct bench_results *plan, unsigned first)
+{
+    const struct measure_case *which = &plan->entries[first].result.which;
+    unsigned count = 1;
+
+    for (; first + count < plan->count; count++) {
+        const struct measure_case *next = &plan->entries[first + count].result.which;
+
+        if (next->api == API_VERBS || next->test != which->test || next->op != which->op ||
+            next->size != which->size)
+            break;
+    }
+    return count;
+}
+
+/* All take turns, so that what else the machine does meets all alike. */
+static int measure_group(struct session *session, const struct bench_options *opts,
+                         struct bench_results *plan, unsigned first, unsigned count,
+                         struct progress *progress)
+{
+    struct turns *turns = calloc(count, sizeof(*turns));
+    unsigned rounds = (unsigned)opts->rounds;
+    int code = turns != NULL ? CMD_OK : CMD_FAILED;
+
+    for (unsigned turn = 0; code == CMD_OK && turn < rounds * count; turn++) {
+        unsigned i = turn % count;
+
+        code = one_round(session, opts, plan, first + i, turn / count, &turns[i], progress);
+    }
+    for (unsigned i = 0; code == CMD_OK && i < count; i++) {
+        struct bench_entry *entry = &plan->entries[first + i];
+
+        summarize(entry, &turns[i], rounds);
+        if (i > 0 && plan->entries[first].result.which.api == API_VERBS)
+            entry->verbs = plan->entries[first].value;
     }
     free(turns);
     return code;
@@ -372,10 +361,12 @@ static int measure_all(struct session *session, const struct bench_options *opts
     progress.shown_ns = progress.began_ns;
     int code = CMD_OK;
 
-    for (unsigned i = 0; i < plan->count && code == CMD_OK; i++) {
-        code = check_entry(session, opts, plan, i);
+    for (unsigned i = 0, count; i < plan->count && code == CMD_OK; i += count) {
+        count = group_size(plan, i);
+        for (unsigned k = 0; k < count && code == CMD_OK; k++)
+            code = check_entry(session, opts, plan, i + k);
         if (code == CMD_OK)
-            code = measure_entry(session, opts, plan, i, &progress);
+            code = measure_group(session, opts, plan, i, count, &progress);
     }
     progress_end(&progress);
     return code;
@@ -487,6 +478,6 @@ int bench_main(int argc, char **argv)
     if (code != CMD_OK)
         return code;
     if (opts.rounds == 0)
-        opts.rounds = opts.against != 0 ? 5 : 1;
+        opts.rounds = opts.against != 0 || opts.apis == MEASURE_ALL_APIS ? 5 : 1;
     return role == ROLE_SERVER ? session_serve(&opts.session) : client(&opts, host, argc, argv);
 }

@@ -30,10 +30,11 @@ struct bench_options {
     const char *plot;
 };
 
-/* Medians over the rounds; rival values are 0 where a rival took no part. */
+/* Medians over the rounds; the others' values are 0 where they took no part. */
 struct bench_entry {
     struct measure_result result;
     double value;
+    double verbs; /* over VIPL: the same without it */
     double rivals[RIVAL_COUNT];
 };
 

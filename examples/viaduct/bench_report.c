@@ -59,7 +59,27 @@ static void print_flow(const struct bench_options *opts, const struct session *s
     print_table(&table, opts->csv);
 }
 
-static void versus_row(struct table *table, const struct bench_entry *entry, unsigned rival)
+/* What stands beside a line: a rival, or verbs beside VIPL. */
+struct other {
+    const char *name;
+    double value;
+};
+
+static unsigned others_of(const struct bench_entry *entry, struct other others_out[RIVAL_COUNT + 1])
+{
+    unsigned count = 0;
+
+    if (entry->verbs > 0)
+        others_out[count++] = (struct other){measure_api_names[API_VERBS], entry->verbs};
+    for (unsigned r = 0; r < RIVAL_COUNT; r++) {
+        if (entry->rivals[r] > 0)
+            others_out[count++] = (struct other){rival_names[r], entry->rivals[r]};
+    }
+    return count;
+}
+
+static void versus_row(struct table *table, const struct bench_entry *entry,
+                       const struct other *other)
 {
     const struct measure_case *which = &entry->result.which;
 
@@ -68,27 +88,30 @@ static void versus_row(struct table *table, const struct bench_entry *entry, uns
     table_cell(table, "%zu", which->size);
     table_cell(table, "%s", unit_of(which));
     table_number(table, in_unit(which, entry->value));
-    table_cell(table, "%s", rival_names[rival]);
-    table_number(table, in_unit(which, entry->rivals[rival]));
-    table_cell(table, "%.2f", entry->value / entry->rivals[rival]);
+    table_cell(table, "%s", other->name);
+    table_number(table, in_unit(which, other->value));
+    table_cell(table, "%+.1f", in_unit(which, entry->value - other->value));
+    table_cell(table, "%.2f", entry->value / other->value);
     table_cell(table, "%s", which->test == TEST_LAT ? "less" : "more");
 }
 
 static void print_versus(const struct bench_options *opts, const struct bench_results *results)
 {
     static const char *const heads[] = {"test",  "op",    "size_bytes", "unit",  "viaduct",
-                                        "rival", "value", "ratio",      "better"};
+                                        "rival", "value", "difference", "ratio", "better"};
+    struct other others[RIVAL_COUNT + 1];
     struct table table;
 
     table_init(&table, heads, sizeof(heads) / sizeof(heads[0]));
     for (unsigned i = 0; i < results->count; i++) {
-        for (unsigned r = 0; r < RIVAL_COUNT; r++) {
-            if (results->entries[i].rivals[r] > 0)
-                versus_row(&table, &results->entries[i], r);
-        }
+        unsigned count = others_of(&results->entries[i], others);
+
+        for (unsigned k = 0; k < count; k++)
+            versus_row(&table, &results->entries[i], &others[k]);
     }
     if (table.rows > 0)
-        printf("# against  medians of %u turns each, alternately; ratio is viaduct / rival\n",
+        printf("# against  medians of %u turns each, alternately; difference and ratio are those\n"
+               "#          of viaduct to its rival\n",
                (unsigned)opts->rounds);
     print_table(&table, opts->csv);
 }
@@ -114,19 +137,19 @@ static const char *value_key(enum measure_test test)
     return keys[test];
 }
 
-static json_t *versus_json(const struct bench_entry *entry, unsigned rival)
+static json_t *versus_json(const struct bench_entry *entry, const struct other *other)
 {
     const struct measure_case *which = &entry->result.which;
-    char own[40], other[40];
+    char own[40], rival[40];
 
     snprintf(own, sizeof(own), "viaduct_%s", value_key(which->test));
-    snprintf(other, sizeof(other), "rival_%s", value_key(which->test));
-    return json_pack(
-        "{s:s, s:s, s:s, s:I, s:s, s:o, s:o, s:f, s:s}", "test", measure_test_names[which->test],
-        "api", measure_api_names[which->api], "op", measure_op_names[which->op], "size_bytes",
-        (json_int_t)which->size, "rival", rival_names[rival], own, report_real(entry->value), other,
-        report_real(entry->rivals[rival]), "ratio", entry->value / entry->rivals[rival], "better",
-        which->test == TEST_LAT ? "less" : "more");
+    snprintf(rival, sizeof(rival), "rival_%s", value_key(which->test));
+    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:o, s:o, s:f, s:s}", "test",
+                     measure_test_names[which->test], "api", measure_api_names[which->api], "op",
+                     measure_op_names[which->op], "size_bytes", (json_int_t)which->size, "rival",
+                     other->name, own, report_real(entry->value), rival, report_real(other->value),
+                     "ratio", entry->value / other->value, "better",
+                     which->test == TEST_LAT ? "less" : "more");
 }
 
 static int print_json(const struct bench_options *opts, const struct option_set *set,
@@ -135,15 +158,15 @@ static int print_json(const struct bench_options *opts, const struct option_set 
 {
     json_t *lines = json_array();
     json_t *versus = json_array();
+    struct other others[RIVAL_COUNT + 1];
 
     for (unsigned i = 0; i < results->count; i++) {
         const struct bench_entry *entry = &results->entries[i];
+        unsigned count = others_of(entry, others);
 
         json_array_append_new(lines, report_json(&entry->result, &session->rig.config, opts->half));
-        for (unsigned r = 0; r < RIVAL_COUNT; r++) {
-            if (entry->rivals[r] > 0)
-                json_array_append_new(versus, versus_json(entry, r));
-        }
+        for (unsigned k = 0; k < count; k++)
+            json_array_append_new(versus, versus_json(entry, &others[k]));
     }
     return report_document(
         json_pack("{s:s, s:o, s:o, s:o, s:o, s:I, s:o, s:o}", "schema", "viaduct.bench/1", "host",

@@ -22,6 +22,8 @@ int bench_main(int argc, char **argv);
 int vibe_main(int argc, char **argv);
 int doctor_main(int argc, char **argv);
 int top_main(int argc, char **argv);
+int remove_main(int argc, char **argv);
+int add_main(int argc, char **argv);
 
 /* Print one line to stderr, "viaduct SUBCOMMAND: " before it. The newline is added. */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -21,6 +21,8 @@ static const struct subcommand {
     {"doctor", "viaduct doctor", doctor_main,
      "check this machine or a program, and how to mend it"},
     {"top", "viaduct top", top_main, "what the processes on the NIC are doing, live"},
+    {"remove", "viaduct remove", remove_main, "unplug a NIC under running programs"},
+    {"add", "viaduct add", add_main, "plug it in again"},
 };
 #define SUBCOMMAND_COUNT (sizeof(subcommands) / sizeof(subcommands[0]))
 

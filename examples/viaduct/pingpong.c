@@ -3,6 +3,7 @@
 #include "cmd.h"
 #include "host.h"
 #include "report.h"
+#include "rows.h"
 #include "session.h"
 
 #include <stdlib.h>
@@ -18,50 +19,20 @@ struct pingpong {
     bool json;
 };
 
-#define FIELD(member) offsetof(struct pingpong, member)
-
 static const struct option_def defs[] = {
-    {.name = "op",
-     .letter = 'o',
-     .type = OPTION_SET,
-     .offset = FIELD(ops),
-     .value = "LIST",
-     .words = measure_op_names,
-     .help = "send, write, read, atomic or all (send,write,read)"},
-    {.name = "api",
-     .type = OPTION_SET,
-     .offset = FIELD(apis),
-     .value = "LIST",
-     .words = measure_api_names,
-     .help = "verbs, vipl or all (verbs)"},
-    {.name = "sizes",
-     .letter = 's',
-     .type = OPTION_SIZES,
-     .offset = FIELD(sizes),
-     .value = "BYTES",
-     .min = 1,
-     .max = 1 << 30,
-     .help = "64 or 8:1M:*2 (8:32K:*64)"},
-    {.name = "iters",
-     .letter = 'n',
-     .type = OPTION_COUNT,
-     .offset = FIELD(iters),
-     .value = "N",
-     .min = 1,
-     .max = 1000000000,
-     .help = "round trips of each line (20000)"},
-    {.name = "check",
-     .type = OPTION_COUNT,
-     .offset = FIELD(check),
-     .value = "N",
-     .max = 1000000000,
-     .help = "messages of each line to compare byte by byte (1000)"},
-    SESSION_OPTIONS(struct pingpong, session),
-    {.name = "half",
-     .type = OPTION_FLAG,
-     .offset = FIELD(half),
-     .help = "show one way: half the round trip"},
-    {.name = "json", .type = OPTION_FLAG, .offset = FIELD(json), .help = "one JSON document"},
+    ROW_OP(struct pingpong, "send, write, read, atomic or all (send,write,read)"),
+    ROW_API(struct pingpong),
+    ROW_SIZES(struct pingpong, 1 << 30, "64 or 8:1M:*2 (8:32K:*64)"),
+    ROW_ITERS(struct pingpong, "round trips of each line (20000)"),
+    ROW_CHECK(struct pingpong, "messages of each line to compare byte by byte (1000)"),
+    ROW_DEVICE(struct pingpong),
+    ROW_GID(struct pingpong),
+    ROW_PORT(struct pingpong),
+    ROW_CPUS(struct pingpong),
+    ROW_EVENTS(struct pingpong),
+    ROW_ONCE(struct pingpong),
+    ROW_HALF(struct pingpong),
+    ROW_JSON(struct pingpong),
     {0},
 };
 
@@ -73,40 +44,92 @@ static const struct option_set set = {
     .more = "The server needs no options but its own --device, --gid, --port and --cpus.",
 };
 
+enum { TURNS = 5 };
+
 struct results {
     struct table table;
+    struct table over; /* what VIPL costs over verbs */
     json_t *array;
     uint64_t compared;
 };
 
-static int one_line(const struct pingpong *opts, struct session *session, enum measure_op op,
-                    enum measure_api api, size_t size, struct results *results)
+static double middle_of(const struct measure_result *result)
 {
-    struct measure_case which = {
-        .test = TEST_LAT, .op = op, .api = api, .size = size, .batch = 1, .iters = opts->iters};
-    struct measure_result result;
-    unsigned rounds = session_check_rounds(opts->check, size);
-    int code = session_check(session, api, op, size, rounds);
+    bool whole = result->which.op == OP_READ || result->which.op == OP_ATOMIC;
 
-    if (code == CMD_OK)
-        code = session_measure(session, &which, &result);
-    if (code != CMD_OK)
-        return code;
-    results->compared += (uint64_t)rounds * (op == OP_SEND || op == OP_WRITE ? 2 : 1);
-    report_lat_row(&results->table, &result, opts->half);
-    json_array_append_new(results->array, report_json(&result, &session->rig.config, opts->half));
-    return CMD_OK;
+    return whole ? result->middle_ns : result->middle_ns / 2;
 }
 
-/* One for each interface that has the operation, so that they stand beside each other. */
-static int both_lines(const struct pingpong *opts, struct session *session, enum measure_op op,
-                      size_t size, struct results *results)
+static int by_middle(const void *a, const void *b)
 {
+    double x = middle_of(a), y = middle_of(b);
+
+    return (x > y) - (x < y);
+}
+
+static int compare(const struct pingpong *opts, struct session *session,
+                   const struct measure_case *which, struct results *results)
+{
+    unsigned rounds = session_check_rounds(opts->check, which->size);
+
+    results->compared += (uint64_t)rounds * (which->op == OP_SEND || which->op == OP_WRITE ? 2 : 1);
+    return session_check(session, which->api, which->op, which->size, rounds);
+}
+
+static void report(const struct pingpong *opts, const struct session *session,
+                   const struct measure_result *verbs, const struct measure_result *result,
+                   struct results *results)
+{
+    json_t *line = report_json(result, &session->rig.config, opts->half);
+
+    report_lat_row(&results->table, result, opts->half);
+    if (verbs != NULL) {
+        double more = middle_of(result) - middle_of(verbs);
+
+        json_object_set_new(line, "over_verbs_ns", report_real(more));
+        table_cell(&results->over, "%s", measure_op_names[result->which.op]);
+        table_cell(&results->over, "%zu", result->which.size);
+        table_cell(&results->over, "%.1f", middle_of(verbs));
+        table_cell(&results->over, "%.1f", middle_of(result));
+        table_cell(&results->over, "%+.1f", more);
+        table_cell(&results->over, "%.2f", middle_of(result) / middle_of(verbs));
+    }
+    json_array_append_new(results->array, line);
+}
+
+/*
+ * One line for each interface that has the operation. Where there are two they take turns, so that
+ * what else the machine does meets both alike, and the turn in the middle is shown.
+ */
+static int one_size(const struct pingpong *opts, struct session *session, enum measure_op op,
+                    size_t size, struct results *results)
+{
+    struct measure_result turns[API_COUNT][TURNS];
+    unsigned rounds = opts->apis == MEASURE_ALL_APIS && op != OP_ATOMIC ? TURNS : 1;
     int code = CMD_OK;
 
+    for (unsigned turn = 0; turn < rounds * API_COUNT && code == CMD_OK; turn++) {
+        unsigned api = turn % API_COUNT, round = turn / API_COUNT;
+        struct measure_case which = {.test = TEST_LAT,
+                                     .op = op,
+                                     .api = (enum measure_api)api,
+                                     .size = size,
+                                     .batch = 1,
+                                     .iters = opts->iters};
+
+        if (!(opts->apis & 1u << api) || !measure_api_has(which.api, op))
+            continue;
+        if (round == 0)
+            code = compare(opts, session, &which, results);
+        if (code == CMD_OK)
+            code = session_measure(session, &which, &turns[api][round]);
+    }
     for (unsigned api = 0; api < API_COUNT && code == CMD_OK; api++) {
-        if ((opts->apis & 1u << api) && measure_api_has((enum measure_api)api, op))
-            code = one_line(opts, session, op, (enum measure_api)api, size, results);
+        if (!(opts->apis & 1u << api) || !measure_api_has((enum measure_api)api, op))
+            continue;
+        qsort(turns[api], rounds, sizeof(turns[api][0]), by_middle);
+        report(opts, session, rounds > 1 && api != API_VERBS ? &turns[API_VERBS][rounds / 2] : NULL,
+               &turns[api][rounds / 2], results);
     }
     return code;
 }
@@ -121,7 +144,7 @@ static int all_lines(const struct pingpong *opts, struct session *session, struc
         if (!(opts->ops & 1u << op))
             continue;
         for (; size != 0 && code == CMD_OK; size = sizes_next(&opts->sizes, size)) {
-            code = both_lines(opts, session, (enum measure_op)op, size, results);
+            code = one_size(opts, session, (enum measure_op)op, size, results);
             if (op == OP_ATOMIC)
                 break;
         }
@@ -139,6 +162,10 @@ static void print_text(const struct session *session, const struct pingpong *opt
     printf("# check    %llu messages compared byte by byte: all right\n",
            (unsigned long long)results->compared);
     table_print(&results->table, stdout);
+    if (results->over.rows == 0)
+        return;
+    printf("# over     what VIPL adds to verbs: the middle of %d turns each, alternately\n", TURNS);
+    table_print(&results->over, stdout);
 }
 
 static int print_json(const struct session *session, const struct pingpong *opts,
@@ -150,6 +177,9 @@ static int print_json(const struct session *session, const struct pingpong *opts
                   session_json(session), "options", options_json(&set, opts), "messages_compared",
                   (json_int_t)results->compared, "results", results->array));
 }
+
+static const char *const over_heads[] = {"op",      "size_bytes", "verbs_ns",
+                                         "vipl_ns", "more_ns",    "ratio"};
 
 static int client(const struct pingpong *opts, const char *host, int argc, char **argv)
 {
@@ -168,6 +198,7 @@ static int client(const struct pingpong *opts, const char *host, int argc, char 
     int code = session_open(&opts->session, &config, host, &session);
 
     report_lat_table(&results.table);
+    table_init(&results.over, over_heads, sizeof(over_heads) / sizeof(over_heads[0]));
     if (code == CMD_OK) {
         code = all_lines(opts, &session, &results);
         if (code == CMD_OK && opts->json)
@@ -176,6 +207,7 @@ static int client(const struct pingpong *opts, const char *host, int argc, char 
             print_text(&session, opts, &results, argc, argv);
         code = session_close(&session, code);
     }
+    table_free(&results.over);
     table_free(&results.table);
     json_decref(results.array);
     return code;

@@ -156,6 +156,14 @@ int session_open(const struct session_options *options, const struct rig_config 
     return CMD_OK;
 }
 
+/* One message at a time needs few descriptors, and few stay in the nearest cache. */
+static unsigned vipl_depth(const struct rig_config *config, enum measure_test test)
+{
+    unsigned most = test == TEST_LAT ? VIRIG_DEPTH_LAT : VIRIG_DEPTH_MAX;
+
+    return config->depth < most ? config->depth : most;
+}
+
 /* Over VIPL a case makes its own connections, for checking as for measuring. */
 static int vipl_case(struct session *session, const struct measure_case *which, unsigned check,
                      struct measure_result *result_out)
@@ -166,9 +174,9 @@ static int vipl_case(struct session *session, const struct measure_case *which, 
         .level = VIP_SERVICE_RELIABLE_DELIVERY,
         .vis = which->test == TEST_LAT ? 1 : config->qps,
         .segments = 1,
-        .depth = config->depth < VIRIG_DEPTH_MAX ? config->depth : VIRIG_DEPTH_MAX,
+        .depth = vipl_depth(config, which->test),
         .reuse = 100,
-        .block = config->events,
+        .how = config->events ? VIHOW_WAIT : VIHOW_POLL,
         .check = check,
     };
     double cpu;

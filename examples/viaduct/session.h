@@ -14,7 +14,7 @@
 
 #define SESSION_PORT 18515
 
-/* What pingpong and bench have in common, and the rows of their option tables for it. */
+/* What pingpong, bench and vibe have in common; rows.h has it for their option tables. */
 struct session_options {
     const char *device;
     uint64_t gid; /* UINT64_MAX: choose */
@@ -28,44 +28,6 @@ struct session_options {
     {                                                                                              \
         .gid = UINT64_MAX, .port = SESSION_PORT                                                    \
     }
-
-/* NOLINTBEGIN(bugprone-macro-parentheses): names of types and members take none */
-#define SESSION_OPTIONS(owner, member)                                                             \
-    {.name = "device",                                                                             \
-     .letter = 'd',                                                                                \
-     .type = OPTION_TEXT,                                                                          \
-     .value = "NAME",                                                                              \
-     .offset = offsetof(owner, member.device),                                                     \
-     .help = "verbs device (via0)"},                                                               \
-        {.name = "gid",                                                                            \
-         .letter = 'x',                                                                            \
-         .type = OPTION_COUNT,                                                                     \
-         .value = "N",                                                                             \
-         .max = 255,                                                                               \
-         .offset = offsetof(owner, member.gid),                                                    \
-         .help = "GID index (the first RoCE v2 IPv4 one)"},                                        \
-        {.name = "port",                                                                           \
-         .letter = 'p',                                                                            \
-         .type = OPTION_COUNT,                                                                     \
-         .value = "PORT",                                                                          \
-         .max = 65535,                                                                             \
-         .offset = offsetof(owner, member.port),                                                   \
-         .help = "TCP port of the server (18515; 0: any)"},                                        \
-        {.name = "cpus",                                                                           \
-         .type = OPTION_TEXT,                                                                      \
-         .value = "C,S",                                                                           \
-         .offset = offsetof(owner, member.cpus),                                                   \
-         .help = "CPU of the client, CPU of the server"},                                          \
-        {.name = "events",                                                                         \
-         .letter = 'e',                                                                            \
-         .type = OPTION_FLAG,                                                                      \
-         .offset = offsetof(owner, member.events),                                                 \
-         .help = "sleep for completions, don't poll"},                                             \
-    {                                                                                              \
-        .name = "once", .type = OPTION_FLAG, .offset = offsetof(owner, member.once),               \
-        .help = "server: end after one client"                                                     \
-    }
-/* NOLINTEND(bugprone-macro-parentheses) */
 
 enum session_role { ROLE_BOTH, ROLE_SERVER, ROLE_CLIENT };
 

@@ -5,6 +5,7 @@
 #include "channel.h"
 #include "cmd.h"
 #include "cores.h"
+#include "rows.h"
 #include "serve.h"
 #include "sides.h"
 
@@ -20,30 +21,10 @@ static const struct option_def defs[] = {
      .offset = FIELD(tests),
      .value = "LIST",
      .words = vibe_test_names,
-     .help = "cost,base,segments,cq,reuse,vis,rdma,level,server (all)"},
-    {.name = "sizes",
-     .letter = 's',
-     .type = OPTION_SIZES,
-     .offset = FIELD(sizes),
-     .value = "BYTES",
-     .min = 1,
-     .max = 1 << 26,
-     .help = "64 or 8:1M:*2 (16:64K:*16)"},
-    {.name = "iters",
-     .letter = 'n',
-     .type = OPTION_COUNT,
-     .offset = FIELD(iters),
-     .value = "N",
-     .min = 1,
-     .max = 1000000000,
-     .help = "messages of each line, instead of a time"},
-    {.name = "seconds",
-     .letter = 'D',
-     .type = OPTION_SECONDS,
-     .offset = FIELD(seconds),
-     .value = "S",
-     .max = 3600,
-     .help = "time for each line (0.05)"},
+     .help = "parts of the suite, see below (all)"},
+    ROW_SIZES(struct vibe_options, 1 << 26, "64 or 8:1M:*2 (16:64K:*16)"),
+    ROW_ITERS(struct vibe_options, "messages of each line, instead of a time"),
+    ROW_SECONDS(struct vibe_options, "time for each line (0.05)"),
     {.name = "repeat",
      .type = OPTION_COUNT,
      .offset = FIELD(repeat),
@@ -51,36 +32,14 @@ static const struct option_def defs[] = {
      .min = 1,
      .max = 10000,
      .help = "of operations without data (50)"},
-    {.name = "device",
-     .letter = 'd',
-     .type = OPTION_TEXT,
-     .value = "NAME",
-     .offset = FIELD(session.device),
-     .help = "NIC, by the name of its verbs device (via0)"},
-    {.name = "port",
-     .letter = 'p',
-     .type = OPTION_COUNT,
-     .value = "PORT",
-     .max = 65535,
-     .offset = FIELD(session.port),
-     .help = "TCP port of the server (18515; 0: any)"},
-    {.name = "cpus",
-     .type = OPTION_TEXT,
-     .value = "C,S",
-     .offset = FIELD(session.cpus),
-     .help = "CPU of the client, CPU of the server"},
-    {.name = "once",
-     .type = OPTION_FLAG,
-     .offset = FIELD(session.once),
-     .help = "server: end after one client"},
-    {.name = "json", .type = OPTION_FLAG, .offset = FIELD(json), .help = "one JSON document"},
-    {.name = "csv", .type = OPTION_FLAG, .offset = FIELD(csv), .help = "comma-separated values"},
-    {.name = "plot",
-     .type = OPTION_TEXT,
-     .offset = FIELD(plot),
-     .value = "FOLDER",
-     .help = "draw each test there, as vibe-TEST.svg"},
-    {.name = "quiet", .type = OPTION_FLAG, .offset = FIELD(quiet), .help = "no progress on stderr"},
+    ROW_DEVICE(struct vibe_options),
+    ROW_PORT(struct vibe_options),
+    ROW_CPUS(struct vibe_options),
+    ROW_ONCE(struct vibe_options),
+    ROW_JSON(struct vibe_options),
+    ROW_CSV(struct vibe_options),
+    ROW_PLOT(struct vibe_options, "FOLDER", "draw each test there, as vibe-TEST.svg"),
+    ROW_QUIET(struct vibe_options),
     {0},
 };
 
@@ -89,7 +48,17 @@ static const struct option_set set = {
     .intro = "VIBe: what VIA operations cost, over VIPL. Without an operand both sides start\n"
              "here, as two processes on two CPUs; the client tells the server what to do.",
     .defs = defs,
-    .more = "Example: viaduct vibe -t base,cq -s 4:64K:*4 --plot .",
+    .more = "Parts: cost      open, tag, CQ, VI, connect, register, and the reverse of each\n"
+            "       base      polling, blocking, handlers: latency, bandwidth, processor\n"
+            "       segments  1, 4 and 16 in a descriptor\n"
+            "       cq        receives found by way of a completion queue\n"
+            "       reuse     100 to 0 % of the messages from the same buffer\n"
+            "       vis       1 to 64 VIs, used in turn\n"
+            "       rdma      write and read beside send\n"
+            "       level     unreliable, reliable delivery, reliable reception\n"
+            "       pipeline  1 to 64 messages under way\n"
+            "       server    a short question, answers of all sizes\n\n"
+            "Example: viaduct vibe -t base,cq -s 4:64K:*4 --plot .",
 };
 
 /* --- the server --- */

@@ -4,13 +4,14 @@
  * data costs by each of the choices that VIA leaves, and what a client and a server make of it.
  *
  *   cost      open, tag, CQ, VI, connect, register, and the reverse
- *   base      polling and blocking: latency, bandwidth, use of the processor
+ *   base      polling, blocking and handlers: latency, bandwidth, use of the processor
  *   segments  1, 4 and 16 of them in a descriptor
  *   cq        receives found by way of a completion queue
  *   reuse     100 to 0 % of the messages from the same buffer
  *   vis       1 to 64 VIs, used in turn
  *   rdma      write and read beside send
  *   level     unreliable, reliable delivery, reliable reception
+ *   pipeline  1 to 64 messages under way: bandwidth
  *   server    a short question, answers of all sizes
  */
 #ifndef VIADUCT_VIBE_H
@@ -28,6 +29,7 @@ enum vibe_test {
     VIBE_VIS,
     VIBE_RDMA,
     VIBE_LEVEL,
+    VIBE_PIPELINE,
     VIBE_SERVER,
     VIBE_COUNT
 };

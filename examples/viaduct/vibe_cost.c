@@ -61,7 +61,7 @@ struct subject {
     VIP_CQ_HANDLE cq;
     VIP_VI_HANDLE vi;
     VIP_MEM_HANDLE handle;
-    char *memory;
+    char *memory, *buffer;
     size_t size;
     const char *device;
 };
@@ -124,6 +124,19 @@ static VIP_RETURN deregister_memory(struct subject *s)
     return VipDeregisterMem(s->rig.nic, s->memory, s->handle);
 }
 
+/* What a program does that does not register: it copies into memory that is. */
+static VIP_RETURN copy_in(struct subject *s)
+{
+    memcpy(s->buffer, s->memory, s->size);
+    return VIP_SUCCESS;
+}
+
+static VIP_RETURN copy_out(struct subject *s)
+{
+    memcpy(s->memory, s->buffer, s->size);
+    return VIP_SUCCESS;
+}
+
 static VIP_RETURN timed(operation *run, struct subject *s, double *ns_out)
 {
     uint64_t began = clock_ns();
@@ -169,21 +182,38 @@ static int time_objects(const struct vibe_options *opts, struct subject *s, stru
     return code;
 }
 
+static int time_sizes(const struct vibe_options *opts, struct subject *s, struct times *times,
+                      struct vibe_results *results)
+{
+    int code = CMD_OK;
+
+    for (s->size = REGION_MIN; code == CMD_OK && s->size <= REGION_MAX; s->size *= 4) {
+        code = repeat(s, register_memory, deregister_memory, opts->repeat, times);
+        note_both(results, "register", "deregister", s->size, times);
+        if (code == CMD_OK)
+            code = repeat(s, copy_in, copy_out, opts->repeat, times);
+        note_both(results, "copy in", "copy out", s->size, times);
+    }
+    return code;
+}
+
 /* The memory is touched before, so that no page is counted that has yet to be found. */
 static int time_regions(const struct vibe_options *opts, struct subject *s, struct times *times,
                         struct vibe_results *results)
 {
-    int code = CMD_OK;
+    int code;
 
     s->memory = aligned_alloc(4096, REGION_MAX);
-    if (s->memory == NULL)
-        return virig_failed("aligned_alloc", VIP_ERROR_RESOURCE);
-    memset(s->memory, 1, REGION_MAX);
-    for (s->size = REGION_MIN; code == CMD_OK && s->size <= REGION_MAX; s->size *= 16) {
-        code = repeat(s, register_memory, deregister_memory, opts->repeat, times);
-        note_both(results, "register", "deregister", s->size, times);
+    s->buffer = aligned_alloc(4096, REGION_MAX);
+    if (s->memory != NULL && s->buffer != NULL) {
+        memset(s->memory, 1, REGION_MAX);
+        memset(s->buffer, 1, REGION_MAX);
+        code = time_sizes(opts, s, times, results);
+    } else {
+        code = virig_failed("aligned_alloc", VIP_ERROR_RESOURCE);
     }
     free(s->memory);
+    free(s->buffer);
     return code;
 }
 
@@ -199,7 +229,7 @@ static int renew(struct virig *rig)
         VipRecvDone(rig->vis->vi, &d);
     } while (d != NULL);
     for (unsigned i = 0; code == CMD_OK && i < rig->which.depth + VIRIG_RESERVE; i++)
-        code = virig_post_receive(rig, rig->vis, &rig->vis->receives[i].d);
+        code = virig_post_receive(rig, rig->vis, virig_slot(rig, rig->vis->receives, i));
     return code;
 }
 

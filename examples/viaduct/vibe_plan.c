@@ -12,28 +12,30 @@
 #define QUESTION_BYTES 16
 #define CHECKED 20
 
-const char *const vibe_test_names[] = {"cost", "base", "segments", "cq",     "reuse",
-                                       "vis",  "rdma", "level",    "server", NULL};
+const char *const vibe_test_names[] = {"cost", "base",  "segments", "cq",     "reuse", "vis",
+                                       "rdma", "level", "pipeline", "server", NULL};
 
 /* What a variant changes: the members of a case that are not 0 here. */
 struct variant {
     enum vibe_test test;
     const char *name;
     enum measure_op op;
-    unsigned level, vis, segments;
+    unsigned level, vis, segments, depth;
     unsigned misses; /* messages of a hundred that start elsewhere */
-    bool block, cq;
+    enum vihow how;
+    bool cq;
 };
 
 static const struct variant variants[] = {
     {.test = VIBE_BASE, .name = "polling"},
-    {.test = VIBE_BASE, .name = "blocking", .block = true},
+    {.test = VIBE_BASE, .name = "blocking", .how = VIHOW_WAIT},
+    {.test = VIBE_BASE, .name = "handler", .how = VIHOW_NOTIFY},
     {.test = VIBE_SEGMENTS, .name = "1 segment"},
     {.test = VIBE_SEGMENTS, .name = "4 segments", .segments = 4},
     {.test = VIBE_SEGMENTS, .name = "16 segments", .segments = 16},
     {.test = VIBE_CQ, .name = "no CQ"},
     {.test = VIBE_CQ, .name = "CQ", .cq = true},
-    {.test = VIBE_CQ, .name = "CQ, blocking", .cq = true, .block = true},
+    {.test = VIBE_CQ, .name = "CQ, blocking", .cq = true, .how = VIHOW_WAIT},
     {.test = VIBE_REUSE, .name = "100 %"},
     {.test = VIBE_REUSE, .name = "75 %", .misses = 25},
     {.test = VIBE_REUSE, .name = "50 %", .misses = 50},
@@ -49,8 +51,13 @@ static const struct variant variants[] = {
     {.test = VIBE_LEVEL, .name = "unreliable", .level = VIP_SERVICE_UNRELIABLE},
     {.test = VIBE_LEVEL, .name = "delivery", .level = VIP_SERVICE_RELIABLE_DELIVERY},
     {.test = VIBE_LEVEL, .name = "reception", .level = VIP_SERVICE_RELIABLE_RECEPTION},
+    {.test = VIBE_PIPELINE, .name = "1 under way", .depth = 1},
+    {.test = VIBE_PIPELINE, .name = "2 under way", .depth = 2},
+    {.test = VIBE_PIPELINE, .name = "4 under way", .depth = 4},
+    {.test = VIBE_PIPELINE, .name = "16 under way", .depth = 16},
+    {.test = VIBE_PIPELINE, .name = "64 under way", .depth = 64},
     {.test = VIBE_SERVER, .name = "polling"},
-    {.test = VIBE_SERVER, .name = "blocking", .block = true},
+    {.test = VIBE_SERVER, .name = "blocking", .how = VIHOW_WAIT},
 };
 
 static struct vicase case_of(const struct vibe_options *opts, const struct variant *v, size_t size)
@@ -60,9 +67,9 @@ static struct vicase case_of(const struct vibe_options *opts, const struct varia
         .level = v->level != 0 ? v->level : VIP_SERVICE_RELIABLE_DELIVERY,
         .vis = v->vis != 0 ? v->vis : 1,
         .segments = v->segments != 0 ? v->segments : 1,
-        .depth = DEPTH,
+        .depth = v->depth != 0 ? v->depth : DEPTH,
         .reuse = 100 - v->misses,
-        .block = v->block,
+        .how = v->how,
         .cq = v->cq,
         .check = CHECKED,
     };
@@ -88,7 +95,11 @@ static int measure_line(const struct vibe_options *opts, int channel, const stru
                         struct vibe_line *line)
 {
     struct vicase c = case_of(opts, v, line->size);
+    unsigned depth = c.depth;
     struct measure_result result;
+
+    /* One message at a time needs few descriptors, and few stay in the nearest cache. */
+    c.depth = depth < VIRIG_DEPTH_LAT ? depth : VIRIG_DEPTH_LAT;
     int code = measure(opts, channel, &c, &result, &line->lat_cpu);
 
     if (code != CMD_OK)
@@ -100,6 +111,7 @@ static int measure_line(const struct vibe_options *opts, int channel, const stru
         return CMD_OK;
     }
     c.which.test = TEST_BW;
+    c.depth = depth;
     c.check = 0;
     code = measure(opts, channel, &c, &result, &line->flow_cpu);
     line->bytes_per_s = code == CMD_OK ? result.bytes_per_s : 0;

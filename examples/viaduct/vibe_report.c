@@ -135,8 +135,11 @@ static void add_costs(struct plot *plot, const struct vibe_results *results)
 {
     for (unsigned i = 0; i < results->cost_count; i++) {
         const struct vibe_cost *cost = &results->costs[i];
-        struct plot_style style = {.colour = strcmp(cost->what, "register") != 0};
+        static const char *const order[] = {"register", "deregister", "copy in", "copy out"};
+        struct plot_style style = {0};
 
+        while (style.colour < 3 && strcmp(cost->what, order[style.colour]) != 0)
+            style.colour++;
         if (cost->size > 0)
             plot_add(&plot->panels[0], cost->what, style, (double)cost->size, cost->median_ns);
     }

@@ -17,10 +17,10 @@
 static int put_case(int channel, const struct vicase *c)
 {
     char line[LINE_BYTES];
-    int length = snprintf(line, sizeof(line), "vipl/1 %u %u %zu %u %u %u %u %u %u %u %u %u",
-                          (unsigned)c->which.test, (unsigned)c->which.op, c->which.size, c->level,
-                          c->vis, c->segments, c->depth, c->reuse, c->reply, (unsigned)c->block,
-                          (unsigned)c->cq, c->check);
+    int length =
+        snprintf(line, sizeof(line), "vipl/1 %u %u %zu %u %u %u %u %u %u %u %u %u",
+                 (unsigned)c->which.test, (unsigned)c->which.op, c->which.size, c->level, c->vis,
+                 c->segments, c->depth, c->reuse, c->reply, c->how, (unsigned)c->cq, c->check);
 
     if (channel_put(channel, line, (size_t)length + 1) == 0)
         return CMD_OK;
@@ -33,7 +33,8 @@ static bool sane(const struct vicase *c, unsigned test, unsigned op)
     return test < TEST_COUNT && op <= OP_READ && c->which.size >= 1 &&
            c->which.size <= SIZE_MAX_BYTES && c->reply <= SIZE_MAX_BYTES && c->vis >= 1 &&
            c->vis <= VIRIG_VIS_MAX && c->segments >= 1 && c->segments <= VIRIG_SEGMENTS_MAX &&
-           c->depth >= 2 && c->depth <= VIRIG_DEPTH_MAX && c->reuse <= 100 &&
+           c->depth >= 1 && c->depth <= VIRIG_DEPTH_MAX && c->reuse <= 100 &&
+           c->how < VIHOW_COUNT &&
            (c->level == VIP_SERVICE_UNRELIABLE || c->level == VIP_SERVICE_RELIABLE_DELIVERY ||
             c->level == VIP_SERVICE_RELIABLE_RECEPTION);
 }
@@ -42,13 +43,13 @@ static int get_case(int channel, struct vicase *case_out)
 {
     char line[LINE_BYTES] = "";
     struct vicase c = {0};
-    unsigned test = 0, op = 0, block = 0, cq = 0;
+    unsigned test = 0, op = 0, cq = 0;
     size_t length;
     int error = channel_get(channel, line, sizeof(line) - 1, &length);
 
     if (error != 0 ||
         sscanf(line, "vipl/1 %u %u %zu %u %u %u %u %u %u %u %u %u", &test, &op, &c.which.size,
-               &c.level, &c.vis, &c.segments, &c.depth, &c.reuse, &c.reply, &block, &cq,
+               &c.level, &c.vis, &c.segments, &c.depth, &c.reuse, &c.reply, &c.how, &cq,
                &c.check) != 12 ||
         !sane(&c, test, op)) {
         complain("the client is gone, or asks for something that makes no sense");
@@ -56,7 +57,6 @@ static int get_case(int channel, struct vicase *case_out)
     }
     c.which.test = (enum measure_test)test;
     c.which.op = (enum measure_op)op;
-    c.block = block != 0;
     c.cq = cq != 0;
     *case_out = c;
     return CMD_OK;

@@ -125,7 +125,7 @@ static int look(struct viflow *flow, bool client, uint64_t *idle)
     *idle = found ? 0 : *idle + 1;
     if (found)
         return CMD_OK;
-    if (flow->rig->which.block && flow->rig->which.vis == 1 &&
+    if (flow->rig->which.how != VIHOW_POLL && flow->rig->which.vis == 1 &&
         (!client || flow->left > 0 || flow->rig->vis[0].posted != flow->rig->vis[0].done))
         return sleep_on(flow, &flow->rig->vis[0], client);
     return wait_idle(flow->pass->rig, *idle) == 0 ? CMD_OK : CMD_FAILED;

@@ -12,23 +12,33 @@
 struct vilat {
     struct pass *pass;
     struct virig *rig;
+    struct virig_vi *vi; /* whose turn it is */
     VIP_UINT16 control;
     size_t size;
     VIP_DESCRIPTOR *taken; /* a receive that is to be posted again */
     struct virig_vi *taken_from;
 };
 
+/* No division: it would stand between receiving and answering. */
+static inline struct virig_vi *next_vi(struct vilat *lat)
+{
+    struct virig_vi *vi = lat->vi;
+
+    lat->vi = vi + 1 < lat->rig->vis + lat->rig->which.vis ? vi + 1 : lat->rig->vis;
+    return vi;
+}
+
 /* Memory can't be waited for, so with blocking or a CQ a completion must come. */
 static bool by_memory(const struct virig *rig)
 {
-    return rig->which.which.op == OP_WRITE && !rig->which.block && !rig->which.cq;
+    return rig->which.which.op == OP_WRITE && rig->which.how == VIHOW_POLL && !rig->which.cq;
 }
 
 static void vilat_init(struct vilat *lat, struct pass *pass, bool client)
 {
     const struct vicase *which = &pass->virig->which;
 
-    *lat = (struct vilat){.pass = pass, .rig = pass->virig};
+    *lat = (struct vilat){.pass = pass, .rig = pass->virig, .vi = pass->virig->vis};
     lat->size = !client && which->reply != 0 ? which->reply : which->which.size;
     if (which->which.op == OP_WRITE)
         lat->control = VIP_CONTROL_OP_RDMAWRITE | (by_memory(lat->rig) ? 0 : VIP_CONTROL_IMMEDIATE);
@@ -75,7 +85,7 @@ static int message_client(struct vilat *lat, uint64_t iters)
     uint64_t last = clock_ticks();
 
     for (uint64_t i = 0; i < iters; i++) {
-        struct virig_vi *vi = &lat->rig->vis[i % lat->rig->which.vis];
+        struct virig_vi *vi = next_vi(lat);
 
         if (send_on(lat, vi) != CMD_OK || receive(lat, vi) != CMD_OK)
             return CMD_FAILED;
@@ -87,7 +97,7 @@ static int message_client(struct vilat *lat, uint64_t iters)
 static int message_server(struct vilat *lat, uint64_t iters)
 {
     for (uint64_t i = 0; i < iters; i++) {
-        struct virig_vi *vi = &lat->rig->vis[i % lat->rig->which.vis];
+        struct virig_vi *vi = next_vi(lat);
 
         if (receive(lat, vi) != CMD_OK || send_on(lat, vi) != CMD_OK)
             return CMD_FAILED;
@@ -127,7 +137,7 @@ static int memory_pass(struct vilat *lat, uint64_t iters, bool client)
     uint64_t last = clock_ticks();
 
     for (uint64_t i = 0; i < iters; i++) {
-        struct virig_vi *vi = &lat->rig->vis[i % lat->rig->which.vis];
+        struct virig_vi *vi = next_vi(lat);
         char mark = mark_of(lat->pass->sequence++);
 
         if (!client && wait_mark(lat, mark) != CMD_OK)
@@ -180,7 +190,7 @@ int vilat_one_sided(struct pass *pass, uint64_t iters)
     vilat_init(&lat, pass, true);
     last = clock_ticks();
     for (uint64_t i = 0; i < iters; i++) {
-        struct virig_vi *vi = &lat.rig->vis[i % lat.rig->which.vis];
+        struct virig_vi *vi = next_vi(&lat);
 
         if (virig_post_send(lat.rig, vi, lat.control, 0, lat.size) != CMD_OK ||
             virig_reap(lat.rig, pass->rig, vi, 0) != CMD_OK)

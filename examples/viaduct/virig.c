@@ -8,9 +8,11 @@
 #include "cores.h"
 #include "wait.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PATIENCE_MS 30000
@@ -34,6 +36,16 @@ int virig_failed(const char *what, VIP_RETURN result)
 static size_t slots_of(const struct vicase *which)
 {
     return 2 * (size_t)which->depth + VIRIG_RESERVE;
+}
+
+/* With an address segment in front, for RDMA. */
+static size_t slot_bytes_of(const struct vicase *which)
+{
+    size_t bytes =
+        sizeof(VIP_CONTROL_SEGMENT) + (which->segments + 1) * sizeof(VIP_DESCRIPTOR_SEGMENT);
+
+    return (bytes + VIP_DESCRIPTOR_ALIGNMENT - 1) / VIP_DESCRIPTOR_ALIGNMENT *
+           VIP_DESCRIPTOR_ALIGNMENT;
 }
 
 static int register_memory(struct virig *rig, char *at, size_t bytes, VIP_MEM_HANDLE *handle_out)
@@ -67,10 +79,10 @@ static int make_memory(struct virig *rig)
 {
     size_t size =
         rig->which.which.size > rig->which.reply ? rig->which.which.size : rig->which.reply;
-    size_t slots =
-        (slots_of(&rig->which) * rig->which.vis * sizeof(union vislot) + 4095) / 4096 * 4096;
-    size_t bytes;
+    size_t slots, bytes;
 
+    rig->slot_bytes = slot_bytes_of(&rig->which);
+    slots = (slots_of(&rig->which) * rig->which.vis * rig->slot_bytes + 4095) / 4096 * 4096;
     rig->part_bytes = (size + 4095) / 4096 * 4096;
     bytes = slots + 2 * rig->part_bytes;
     rig->memory = aligned_alloc(4096, bytes);
@@ -81,8 +93,8 @@ static int make_memory(struct virig *rig)
     rig->send_part = rig->memory + slots;
     rig->receive_part = rig->send_part + rig->part_bytes;
     for (unsigned i = 0; i < rig->which.vis; i++) {
-        rig->vis[i].sends = (union vislot *)rig->memory + i * slots_of(&rig->which);
-        rig->vis[i].receives = rig->vis[i].sends + rig->which.depth;
+        rig->vis[i].sends = rig->memory + i * slots_of(&rig->which) * rig->slot_bytes;
+        rig->vis[i].receives = rig->vis[i].sends + rig->which.depth * rig->slot_bytes;
     }
     if (register_memory(rig, rig->memory, bytes, &rig->handle) != CMD_OK)
         return CMD_FAILED;
@@ -128,7 +140,7 @@ static void describe(const struct virig *rig, VIP_DESCRIPTOR *d, unsigned first,
 int virig_post_send(struct virig *rig, struct virig_vi *vi, VIP_UINT16 control, uint32_t immediate,
                     size_t size)
 {
-    VIP_DESCRIPTOR *d = &vi->sends[vi->posted % rig->which.depth].d;
+    VIP_DESCRIPTOR *d = virig_slot(rig, vi->sends, vi->slot);
     bool rdma = (control & VIP_CONTROL_OP_MASK) != VIP_CONTROL_OP_SENDRECV;
     VIP_MEM_HANDLE handle = rig->pool == NULL ? rig->handle : rig->pool_handles[buffer_of(rig)];
     VIP_RETURN result;
@@ -146,6 +158,7 @@ int virig_post_send(struct virig *rig, struct virig_vi *vi, VIP_UINT16 control, 
     if (result != VIP_SUCCESS)
         return virig_failed("VipPostSend", result);
     vi->posted++;
+    vi->slot = vi->slot + 1 < rig->which.depth ? vi->slot + 1 : 0;
     rig->messages++;
     return CMD_OK;
 }
@@ -199,23 +212,33 @@ static VIP_RETURN done(struct virig_vi *vi, bool receive, VIP_DESCRIPTOR **d_out
     return receive ? VipRecvDone(vi->vi, d_out) : VipSendDone(vi->vi, d_out);
 }
 
-int virig_try(struct virig *rig, struct virig_vi *vi, bool receive, VIP_DESCRIPTOR **d_out)
+/* By way of the CQ: which may have told of this queue before, when another one was looked for. */
+static int try_told(struct virig *rig, struct virig_vi *vi, bool receive, VIP_DESCRIPTOR **d_out)
 {
+    int n = vi->ready[receive] == 0 ? take_entry(rig, false) : 0;
     VIP_RETURN result;
 
-    if (rig->cq != NULL && vi->ready[receive] == 0) {
-        int n = take_entry(rig, false);
-
-        if (n < 0 || vi->ready[receive] == 0)
-            return n < 0 ? n : 0;
-    }
+    if (n < 0 || vi->ready[receive] == 0)
+        return n < 0 ? n : 0;
     *d_out = NULL;
     result = done(vi, receive, d_out);
+    if (result != VIP_SUCCESS)
+        return -bad(result, *d_out);
+    vi->ready[receive]--;
+    vi->done += !receive;
+    return 1;
+}
+
+int virig_try(struct virig *rig, struct virig_vi *vi, bool receive, VIP_DESCRIPTOR **d_out)
+{
+    if (rig->cq != NULL)
+        return try_told(rig, vi, receive, d_out);
+    VIP_RETURN result = done(vi, receive, d_out);
+
     if (result == VIP_NOT_DONE)
         return 0;
     if (__builtin_expect(result != VIP_SUCCESS, 0))
         return -bad(result, *d_out);
-    vi->ready[receive] -= rig->cq != NULL;
     vi->done += !receive;
     return 1;
 }
@@ -242,10 +265,45 @@ static int take_blocking(struct virig *rig, struct virig_vi *vi, bool receive,
     return result == VIP_SUCCESS ? CMD_OK : bad(result, *d_out);
 }
 
+static void told(VIP_PVOID context, VIP_NIC_HANDLE nic, VIP_VI_HANDLE vi, VIP_DESCRIPTOR *d)
+{
+    struct virig *rig = context;
+
+    (void)nic;
+    (void)vi;
+    rig->told_of = d;
+    sem_post(&rig->told);
+}
+
+/* A registration is good for one descriptor: the handler gets it, and this thread from there. */
+static int take_notified(struct virig *rig, struct virig_vi *vi, bool receive,
+                         VIP_DESCRIPTOR **d_out)
+{
+    VIP_RETURN result =
+        receive ? VipRecvNotify(vi->vi, rig, told) : VipSendNotify(vi->vi, rig, told);
+    struct timespec until;
+    int failed;
+
+    if (result != VIP_SUCCESS)
+        return bad(result, NULL);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += PATIENCE_MS / 1000;
+    do {
+        failed = sem_timedwait(&rig->told, &until);
+    } while (failed != 0 && errno == EINTR);
+    if (failed != 0)
+        return bad(VIP_TIMEOUT, NULL);
+    *d_out = rig->told_of;
+    vi->done += !receive;
+    return (*d_out)->CS.Status & VIP_STATUS_ERROR_MASK ? bad(VIP_DESCRIPTOR_ERROR, *d_out) : CMD_OK;
+}
+
 int virig_take(struct virig *rig, const struct rig *watch, struct virig_vi *vi, bool receive,
                VIP_DESCRIPTOR **d_out)
 {
-    if (rig->which.block)
+    if (rig->which.how == VIHOW_NOTIFY)
+        return take_notified(rig, vi, receive, d_out);
+    if (rig->which.how == VIHOW_WAIT)
         return take_blocking(rig, vi, receive, d_out);
     for (uint64_t idle = 1;; idle++) {
         int n = virig_try(rig, vi, receive, d_out);
@@ -277,7 +335,7 @@ static int prepare_vi(struct virig *rig, struct virig_vi *vi)
 
     credit_init(&vi->credit, VIRIG_RESERVE);
     for (unsigned i = 0; i < rig->which.depth + VIRIG_RESERVE; i++) {
-        VIP_DESCRIPTOR *d = &vi->receives[i].d;
+        VIP_DESCRIPTOR *d = virig_slot(rig, vi->receives, i);
 
         describe(rig, d, 0, rig->receive_part, rig->handle, rig->part_bytes);
         if (virig_post_receive(rig, vi, d) != CMD_OK)
@@ -338,6 +396,7 @@ int virig_open(struct virig *rig, const char *device, const struct vicase *which
 
     memset(rig, 0, sizeof(*rig));
     rig->which = *which;
+    sem_init(&rig->told, 0, 0);
     sched_getaffinity(0, sizeof(here), &here);
     cores_unpin();
     code = open_all(rig, device);
@@ -352,6 +411,7 @@ void virig_close(struct virig *rig)
     /* Closing the NIC ends all that belongs to it. */
     if (rig->nic != NULL)
         VipCloseNic(rig->nic);
+    sem_destroy(&rig->told);
     free(rig->vis);
     free(rig->pool);
     free(rig->memory);

@@ -13,16 +13,20 @@
 #include "credit.h"
 #include "measure.h"
 
+#include <semaphore.h>
 #include <vipl.h>
 
 enum {
     VIRIG_SEGMENTS_MAX = 16,
     VIRIG_VIS_MAX = 256,
-    VIRIG_DEPTH_MAX = 256,
-    VIRIG_RESERVE = 2, /* receives for credit updates */
+    VIRIG_DEPTH_MAX = 254, /* with the reserve, what a queue of VIPL holds */
+    VIRIG_DEPTH_LAT = 8,   /* where one message follows the other */
+    VIRIG_RESERVE = 2,     /* receives for credit updates */
     VIRIG_POOL = 64,
-    VIRIG_SLOT_BYTES = 320,
 };
+
+/* How completions are learned of. A handler runs in VIPL's thread, and wakes the one that waits. */
+enum vihow { VIHOW_POLL, VIHOW_WAIT, VIHOW_NOTIFY, VIHOW_COUNT };
 
 /* One line of VIBe, or of pingpong and bench with --api vipl. */
 struct vicase {
@@ -33,23 +37,18 @@ struct vicase {
     unsigned depth;
     unsigned reuse; /* of the same buffer, in percent */
     unsigned reply; /* bytes of an answer; 0: as long as the question */
-    bool block;     /* wait, don't poll */
+    unsigned how;   /* enum vihow */
     bool cq;        /* queues are bound to a completion queue */
     unsigned check; /* messages to compare before measuring */
-};
-
-/* A descriptor with room for all its segments. */
-union vislot {
-    _Alignas(VIP_DESCRIPTOR_ALIGNMENT) VIP_DESCRIPTOR d;
-    char room[VIRIG_SLOT_BYTES];
 };
 
 struct virig_vi {
     VIP_VI_HANDLE vi;
     struct credit credit;
-    union vislot *sends, *receives; /* depth of each, and the reserve's receives */
-    uint64_t posted, done;          /* sends since the connection was made */
-    unsigned ready[2];              /* completions the CQ has told of: sends, receives */
+    char *sends, *receives; /* descriptors: depth of each, and the reserve's receives */
+    uint64_t posted, done;  /* sends since the connection was made */
+    unsigned slot;          /* of the next send */
+    unsigned ready[2];      /* completions the CQ has told of: sends, receives */
 };
 
 struct virig {
@@ -60,7 +59,7 @@ struct virig {
     VIP_CQ_HANDLE cq;
     VIP_MEM_HANDLE handle;
     char *memory, *send_part, *receive_part;
-    size_t part_bytes;
+    size_t part_bytes, slot_bytes;
     char *pool;
     VIP_MEM_HANDLE pool_handles[VIRIG_POOL];
     struct virig_vi *vis;
@@ -68,7 +67,15 @@ struct virig {
     VIP_MEM_HANDLE remote_handle;
     uint64_t messages;   /* sent since the beginning: numbers the buffers of the pool */
     uint64_t connect_ns; /* what the last VipConnectRequest took */
+    sem_t told;          /* by a handler, of this descriptor: */
+    VIP_DESCRIPTOR *told_of;
 };
+
+/* The descriptors of a queue stand as close as their segments let them. */
+static inline VIP_DESCRIPTOR *virig_slot(const struct virig *rig, char *slots, unsigned i)
+{
+    return (VIP_DESCRIPTOR *)(void *)(slots + i * rig->slot_bytes);
+}
 
 /* Each returns enum cmd_exit, after one line. device NULL: the default. */
 int virig_open(struct virig *rig, const char *device, const struct vicase *which);

@@ -6,7 +6,7 @@ cd "$(dirname "$0")" || exit 1
 . ./lib.sh
 
 # Help, against the texts in golden/ (CLI_GOLDEN=write makes them anew).
-for command in '' devices run pingpong bench vibe doctor top; do
+for command in '' devices run pingpong bench vibe doctor top remove add; do
     # shellcheck disable=SC2086 # no word at all is meant
     expect 0 $command --help
     quiet
@@ -29,7 +29,7 @@ expect 2 help nonsense
 complains "'nonsense'"
 
 # Options that every command refuses alike.
-for command in devices run pingpong bench vibe doctor top; do
+for command in devices run pingpong bench vibe doctor top remove add; do
     expect 2 "$command" --nonsense
     complains "^viaduct $command: .*'--nonsense'"
     expect 2 "$command" -Z

@@ -25,17 +25,20 @@ few='--iters 100 --check 10'
     grep -q '"api": "vipl"' "$scratch/out" || wrong 'no line over VIPL'
     ! grep -q '"api": "verbs"' "$scratch/out" || wrong 'a line over verbs'
 
-    expect 0 bench $few --api all --qps 2 --csv --plot "$scratch/plot.svg"
+    expect 0 bench $few --api all --qps 2 --rounds 2 --quiet --csv --plot "$scratch/plot.svg"
     quiet
     python3 csv_check.py <"$scratch/out" || wrong 'no good CSV'
-    expect 0 bench $few --api vipl --json
+    expect 0 bench $few --api vipl --test rate --op send --depth 512
+    quiet
+    expect 0 bench $few --api all --test lat --op send --quiet --json
     parses viaduct.bench/1
+    grep -q '"rival": "verbs"' "$scratch/out" || wrong 'no VIPL beside verbs'
 }
 
 expect 0 vibe --iters 100 --repeat 3 --sizes 4K --json --plot "$scratch"
 quiet
 parses viaduct.vibe/1
-for test in cost base segments cq reuse vis rdma level server; do
+for test in cost base segments cq reuse vis rdma level pipeline server; do
     [ $test = cost ] || grep -q "\"test\": \"$test\"" "$scratch/out" || wrong "no line of $test"
     python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$scratch/vibe-$test.svg" ||
         wrong "no good SVG of $test"
@@ -44,6 +47,10 @@ expect 0 vibe --iters 10 --repeat 1 --test cost,level,server --sizes 64 --csv
 quiet
 says '^operation,size_bytes,median_ns,min_ns$'
 says '^level,reception,64,'
+expect 0 vibe --iters 10 --test base,pipeline --sizes 64 --csv
+quiet
+says '^base,handler,64,'
+says '^pipeline,1 under way,64,'
 
 # A server, and a client that finds it.
 "$viaduct" vibe server --port 0 --once 2>"$scratch/server" &

@@ -300,6 +300,11 @@ void node_resolve(struct node *node, struct call *call)
     node_run(node, do_resolve, call);
 }
 
+struct call node_next(struct node *node)
+{
+    return run_plain(node, do_event);
+}
+
 struct call node_expect(struct node *node, enum rdma_cm_event_type type)
 {
     struct call call = run_plain(node, do_event);

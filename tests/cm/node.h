@@ -51,6 +51,8 @@ void node_connect(struct node *node, struct call *call);
 void node_resolve(struct node *node, struct call *call);
 /* The next event within SOON_MS must be of this type; the call says more. */
 struct call node_expect(struct node *node, enum rdma_cm_event_type type);
+/* Whatever comes within SOON_MS; its type is -1 if nothing does. */
+struct call node_next(struct node *node);
 /* There is none. */
 void node_quiet(struct node *node);
 /* On the connected identifier; results are errnos. */

@@ -470,13 +470,18 @@ static void check_no_completion(struct ibv_cq *cq, const char *name)
             (unsigned long long)wc.wr_id, ibv_wc_status_str(wc.status));
 }
 
-static void close_keys(struct side *s)
+/* Before the queue pairs: a device may wait for windows that are bound to one. */
+static void close_windows(struct side *s)
 {
     for (int i = 0; i < SIDE_KEYS; i++) {
         if (s->mw[i]) {
             T_CHECK_EQ(ibv_dealloc_mw(s->mw[i]), 0);
         }
     }
+}
+
+static void close_keys(struct side *s)
+{
     for (int i = 0; i < SIDE_KEYS; i++) {
         if (s->mrs[i]) {
             T_CHECK_EQ(ibv_dereg_mr(s->mrs[i]), 0);
@@ -516,6 +521,7 @@ void side_close(struct side *s, bool strict)
     if (s->ah) {
         T_CHECK_EQ(ibv_destroy_ah(s->ah), 0);
     }
+    close_windows(s);
     for (int i = 0; i < SIDE_QPS; i++) {
         if (s->qp[i]) {
             T_CHECK_EQ(ibv_destroy_qp(s->qp[i]), 0);

@@ -8,13 +8,17 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <glob.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -265,6 +269,141 @@ T_TEST(path, lists)
     t_end();
 }
 
+/* The type that a listing tells of an entry; programs look no further if there is one. */
+static int type_of(const char *directory, const char *name)
+{
+    DIR *dir = opendir(directory);
+    int type = -1;
+
+    T_ASSERT(dir, "%s: %s", directory, strerror(errno));
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (strcmp(entry->d_name, name) == 0)
+            type = entry->d_type;
+    closedir(dir);
+    return type;
+}
+
+T_TEST(path, types_in_lists)
+{
+    /* Shows entries of the types that sysfs and devtmpfs give them. */
+    const char *node = strrchr(device_node(), '/') + 1;
+
+    T_EQ(type_of(CLASS, "via0"), DT_LNK);
+    T_EQ(type_of(CLASS "/via0/", "device"), DT_LNK);
+    T_EQ(type_of(CLASS "/via0/", "subsystem"), DT_LNK);
+    T_EQ(type_of(CLASS "/via0/", "ports"), DT_DIR);
+    T_EQ(type_of(CLASS "/via0/", "node_guid"), DT_REG);
+    T_EQ(type_of("/sys/class/infiniband_verbs", node), DT_LNK);
+    T_EQ(type_of("/sys/class/infiniband_verbs", "abi_version"), DT_REG);
+    T_EQ(type_of("/dev/infiniband", node), DT_CHR);
+    T_EQ(type_of("/dev/infiniband", "rdma_cm"), DT_CHR);
+    t_end();
+}
+
+/* ---- walks ---- */
+
+static int seen, nodes;
+static char seen_guid[PATH_MAX];
+
+static int see_one(const char *path, const struct stat *st, int type)
+{
+    (void)type;
+    seen++;
+    nodes += S_ISCHR(st->st_mode) && major(st->st_rdev) == 231;
+    T_CHECK(strncmp(path, "/sys/", 5) == 0 || strncmp(path, "/dev/infiniband", 15) == 0, "%s",
+            path);
+    if (strstr(path, "/node_guid"))
+        snprintf(seen_guid, sizeof seen_guid, "%s", path);
+    return 0;
+}
+
+static int see(const char *path, const struct stat *st, int type, struct FTW *place)
+{
+    T_CHECK(path[place->base - 1] == '/' && !strchr(path + place->base, '/'), "%s", path);
+    return see_one(path, st, type);
+}
+
+/* The host's own files stay what they are. */
+static int see_host(const char *path, const struct stat *st, int type, struct FTW *place)
+{
+    (void)place;
+    T_CHECK(strcmp(path, "/proc/self/task") == 0 && S_ISDIR(st->st_mode) && type == FTW_D);
+    return 1;
+}
+
+/* A visitor that walks, too. */
+static int see_within(const char *path, const struct stat *st, int type, struct FTW *place)
+{
+    (void)st;
+    (void)type;
+    return place->level == 0 ? nftw(CLASS "/via0/ports", see, 8, FTW_PHYS)
+                             : see(path, st, type, place);
+}
+
+T_TEST(path, walks)
+{
+    /* Shows that libc's own walks find our files, and tell of them under their names. */
+    seen = 0;
+    T_EQ(nftw(CLASS "/via1/.", see, 8, 0), 0);
+    T_CHECK(seen > 20);
+    T_CHECK(strstr(seen_guid, "/via1/"), "%s", seen_guid);
+    T_EQ(access(seen_guid, R_OK), 0);
+    seen = 0;
+    T_EQ(nftw(CLASS, see, 8, FTW_PHYS), 0);
+    T_EQ(seen, 3); /* the directory and two links */
+    seen = 0;
+    T_EQ(nftw64("/dev/infiniband", (__nftw64_func_t)see_within, 8, FTW_PHYS), 0);
+    T_CHECK(seen > 20);
+    T_EQ(nodes, 2);
+    seen = 0;
+    T_EQ(ftw(CLASS "/via0/ports/1/gids", see_one, 8), 0);
+    T_CHECK(seen > 3);
+    T_CHECK(nftw(CLASS "/via9", see, 8, 0) < 0 && errno == ENOENT);
+    T_EQ(nftw("/proc/self/task", see_host, 8, FTW_PHYS), 1);
+    t_end();
+}
+
+T_TEST(path, watches)
+{
+    /* Shows that what is there may be watched. */
+    int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+
+    T_ASSERT(fd >= 0);
+    T_CHECK(inotify_add_watch(fd, "/dev/infiniband", IN_CREATE | IN_DELETE) >= 0);
+    T_CHECK(inotify_add_watch(fd, CLASS, IN_CREATE | IN_DELETE) >= 0);
+    T_CHECK(inotify_add_watch(fd, CLASS "/via0/ports/1/state", IN_MODIFY) >= 0);
+    T_CHECK(inotify_add_watch(fd, CLASS "/via9", IN_MODIFY) < 0 && errno == ENOENT);
+    T_CHECK(inotify_add_watch(fd, "/tmp", IN_CREATE) >= 0);
+    close(fd);
+    t_end();
+}
+
+/* ---- changes ---- */
+
+T_TEST(path, changes)
+{
+    /* Shows what may be changed of a device: the owner of a node, and nothing of sysfs. */
+    struct statfs fs;
+    struct stat st;
+
+    T_EQ(chmod(device_node(), 0666), 0);
+    T_EQ(fchmodat(AT_FDCWD, device_node(), 0666, 0), 0);
+    T_EQ(chown(device_node(), geteuid(), getegid()), 0);
+    T_EQ(lchown(device_node(), geteuid(), getegid()), 0);
+    T_EQ(fchownat(AT_FDCWD, device_node(), geteuid(), getegid(), 0), 0);
+    T_EQ(utimensat(AT_FDCWD, device_node(), NULL, 0), 0);
+    T_CHECK(mkdir("/dev/infiniband", 0755) < 0 && errno == EEXIST);
+    T_CHECK(mkdirat(AT_FDCWD, CLASS, 0755) < 0 && errno == EEXIST);
+    T_CHECK(mkdir(CLASS "/via0/new", 0755) < 0 && errno == EPERM);
+    T_CHECK(open(CLASS "/via0/new", O_WRONLY | O_CREAT, 0644) < 0 && errno == EACCES);
+    T_CHECK(open(GUID, O_WRONLY | O_TRUNC) < 0 && errno == EACCES);
+    T_EQ(stat(GUID, &st), 0);
+    T_EQ(st.st_size, 20);
+    T_EQ(statfs(CLASS, &fs), 0);
+    T_EQ(fs.f_type, SYSFS_MAGIC);
+    t_end();
+}
+
 /* ---- paths that come back ---- */
 
 T_TEST(path, names_of_files)
@@ -275,7 +414,7 @@ T_TEST(path, names_of_files)
 
     T_STREQ(realpath(CLASS "/via0", buf), device);
     char *allocated = realpath(CLASS "/via0/device/..", NULL);
-    T_STREQ(allocated, device);
+    T_STREQ(allocated, "/sys/devices/virtual/viaduct");
     free(allocated);
     allocated = canonicalize_file_name(CLASS "/via0/");
     T_STREQ(allocated, device);
@@ -284,6 +423,8 @@ T_TEST(path, names_of_files)
                                                                            sizeof buf),
             device);
     T_CHECK(!realpath(CLASS "/via9", buf) && errno == ENOENT);
+    T_CHECK(!realpath(CLASS "/via0/device/driver", buf) && errno == ENOENT);
+    T_STREQ(buf, "/sys/devices/virtual/viaduct/via0/driver"); /* as far as libc got */
 
     ssize_t len = readlink(CLASS "/via0", buf, sizeof buf);
     T_ASSERT(len > 0);
@@ -295,6 +436,9 @@ T_TEST(path, names_of_files)
 
     T_EQ(chdir(CLASS), 0);
     T_STREQ(getcwd(buf, sizeof buf), CLASS);
+    allocated = get_current_dir_name();
+    T_STREQ(allocated, CLASS);
+    free(allocated);
     T_EQ(access("via1/node_type", R_OK), 0);
     T_STREQ(realpath("via0", buf), device);
     T_EQ(access("../net", F_OK), 0); /* the host's own */
@@ -312,6 +456,58 @@ static void check_fd_name(int fd, const char *want)
     T_ASSERT(len > 0);
     buf[len] = '\0';
     T_STREQ(buf, want);
+}
+
+T_TEST(path, ways_around)
+{
+    /* Shows that a path may lead there by "..", "//" and the names of what is open. */
+    int classes = open("/sys/class", O_PATH | O_DIRECTORY), list = open(CLASS, O_PATH);
+    char name[96];
+
+    check_guid(open("//sys///class/./infiniband//via0//node_guid", O_RDONLY));
+    check_guid(open("/sys/class/net/../infiniband/via0/ports/../node_guid", O_RDONLY));
+    check_guid(open("/tmp/../sys/class/infiniband/via0/node_guid", O_RDONLY));
+    check_guid(open("/proc/self/root" GUID, O_RDONLY));
+    check_guid(openat(list, "../infiniband/via0/node_guid", O_RDONLY));
+    for (int i = 0; i < 3; i++) {
+        static const char *const forms[] = {"/proc/self/fd/%d/infiniband/via0/node_guid",
+                                            "/proc/thread-self/fd/%d//infiniband/via0/node_guid",
+                                            "/dev/fd/%d/infiniband/via0/node_guid"};
+
+        // NOLINTNEXTLINE(clang-diagnostic-format-nonliteral): of the list above
+        snprintf(name, sizeof name, forms[i], classes);
+        check_guid(open(name, O_RDONLY));
+    }
+    snprintf(name, sizeof name, "/proc/%d/fd/%d/via0/node_guid", getpid(), list);
+    check_guid(open(name, O_RDONLY));
+    T_EQ(fchdir(classes), 0);
+    check_guid(open("/proc/self/cwd/infiniband/via0/node_guid", O_RDONLY));
+    check_guid(open("infiniband/via0/node_guid", O_RDONLY));
+    T_EQ(chdir("/"), 0);
+    close(classes);
+    close(list);
+    t_end();
+}
+
+T_TEST(path, node_opened_again)
+{
+    /* Shows that a descriptor that only names the node can be opened, by its name in /proc. */
+    int path = open(device_node(), O_PATH | O_CLOEXEC);
+    int list = open("/dev/infiniband", O_RDONLY | O_DIRECTORY);
+    char name[64];
+
+    snprintf(name, sizeof name, "/proc/self/fd/%d", path);
+    int device = open(name, O_RDWR);
+    T_CHECK(is_device(device));
+    check_fd_name(device, device_node());
+    close(device);
+    device = openat(list, "rdma_cm", O_RDWR | O_CLOEXEC);
+    T_ASSERT(device >= 0, "%s", strerror(errno));
+    check_fd_name(device, "/dev/infiniband/rdma_cm");
+    close(device);
+    close(path);
+    close(list);
+    t_end();
 }
 
 T_TEST(path, names_of_descriptors)

@@ -263,7 +263,8 @@ void do_error(void **state, void *arg)
     struct end *end = *state;
 
     order->result = end_error(end, order->code) ? VIP_SUCCESS : VIP_TIMEOUT;
-    order->count = end_error_count(end, order->code);
+    order->count =
+        order->result ? atomic_load(&end->error_count) : end_error_count(end, order->code);
 }
 
 void do_fill(void **state, void *arg)
@@ -401,5 +402,8 @@ void expect_state(struct t_peer *end, VIP_VI_STATE state)
 
 void expect_error(struct t_peer *end, VIP_ERROR_CODE code)
 {
-    T_EQ(order_run(end, do_error, (struct order){.code = code}).result, VIP_SUCCESS);
+    struct order order = order_run(end, do_error, (struct order){.code = code});
+
+    T_ASSERT(order.result == VIP_SUCCESS, "error %d was not raised, but %d others", code,
+             order.count);
 }

@@ -108,60 +108,113 @@ static void do_other_tag(void **state, void *arg)
     VIP_MEM_ATTRIBUTES attributes = {NULL, VIP_TRUE, VIP_TRUE};
 
     T_EQ(VipCreatePtag(end->nic, &attributes.Ptag), VIP_SUCCESS);
-    order->result = VipSetMemAttributes(end->nic, end_data(end, 5), order->handle, &attributes);
+    if (order->handle) {
+        order->result = VipSetMemAttributes(end->nic, end_data(end, 5), order->handle, &attributes);
+        return;
+    }
+    order->result = VipRegisterMem(end->nic, end_data(end, 5), 64, &attributes, &order->handle);
+    order->area = (uintptr_t)end_data(end, 5);
 }
 
-static void region_rights_at(VIP_RELIABILITY_LEVEL level)
+#define NOT_REFUSED VIP_ERROR_CATASTROPHIC /* which never comes here */
+
+/* An RDMA operation on the region: done, or refused with this error at the other end. */
+static void on_region(struct ends e, struct order region, uint16_t operation, VIP_ERROR_CODE error)
+{
+    struct order order = {.len = 16,
+                          .seed = 3,
+                          .control = operation,
+                          .there = region.area,
+                          .there_handle = region.handle};
+    bool refused = error != NOT_REFUSED;
+    uint32_t status =
+        operation == VIP_CONTROL_OP_RDMAREAD ? VIP_STATUS_OP_RDMA_READ : VIP_STATUS_OP_RDMA_WRITE;
+
+    T_EQ(region.result, VIP_SUCCESS);
+    T_EQ(order_run(e.a, do_post, order).result, VIP_SUCCESS);
+    expect_done(e.a, SEND, 0, status | (refused ? VIP_STATUS_RDMA_PROT_ERROR : 0),
+                refused ? 0 : 16);
+    if (!refused)
+        return;
+    expect_error(e.b, error);
+    expect_state(e.b, VIP_STATE_ERROR);
+}
+
+static void region_write_at(VIP_RELIABILITY_LEVEL level)
+{
+    /* Shows that a region without EnableRdmaWrite can be read, and not written. */
+    struct order there;
+    struct ends e = connect_with((struct order){.level = level, .read = true}, &there);
+    struct order region = order_run(e.b, do_region, (struct order){.no_write = true, .read = true});
+
+    on_region(e, region, VIP_CONTROL_OP_RDMAREAD, NOT_REFUSED);
+    on_region(e, region, VIP_CONTROL_OP_RDMAWRITE, VIP_ERROR_RDMAW_PROT);
+    ends_close(e);
+    t_end();
+}
+T_RELIABLE_LEVELS(vipl_error, region_write)
+
+static void region_read_at(VIP_RELIABILITY_LEVEL level)
+{
+    /* Shows that one without EnableRdmaRead can be written, and not read. */
+    struct order there;
+    struct ends e = connect_with((struct order){.level = level, .read = true}, &there);
+    struct order region = order_run(e.b, do_region, (struct order){0});
+
+    on_region(e, region, VIP_CONTROL_OP_RDMAWRITE, NOT_REFUSED);
+    on_region(e, region, VIP_CONTROL_OP_RDMAREAD, VIP_ERROR_RDMAR_PROT);
+    ends_close(e);
+    t_end();
+}
+T_RELIABLE_LEVELS(vipl_error, region_read)
+
+static void region_tag_at(VIP_RELIABILITY_LEVEL level)
+{
+    /* Shows that a region with a tag that isn't the VI's can't be reached, whatever its rights. */
+    struct order there;
+    struct ends e = connect_with((struct order){.level = level, .read = true}, &there);
+
+    on_region(e, order_run(e.b, do_other_tag, (struct order){0}), VIP_CONTROL_OP_RDMAREAD,
+              VIP_ERROR_RDMAR_PROT);
+    ends_close(e);
+    t_end();
+}
+T_RELIABLE_LEVELS(vipl_error, region_tag)
+
+static void rights_change_at(VIP_RELIABILITY_LEVEL level)
 {
     /* Shows that rights of a region can be given later, under the same handle, and taken away. */
     struct order there;
     struct ends e = connect_with((struct order){.level = level, .read = true}, &there);
     struct order region = order_run(e.b, do_region, (struct order){.no_write = true});
-    struct order order = {.len = 16,
-                          .seed = 3,
-                          .control = VIP_CONTROL_OP_RDMAWRITE,
-                          .there = region.area,
-                          .there_handle = region.handle};
 
     T_EQ(region.result, VIP_SUCCESS);
     region.no_write = false;
-    T_EQ(order_run(e.b, do_region, region).result, VIP_SUCCESS);
-    T_EQ(order_run(e.a, do_post, order).result, VIP_SUCCESS);
-    expect_done(e.a, SEND, 0, VIP_STATUS_OP_RDMA_WRITE, 16);
-    order.control = VIP_CONTROL_OP_RDMAREAD;
+    region = order_run(e.b, do_region, region);
+    on_region(e, region, VIP_CONTROL_OP_RDMAWRITE, NOT_REFUSED);
     region.no_write = region.read = true;
-    T_EQ(order_run(e.b, do_region, region).result, VIP_SUCCESS);
-    T_EQ(order_run(e.a, do_post, order).result, VIP_SUCCESS);
-    expect_done(e.a, SEND, 0, VIP_STATUS_OP_RDMA_READ, 16);
-    order.control = VIP_CONTROL_OP_RDMAWRITE;
-    T_EQ(order_run(e.a, do_post, order).result, VIP_SUCCESS);
-    expect_done(e.a, SEND, 0, VIP_STATUS_OP_RDMA_WRITE | VIP_STATUS_RDMA_PROT_ERROR, 0);
-    expect_error(e.b, VIP_ERROR_RDMAW_PROT);
-    expect_state(e.b, VIP_STATE_ERROR);
+    region = order_run(e.b, do_region, region);
+    on_region(e, region, VIP_CONTROL_OP_RDMAREAD, NOT_REFUSED);
+    on_region(e, region, VIP_CONTROL_OP_RDMAWRITE, VIP_ERROR_RDMAW_PROT);
     ends_close(e);
     t_end();
 }
-T_RELIABLE_LEVELS(vipl_error, region_rights)
+T_RELIABLE_LEVELS(vipl_error, rights_change)
 
-static void other_tag_at(VIP_RELIABILITY_LEVEL level)
+static void tag_change_at(VIP_RELIABILITY_LEVEL level)
 {
-    /* Shows that a region with a tag that isn't the VI's can't be reached, whatever its rights. */
+    /* Shows that a region whose tag was changed can't be reached any more. */
     struct order there;
     struct ends e = connect_with((struct order){.level = level, .read = true}, &there);
     struct order region = order_run(e.b, do_region, (struct order){.read = true});
-    struct order order = {.len = 16,
-                          .control = VIP_CONTROL_OP_RDMAREAD,
-                          .there = region.area,
-                          .there_handle = region.handle};
 
-    T_EQ(order_run(e.b, do_other_tag, region).result, VIP_SUCCESS);
-    T_EQ(order_run(e.a, do_post, order).result, VIP_SUCCESS);
-    expect_done(e.a, SEND, 0, VIP_STATUS_OP_RDMA_READ | VIP_STATUS_RDMA_PROT_ERROR, 0);
-    expect_error(e.b, VIP_ERROR_RDMAR_PROT);
+    on_region(e, region, VIP_CONTROL_OP_RDMAREAD, NOT_REFUSED);
+    on_region(e, order_run(e.b, do_other_tag, region), VIP_CONTROL_OP_RDMAREAD,
+              VIP_ERROR_RDMAR_PROT);
     ends_close(e);
     t_end();
 }
-T_RELIABLE_LEVELS(vipl_error, other_tag)
+T_RELIABLE_LEVELS(vipl_error, tag_change)
 
 T_TEST(vipl_error, write_dropped)
 {

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static char path[] = "/tmp/vip_hosts.XXXXXX";
+static char path[256];
 
 static void remove_file(void *arg)
 {
@@ -15,7 +15,9 @@ static void remove_file(void *arg)
 
 static char *write_hosts(const char *text)
 {
-    strcpy(strrchr(path, '.'), ".XXXXXX");
+    const char *folder = getenv("TMPDIR");
+
+    snprintf(path, sizeof(path), "%s/vip_hosts.XXXXXX", folder ? folder : "/tmp");
     int fd = mkstemp(path);
 
     T_ASSERT(fd >= 0);

@@ -266,11 +266,12 @@ static void on_response(struct conn *conn, const struct rdma_cm_event *event)
         connected(conn);
 }
 
+enum { NOBODY_LISTENS = 8, STALE_CONNECTION = 10, STALE_TRIES = 8 }; /* of the CM's REJ */
+
 /* A refusal says why. One without words comes from where nobody listens, or from a process's end.
  */
 static VIP_RETURN reason_of(const struct rdma_cm_event *event)
 {
-    enum { NOBODY_LISTENS = 8 };
     const struct rdma_conn_param *params = &event->param.conn;
     struct message message;
 
@@ -281,20 +282,31 @@ static VIP_RETURN reason_of(const struct rdma_cm_event *event)
     return event->status == NOBODY_LISTENS ? VIP_NO_MATCH : VIP_TIMEOUT;
 }
 
+/*
+ * The other side has not heard of the end of this queue pair's last connection, and takes the
+ * request for a part of that. Now it ends it.
+ */
+static bool comes_too_early(struct conn *conn, const struct rdma_cm_event *event)
+{
+    return event->status == STALE_CONNECTION && conn->stale++ < STALE_TRIES;
+}
+
 /* Returns the identifier, which can't be used again. */
 static struct rdma_cm_id *on_rejected(struct conn *conn, const struct rdma_cm_event *event)
 {
     struct rdma_cm_id *used = conn->id;
     VIP_RETURN reason = reason_of(event);
+    bool again = comes_too_early(conn, event);
 
-    if (conn->role == ROLE_SERVER || conn->role == ROLE_REPORT || conn->answered || conn->over) {
+    if (conn->role == ROLE_SERVER || (conn->role == ROLE_REPORT && !again) || conn->answered ||
+        conn->over) {
         conn_finish(conn, VIP_TIMEOUT);
         return NULL;
     }
     conn->id = NULL;
-    if (conn->role == ROLE_PEER)
+    if (!again && conn->role == ROLE_PEER)
         peer_refused(conn, reason);
-    else if (reason != VIP_NO_MATCH || ++conn->probe == PROBES)
+    else if (!again && (reason != VIP_NO_MATCH || ++conn->probe == PROBES))
         conn_finish(conn, reason);
     else if (cm_ask(conn))
         conn_finish(conn, VIP_NOT_REACHABLE);

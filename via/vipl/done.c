@@ -1,37 +1,34 @@
 /* SPDX-License-Identifier: MIT */
 /* The calls that take what is complete: from a work queue, and from a completion queue. */
+#include <arpa/inet.h>
+
 #include "vip.h"
 
-enum { STREAK = 4, BATCH = 8 };
+enum { BATCH = 8 };
 
 /*
- * One completion that comes alone is taken alone, that is fastest; when they come one upon the
- * other several are taken at a time.
+ * One completion that comes alone is taken alone, that is fastest. When some were there at the
+ * first look, one after the other, several are asked for, and again as long as several come.
  */
-HOT int poll_some(struct cq *cq)
+static int poll_some(struct cq *cq)
 {
-    int count = cq_poll(cq, cq->streak < STREAK ? 1 : BATCH);
+    bool many = cq->streak >= STREAK;
+    int count = cq_poll(cq, many ? BATCH : 1);
 
-    cq->streak = count ? cq->streak + 1 : 0;
+    if (many)
+        cq->streak = count > 1 ? STREAK : 0;
+    else
+        cq->streak = count ? cq->streak + 1 : 0;
     return count;
 }
 
-HOT VIP_RETURN queue_done(struct queue *queue, VIP_DESCRIPTOR **out)
+/* ---- taking one; the lock is held, and let go of at the end ---- */
+
+static VIP_RETURN finish(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_DESCRIPTOR **out)
 {
     struct cq *cq = queue->cq;
-
-    lock_take(&cq->lock);
-    VIP_DESCRIPTOR *descriptor = queue_take(queue);
-    if (!descriptor) {
-        if (queue->done == atomic_load_explicit(&queue->posted, memory_order_acquire)) {
-            lock_give(&cq->lock);
-            *out = NULL;
-            return VIP_DESCRIPTOR_ERROR;
-        }
-        if (likely(cq->only != NULL) ? poll_some(cq) : cq_poll(cq, INT32_MAX))
-            descriptor = queue_take(queue);
-    }
     bool more = queue_has_more(queue);
+
     lock_give(&cq->lock);
     if (unlikely(more) && unlikely(atomic_load_explicit(&cq->armed, memory_order_relaxed)))
         wait_share(cq);
@@ -41,11 +38,110 @@ HOT VIP_RETURN queue_done(struct queue *queue, VIP_DESCRIPTOR **out)
     return descriptor->CS.Status & VIP_STATUS_ERROR_MASK ? VIP_DESCRIPTOR_ERROR : VIP_SUCCESS;
 }
 
+static COLD VIP_RETURN done_at_length(struct queue *queue, VIP_DESCRIPTOR **out)
+{
+    struct cq *cq = queue->cq;
+    VIP_DESCRIPTOR *descriptor = queue_take(queue);
+
+    if (!descriptor) {
+        if (queue->done == atomic_load_explicit(&queue->posted, memory_order_acquire)) {
+            lock_give(&cq->lock);
+            *out = NULL;
+            return VIP_DESCRIPTOR_ERROR;
+        }
+        if (cq->only ? poll_some(cq) : cq_poll(cq, INT32_MAX))
+            descriptor = queue_take(queue);
+    }
+    return finish(queue, descriptor, out);
+}
+
+/* A completion that needs a closer look, or that others follow from. */
+static COLD VIP_RETURN done_crooked(struct queue *queue, const struct ibv_wc *wc,
+                                    VIP_DESCRIPTOR *descriptor, VIP_DESCRIPTOR **out)
+{
+    if (descriptor) {
+        queue_settle(queue);
+    } else {
+        cq_consume(wc);
+        descriptor = queue_take(queue);
+    }
+    return finish(queue, descriptor, out);
+}
+
+/* It has its own CQ, and takes one completion at a time; nothing waits to be taken. */
+HOT bool is_straight(const struct queue *queue, uint32_t posted)
+{
+    return queue->own.streak < STREAK && queue->done != posted &&
+           atomic_load_explicit(&queue->taken, memory_order_relaxed) == queue->done;
+}
+
+/*
+ * What the device completed is the oldest descriptor, and all is well. NULL: it is not so simple,
+ * and done the long way.
+ */
+HOT VIP_DESCRIPTOR *take_straight(const struct vi *vi, struct queue *queue, const struct ibv_wc *wc,
+                                  bool receives)
+{
+    uint32_t done = queue->done;
+    const struct entry *entry = &queue->ring[done & queue->mask];
+    uint32_t flags = atomic_load_explicit(&entry->flags, memory_order_relaxed);
+    uint32_t status = receives ? VIP_STATUS_OP_RECEIVE : flags & VIP_STATUS_OP_MASK;
+    VIP_DESCRIPTOR *descriptor = entry->descriptor;
+
+    if (unlikely(wc->wr_id != queue_id(queue, done) || wc->status != IBV_WC_SUCCESS ||
+                 (receives && wc->opcode != IBV_WC_RECV) || removed_since(vi, entry)) ||
+        unlikely(was_relinked(descriptor)))
+        return NULL;
+    if (receives && wc->wc_flags & IBV_WC_WITH_IMM) {
+        status |= VIP_STATUS_IMMEDIATE;
+        descriptor->CS.ImmediateData = ntohl(wc->imm_data);
+    }
+    descriptor->CS.Length = receives ? wc->byte_len : entry->length;
+    descriptor->CS.Status = status | VIP_STATUS_DONE;
+    queue->done = done + 1;
+    atomic_store_explicit(&queue->taken, done + 1, memory_order_release);
+    return descriptor;
+}
+
+/* The next one fails by itself, and its turn has come. */
+HOT bool must_settle(const struct queue *queue, uint32_t done, uint32_t posted)
+{
+    const struct entry *next = &queue->ring[done & queue->mask];
+
+    return done != posted && atomic_load_explicit(&next->flags, memory_order_relaxed) & ENTRY_SOFT;
+}
+
+/* The straight way is that of nearly every message, and does no more than it must. */
+HOT VIP_RETURN queue_done(const struct vi *vi, struct queue *queue, bool receives,
+                          VIP_DESCRIPTOR **out)
+{
+    struct cq *cq = &queue->own;
+    struct ibv_wc wc;
+
+    lock_take(&queue->cq->lock);
+    uint32_t done = queue->done;
+    uint32_t posted = atomic_load_explicit(&queue->posted, memory_order_acquire);
+    if (unlikely(!is_straight(queue, posted)))
+        return done_at_length(queue, out);
+    if (ibv_poll_cq(cq->verbs, 1, &wc) <= 0) {
+        cq->streak = 0;
+        lock_give(&cq->lock);
+        return VIP_NOT_DONE;
+    }
+    cq->streak++;
+    VIP_DESCRIPTOR *descriptor = take_straight(vi, queue, &wc, receives);
+    if (unlikely(!descriptor || must_settle(queue, done + 1, posted)))
+        return done_crooked(queue, &wc, descriptor, out);
+    lock_give(&cq->lock);
+    *out = descriptor;
+    return VIP_SUCCESS;
+}
+
 VIP_RETURN VipSendDone(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR **DescriptorPtr)
 {
     struct vi *vi = vi_of(ViHandle);
 
-    return likely(vi && DescriptorPtr) ? queue_done(&vi->send, DescriptorPtr)
+    return likely(vi && DescriptorPtr) ? queue_done(vi, &vi->send, false, DescriptorPtr)
                                        : VIP_INVALID_PARAMETER;
 }
 
@@ -53,7 +149,7 @@ VIP_RETURN VipRecvDone(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR **DescriptorPtr)
 {
     struct vi *vi = vi_of(ViHandle);
 
-    return likely(vi && DescriptorPtr) ? queue_done(&vi->recv, DescriptorPtr)
+    return likely(vi && DescriptorPtr) ? queue_done(vi, &vi->recv, true, DescriptorPtr)
                                        : VIP_INVALID_PARAMETER;
 }
 
@@ -68,7 +164,7 @@ static VIP_RETURN queue_wait(struct queue *queue, VIP_ULONG timeout, VIP_DESCRIP
 
     for (bool in_time = true;;) {
         uint32_t turn = atomic_load(&nic->wait.turn);
-        VIP_RETURN result = queue_done(queue, out);
+        VIP_RETURN result = queue_done(queue->vi, queue, queue->receives, out);
 
         if (result != VIP_NOT_DONE)
             return result;

@@ -92,7 +92,7 @@ static void fill_limits(VIP_NIC_ATTRIBUTES *to, const struct ibv_device_attr *de
 {
     uint64_t wr = smaller((uint64_t)device->max_qp_wr / 2, (uint64_t)device->max_cqe / 2);
 
-    to->MaxRegisterBytes = smaller(device->max_mr_size, (VIP_ULONG)-1);
+    to->MaxRegisterBytes = smaller(device->max_mr_size, LIMIT_BYTES);
     to->MaxRegisterBlockBytes = to->MaxRegisterBytes;
     to->MaxPtags = smaller(LIMIT_PTAGS, (uint64_t)device->max_pd);
     to->MaxRegisterRegions = smaller(LIMIT_REGIONS, (uint64_t)device->max_mr - to->MaxPtags);

@@ -7,24 +7,27 @@
 
 #include "vip.h"
 
+/* What a request is made of; prepared ones are used again and again. */
 struct work {
     struct ibv_send_wr wr, confirm;
     struct ibv_sge confirm_sge;
     struct ibv_sge sge[LIMIT_SEGMENTS];
 };
 
-/* The descriptor lies where the NIC may read and write it. */
-HOT bool readable(const struct vi *vi, const VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
+/* Where the descriptor lies, if the NIC may read and write all of it there; else NULL. */
+HOT const struct region *home_of(const struct vi *vi, const VIP_DESCRIPTOR *descriptor,
+                                 VIP_MEM_HANDLE handle)
 {
     uintptr_t at = (uintptr_t)descriptor;
-
-    if (unlikely(at % VIP_DESCRIPTOR_ALIGNMENT))
-        return false;
     const struct region *region = region_find(vi->head.nic, handle);
-    return likely(region && region_covers(region, vi->ptag, at, sizeof(VIP_CONTROL_SEGMENT))) &&
-           likely(region_covers(region, vi->ptag, at,
-                                sizeof(VIP_CONTROL_SEGMENT) +
-                                    descriptor->CS.SegCount * sizeof(VIP_DESCRIPTOR_SEGMENT)));
+
+    if (unlikely(at % VIP_DESCRIPTOR_ALIGNMENT || !region || region->ptag != vi->ptag))
+        return NULL;
+    uint64_t left = region->length - (at - region->base);
+    if (unlikely(at - region->base > region->length || left < sizeof(VIP_CONTROL_SEGMENT)))
+        return NULL;
+    left -= sizeof(VIP_CONTROL_SEGMENT);
+    return likely(left >= descriptor->CS.SegCount * sizeof(VIP_DESCRIPTOR_SEGMENT)) ? region : NULL;
 }
 
 /* The data segments; empty ones are left out. Returns error bits. */
@@ -51,7 +54,7 @@ HOT uint32_t take_segments(const struct vi *vi, const VIP_DESCRIPTOR_SEGMENT *se
     return 0;
 }
 
-/* ---- sends ---- */
+/* ---- what a send descriptor says ---- */
 
 HOT uint32_t operation_of(uint16_t control)
 {
@@ -166,20 +169,19 @@ HOT uint32_t refused_by_state(const struct queue *queue, VIP_VI_STATE state)
     return state == VIP_STATE_ERROR || !queue->receives ? VIP_STATUS_DESC_FLUSHED_ERROR : 0;
 }
 
-HOT struct entry *add_entry(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
-                            uint32_t flags, uint32_t length)
+HOT struct entry *add_entry(const struct vi *vi, struct queue *queue, VIP_DESCRIPTOR *descriptor,
+                            VIP_MEM_HANDLE handle, uint32_t flags, uint32_t length)
 {
     uint32_t posted = atomic_load_explicit(&queue->posted, memory_order_relaxed);
     struct entry *entry = &queue->ring[posted & queue->mask];
-    uint32_t removals = atomic_load_explicit(&queue->vi->head.nic->removals, memory_order_relaxed);
 
     descriptor->CS.Next.AddressBits = 0;
     descriptor->CS.NextHandle = 0;
     entry->descriptor = descriptor;
     entry->handle = handle;
     entry->length = length;
-    atomic_store_explicit(&entry->flags, flags | (removals & ENTRY_TURN_MASK) << ENTRY_TURN_SHIFT,
-                          memory_order_relaxed);
+    entry->removals = atomic_load_explicit(&vi->head.nic->removals, memory_order_relaxed);
+    atomic_store_explicit(&entry->flags, flags, memory_order_relaxed);
     /* Who takes completions reads the entry after this. */
     atomic_store_explicit(&queue->posted, posted + 1, memory_order_release);
     return entry;
@@ -191,7 +193,7 @@ static void add_failure(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM
 {
     if (queue->vi->reliable && vi_state(queue->vi) == VIP_STATE_CONNECTED)
         queue->stopped = true;
-    add_entry(queue, descriptor, handle, flags | ENTRY_SOFT, 0);
+    add_entry(queue->vi, queue, descriptor, handle, flags | ENTRY_SOFT, 0);
     queue_settle_now(queue);
 }
 
@@ -201,54 +203,117 @@ static void refused_by_device(struct queue *queue, struct entry *entry)
     queue_settle_now(queue);
 }
 
-/* Room, and a descriptor to look at; VIP_NOT_DONE: neither, but the call is over. */
-HOT VIP_RETURN admit(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
-                     uint64_t *id_out)
+/*
+ * Room, and a descriptor to look at, which lies in `home`; VIP_NOT_DONE: neither, but the call is
+ * over.
+ */
+HOT VIP_RETURN admit(struct vi *vi, struct queue *queue, VIP_DESCRIPTOR *descriptor,
+                     VIP_MEM_HANDLE handle, const struct region **home_out, uint64_t *id_out)
 {
-    struct vi *vi = queue->vi;
     uint32_t posted = atomic_load_explicit(&queue->posted, memory_order_relaxed);
     uint32_t taken = atomic_load_explicit(&queue->taken, memory_order_acquire);
 
+    *id_out = queue_id(queue, posted);
     if (unlikely(posted - taken > queue->mask)) {
         raise_error(vi->head.nic, VIP_ERROR_VI_OVERRUN, vi, NULL, descriptor,
                     queue->receives ? VIP_STATUS_OP_RECEIVE : VIP_STATUS_OP_SEND);
         return VIP_ERROR_RESOURCE;
     }
-    if (unlikely(!readable(vi, descriptor, handle))) {
+    *home_out = home_of(vi, descriptor, handle);
+    if (unlikely(!*home_out)) {
         raise_error(vi->head.nic, VIP_ERROR_POST_DESC, vi, NULL, descriptor,
                     queue->receives ? VIP_STATUS_OP_RECEIVE : VIP_STATUS_OP_SEND);
         if (vi->reliable)
             vi_break(vi, 0);
         return VIP_NOT_DONE;
     }
-    *id_out = (uint64_t)(uintptr_t)queue << 16 | (uint16_t)posted;
     return VIP_SUCCESS;
 }
 
-static VIP_RETURN post_send(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
+/*
+ * One piece of data that is all right, as nearly always: it needs no table if it lies in the region
+ * that the descriptor lies in. False: the long way finds out what it is.
+ */
+HOT bool take_piece(const struct vi *vi, struct queue *queue, const VIP_DESCRIPTOR *descriptor,
+                    VIP_MEM_HANDLE handle, const struct region *home, uint32_t *length_out)
+{
+    const VIP_DATA_SEGMENT *data = &descriptor->DS[0].Local;
+    uint64_t address = data->Data.AddressBits;
+    uint32_t length = data->Length;
+
+    if (unlikely(descriptor->CS.SegCount != 1 || !length))
+        return false;
+    if (data->Handle != handle)
+        home = region_find(vi->head.nic, data->Handle);
+    if (unlikely(!home || !region_covers(home, vi->ptag, address, length)))
+        return false;
+    queue->piece = (struct ibv_sge){address, length, home->lkey};
+    *length_out = length;
+    return true;
+}
+
+/* ---- sends ---- */
+
+static COLD void send_any(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
+                          uint64_t id)
 {
     struct vi *vi = queue->vi;
     struct ibv_send_wr *bad;
     struct work work;
     uint32_t length;
-    uint64_t id;
-    VIP_RETURN result = admit(queue, descriptor, handle, &id);
 
-    if (unlikely(result))
-        return result;
     uint32_t operation = operation_of(descriptor->CS.Control);
     uint32_t error = refused_by_state(queue, vi_state(vi));
-    if (likely(!error))
+    if (!error)
         error = make_send(vi, descriptor, id, &work, &length);
     if (unlikely(error)) {
         add_failure(queue, descriptor, handle, operation | error);
-        return VIP_SUCCESS;
+        return;
     }
-    struct entry *entry = add_entry(queue, descriptor, handle, operation, length);
+    struct entry *entry = add_entry(vi, queue, descriptor, handle, operation, length);
     if (unlikely(ibv_post_send(vi->qp, &work.wr, &bad)))
         refused_by_device(queue, entry);
-    return VIP_SUCCESS;
 }
+
+/* A message of one piece, with immediate data or without, on a connection that is well. */
+HOT bool send_plain(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
+                    const struct region *home, uint64_t id)
+{
+    struct queue *queue = &vi->send;
+    struct ibv_send_wr *wr = &queue->plain.send, *bad;
+    unsigned control = descriptor->CS.Control;
+    uint32_t length;
+
+    if (unlikely(control & ~(unsigned)VIP_CONTROL_IMMEDIATE ||
+                 vi_state(vi) != VIP_STATE_CONNECTED || queue->stopped) ||
+        unlikely(!take_piece(vi, queue, descriptor, handle, home, &length)) ||
+        unlikely(length != descriptor->CS.Length || length > vi->max_plain))
+        return false;
+    wr->wr_id = id;
+    wr->opcode = IBV_WR_SEND;
+    if (control) {
+        wr->opcode = IBV_WR_SEND_WITH_IMM;
+        wr->imm_data = htonl(descriptor->CS.ImmediateData);
+    }
+    wr->send_flags = IBV_SEND_SIGNALED | (length <= vi->max_inline ? IBV_SEND_INLINE : 0);
+    struct entry *entry = add_entry(vi, queue, descriptor, handle, VIP_STATUS_OP_SEND, length);
+    if (unlikely(ibv_post_send(vi->qp, wr, &bad)))
+        refused_by_device(queue, entry);
+    return true;
+}
+
+HOT VIP_RETURN post_send(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
+{
+    const struct region *home;
+    uint64_t id;
+    VIP_RETURN result = admit(vi, &vi->send, descriptor, handle, &home, &id);
+
+    if (likely(!result) && unlikely(!send_plain(vi, descriptor, handle, home, id)))
+        send_any(&vi->send, descriptor, handle, id);
+    return result;
+}
+
+/* ---- receives ---- */
 
 /* Returns error bits. */
 HOT uint32_t make_recv(const struct vi *vi, const VIP_DESCRIPTOR *descriptor,
@@ -262,40 +327,71 @@ HOT uint32_t make_recv(const struct vi *vi, const VIP_DESCRIPTOR *descriptor,
                          &total);
 }
 
-static VIP_RETURN post_recv(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
+static COLD void recv_any(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
+                          uint64_t id)
 {
     struct vi *vi = queue->vi;
     struct ibv_sge sge[LIMIT_SEGMENTS];
-    struct ibv_recv_wr wr = {.sg_list = sge}, *bad;
-    VIP_RETURN result = admit(queue, descriptor, handle, &wr.wr_id);
-
-    if (unlikely(result))
-        return result;
+    struct ibv_recv_wr wr = {.wr_id = id, .sg_list = sge}, *bad;
     uint32_t error = refused_by_state(queue, vi_state(vi));
-    if (likely(!error))
+
+    if (!error)
         error = make_recv(vi, descriptor, &wr);
     if (unlikely(error)) {
         add_failure(queue, descriptor, handle, VIP_STATUS_OP_RECEIVE | error);
-        return VIP_SUCCESS;
+        return;
     }
-    struct entry *entry = add_entry(queue, descriptor, handle, VIP_STATUS_OP_RECEIVE, 0);
+    struct entry *entry = add_entry(vi, queue, descriptor, handle, VIP_STATUS_OP_RECEIVE, 0);
     if (unlikely(ibv_post_recv(vi->qp, &wr, &bad)))
         refused_by_device(queue, entry);
-    return VIP_SUCCESS;
+}
+
+HOT bool recv_plain(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
+                    const struct region *home, uint64_t id)
+{
+    struct queue *queue = &vi->recv;
+    struct ibv_recv_wr *wr = &queue->plain.recv, *bad;
+    uint32_t length;
+
+    if (unlikely(vi_state(vi) != VIP_STATE_CONNECTED || queue->stopped) ||
+        unlikely(!take_piece(vi, queue, descriptor, handle, home, &length)))
+        return false;
+    wr->wr_id = id;
+    struct entry *entry = add_entry(vi, queue, descriptor, handle, VIP_STATUS_OP_RECEIVE, 0);
+    if (unlikely(ibv_post_recv(vi->qp, wr, &bad)))
+        refused_by_device(queue, entry);
+    return true;
+}
+
+HOT VIP_RETURN post_recv(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
+{
+    const struct region *home;
+    uint64_t id;
+    VIP_RETURN result = admit(vi, &vi->recv, descriptor, handle, &home, &id);
+
+    if (likely(!result) && unlikely(!recv_plain(vi, descriptor, handle, home, id)))
+        recv_any(&vi->recv, descriptor, handle, id);
+    return result;
+}
+
+bool receive_is_good(const struct vi *vi, const VIP_DESCRIPTOR *descriptor)
+{
+    struct ibv_sge sge[LIMIT_SEGMENTS];
+    struct ibv_recv_wr wr = {.sg_list = sge};
+
+    return !make_recv(vi, descriptor, &wr);
 }
 
 void receive_again(struct queue *queue, uint32_t place)
 {
     struct entry *entry = &queue->ring[place & queue->mask];
     struct ibv_sge sge[LIMIT_SEGMENTS];
-    struct ibv_recv_wr wr = {.wr_id = (uint64_t)(uintptr_t)queue << 16 | (uint16_t)place,
-                             .sg_list = sge},
-                       *bad;
+    struct ibv_recv_wr wr = {.wr_id = queue_id(queue, place), .sg_list = sge}, *bad;
     uint32_t error = VIP_STATUS_PROTECTION_ERROR;
 
     if (atomic_load(&entry->flags) & ENTRY_SOFT)
         return;
-    if (readable(queue->vi, entry->descriptor, entry->handle))
+    if (home_of(queue->vi, entry->descriptor, entry->handle))
         error = make_recv(queue->vi, entry->descriptor, &wr);
     if (!error && ibv_post_recv(queue->vi->qp, &wr, &bad))
         error = VIP_STATUS_TRANSPORT_ERROR;
@@ -311,7 +407,7 @@ VIP_RETURN VipPostSend(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR *DescriptorPtr,
     if (unlikely(!vi || !DescriptorPtr))
         return VIP_INVALID_PARAMETER;
     lock_take(&vi->send.post_lock);
-    VIP_RETURN result = post_send(&vi->send, DescriptorPtr, MemoryHandle);
+    VIP_RETURN result = post_send(vi, DescriptorPtr, MemoryHandle);
     lock_give(&vi->send.post_lock);
     return unlikely(result == VIP_NOT_DONE) ? VIP_SUCCESS : result;
 }
@@ -324,7 +420,7 @@ VIP_RETURN VipPostRecv(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR *DescriptorPtr,
     if (unlikely(!vi || !DescriptorPtr))
         return VIP_INVALID_PARAMETER;
     lock_take(&vi->recv.post_lock);
-    VIP_RETURN result = post_recv(&vi->recv, DescriptorPtr, MemoryHandle);
+    VIP_RETURN result = post_recv(vi, DescriptorPtr, MemoryHandle);
     lock_give(&vi->recv.post_lock);
     return unlikely(result == VIP_NOT_DONE) ? VIP_SUCCESS : result;
 }

@@ -20,6 +20,11 @@ int queue_init(struct queue *queue, struct vi *vi, struct cq *cq, bool receives)
     queue->mask = depth - 1;
     queue->ring = calloc(depth, sizeof(*queue->ring));
     queue->cq = cq ? cq : &queue->own;
+    queue->own.streak = cq ? STREAK : 0;
+    if (receives)
+        queue->plain.recv = (struct ibv_recv_wr){.sg_list = &queue->piece, .num_sge = 1};
+    else
+        queue->plain.send = (struct ibv_send_wr){.sg_list = &queue->piece, .num_sge = 1};
     if (!queue->ring)
         return -ENOMEM;
     if (!cq)
@@ -106,14 +111,11 @@ static bool is_rdma(uint32_t operation)
 
 /* Deregistered since it was posted: then nobody may write there. Rare, so a count says if to look.
  */
-HOT bool memory_gone(const struct queue *queue, const struct entry *entry, uint32_t flags)
+HOT bool memory_gone(const struct queue *queue, const struct entry *entry)
 {
-    struct vip_nic *nic = queue->vi->head.nic;
-    uint32_t removals = atomic_load_explicit(&nic->removals, memory_order_relaxed);
-
-    if (likely(flags >> ENTRY_TURN_SHIFT == (removals & ENTRY_TURN_MASK)))
+    if (likely(!removed_since(queue->vi, entry)))
         return false;
-    const struct region *region = region_find(nic, entry->handle);
+    const struct region *region = region_find(queue->vi->head.nic, entry->handle);
     return !region || !region_covers(region, queue->vi->ptag, (uintptr_t)entry->descriptor,
                                      sizeof(VIP_CONTROL_SEGMENT));
 }
@@ -130,7 +132,7 @@ static void tell(struct cq *cq, struct queue *queue)
 HOT void write_back(struct queue *queue, VIP_DESCRIPTOR *descriptor, uint32_t status,
                     uint32_t length)
 {
-    if (unlikely(descriptor->CS.Next.AddressBits || descriptor->CS.NextHandle))
+    if (unlikely(was_relinked(descriptor)))
         raise_error(queue->vi->head.nic, VIP_ERROR_POST_DESC, queue->vi, NULL, descriptor, status);
     descriptor->CS.Length = length;
     descriptor->CS.Status = status | VIP_STATUS_DONE;
@@ -140,10 +142,9 @@ HOT void write_back(struct queue *queue, VIP_DESCRIPTOR *descriptor, uint32_t st
 HOT void complete(struct queue *queue, uint32_t status, uint32_t length, uint8_t report)
 {
     struct entry *entry = &queue->ring[queue->done & queue->mask];
-    uint32_t flags = atomic_load_explicit(&entry->flags, memory_order_relaxed);
     bool fails = status & VIP_STATUS_ERROR_MASK & ~(uint32_t)VIP_STATUS_DESC_FLUSHED_ERROR;
 
-    if (unlikely(memory_gone(queue, entry, flags))) {
+    if (unlikely(memory_gone(queue, entry))) {
         raise_error(queue->vi->head.nic, VIP_ERROR_COMP_PROT, queue->vi, NULL, entry->descriptor,
                     status);
         entry->descriptor = NULL;
@@ -218,10 +219,26 @@ HOT uint32_t received(const struct ibv_wc *wc, VIP_DESCRIPTOR *descriptor)
     return status;
 }
 
+/*
+ * A device that says of a receive that its form is bad means something else, because the form has
+ * been looked at: it is too short, or its memory has gone.
+ */
+static uint32_t error_of_receive(const struct queue *queue)
+{
+    const struct entry *entry = &queue->ring[queue->done & queue->mask];
+    uint32_t flags = atomic_load_explicit(&entry->flags, memory_order_relaxed);
+
+    if (memory_gone(queue, entry, flags) || receive_is_good(queue->vi, entry->descriptor))
+        return VIP_STATUS_LENGTH_ERROR;
+    return VIP_STATUS_PROTECTION_ERROR;
+}
+
 static void consume_failed(struct queue *queue, const struct ibv_wc *wc, uint32_t flags)
 {
     uint32_t operation = flags & VIP_STATUS_OP_MASK, error = error_of(wc->status);
 
+    if (error == VIP_STATUS_FORMAT_ERROR && queue->receives)
+        error = error_of_receive(queue);
     if (error == VIP_STATUS_REMOTE_DESC_ERROR && is_rdma(operation))
         error = VIP_STATUS_RDMA_PROT_ERROR;
     complete(queue, operation | error, 0, report_of(wc->status, error, operation));
@@ -245,11 +262,16 @@ HOT void consume(const struct ibv_wc *wc)
         return;
     if (unlikely(wc->status != IBV_WC_SUCCESS))
         consume_failed(queue, wc, flags);
-    else if (queue->receives && likely(!memory_gone(queue, entry, flags)))
+    else if (queue->receives && likely(!memory_gone(queue, entry)))
         complete(queue, received(wc, entry->descriptor), wc->byte_len, 0);
     else
         complete(queue, flags & VIP_STATUS_OP_MASK, entry->length, 0);
     queue_settle(queue);
+}
+
+void cq_consume(const struct ibv_wc *wc)
+{
+    consume(wc);
 }
 
 int cq_poll(struct cq *cq, int most)

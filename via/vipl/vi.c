@@ -107,6 +107,7 @@ static VIP_RETURN vi_adopt(struct vi *vi, const VIP_VI_ATTRIBUTES *attributes)
     vi->reliable = attributes->ReliabilityLevel != VIP_SERVICE_UNRELIABLE;
     vi->confirms = confirms;
     vi->max_transfer = (uint32_t)attributes->MaxTransferSize;
+    vi->max_plain = confirms ? 0 : vi->max_transfer;
     return VIP_SUCCESS;
 }
 

@@ -36,9 +36,12 @@ enum {
     CACHE_LINE = 64,
 };
 #define LIMIT_TRANSFER 0x7fffffffu
+#define LIMIT_BYTES (1ull << 47) /* what a process can have */
 
 /* On the way of every message: no call is worth it. */
 #define HOT static inline __attribute__((always_inline))
+/* And what is seldom done stays out of its way. */
+#define COLD __attribute__((noinline))
 
 static inline bool likely(bool x)
 {
@@ -143,8 +146,9 @@ static inline void *handle_of(const void *handle, enum kind kind)
 
     if (unlikely(at >= pool.size || at % SLOT_BYTES))
         return NULL;
-    return likely(atomic_load_explicit(&head->kind, memory_order_relaxed) == (uint32_t)kind) ? head
-                                                                                             : NULL;
+    if (unlikely(atomic_load_explicit(&head->kind, memory_order_relaxed) != (uint32_t)kind))
+        return NULL;
+    return head;
 }
 
 /* ---- memory (memory.c) ---- */
@@ -183,6 +187,9 @@ struct notice {
     VIP_VI_CALLBACK vi_handler;
 };
 
+/* So many completions in a row that were there when looked for make a streak. */
+enum { STREAK = 4 };
+
 struct cq {
     struct head head; /* a handle, or inside a work queue */
     struct lock lock; /* of everything below, and of its queues' done and taken */
@@ -190,7 +197,7 @@ struct cq {
     struct queue *only; /* of this queue; NULL: VipCreateCQ's */
     uint32_t entries, mask;
     uint32_t put, got;      /* entries told of, entries taken */
-    uint32_t streak;        /* completions in a row that were there when looked for */
+    uint32_t streak;        /* of completions; only in a CQ that a work queue has for its own */
     struct queue **waiting; /* ring: whose descriptor is complete */
     _Atomic bool armed;
     unsigned users;         /* nic->lock */
@@ -200,17 +207,14 @@ struct cq {
 };
 
 /* What is posted. Flags: bits of the status to come, and: */
-enum {
-    ENTRY_SOFT = 0x1,      /* fails in its turn, with the error bits in flags; not at the device */
-    ENTRY_TURN_SHIFT = 20, /* nic->removals when it was posted */
-    ENTRY_TURN_MASK = 0xfff,
-};
+enum { ENTRY_SOFT = 0x1 }; /* fails in its turn, with the error bits in flags; not at the device */
 
 struct entry {
     VIP_DESCRIPTOR *descriptor; /* NULL: its memory is gone, it is never handed out */
     VIP_MEM_HANDLE handle;
     _Atomic uint32_t flags;
     uint32_t length;
+    uint32_t removals; /* nic->removals when it was posted */
 };
 
 struct queue {
@@ -225,6 +229,12 @@ struct queue {
     _Atomic uint32_t taken;  /* cq->lock, like done */
     _Alignas(CACHE_LINE) uint32_t done;
     struct cq own;
+    /* post_lock: requests of one piece, made ready. */
+    struct ibv_sge piece;
+    union {
+        struct ibv_send_wr send;
+        struct ibv_recv_wr recv;
+    } plain;
 };
 
 /* ---- VIs (vi.c) ---- */
@@ -234,6 +244,7 @@ struct vi {
     _Atomic uint32_t state; /* VIP_VI_STATE; break_lock */
     bool reliable, confirms;
     uint32_t max_transfer, max_inline;
+    uint32_t max_plain; /* the longest send that is one request and no more */
     struct ibv_qp *qp;
     struct ptag *ptag;
     /* What a confirming VI reads at the other end. */
@@ -291,6 +302,7 @@ struct conn {
     struct message theirs, mine;
     uint32_t their_qpn;
     int probe; /* how many ports were tried */
+    int stale; /* how often the request came too early */
     uint32_t my_qpn;
     bool answered, mismatch; /* ROLE_PEER: the other one asked; somebody there wants another */
     unsigned pause_ms;
@@ -445,6 +457,8 @@ void queue_settle(struct queue *queue);
 void queue_settle_now(struct queue *queue);
 /* The next complete descriptor, NULL: none. */
 VIP_DESCRIPTOR *queue_take(struct queue *queue);
+/* One that the device has completed. */
+void cq_consume(const struct ibv_wc *wc);
 /* Takes what the device has completed, at most `most`; how many there were. */
 int cq_poll(struct cq *cq, int most);
 /* The next queue that has a complete descriptor not told of yet; NULL: none. */
@@ -454,10 +468,30 @@ bool queue_has_more(const struct queue *queue);
 /* Everything that is posted fails: the device has been told to flush. Not under the lock. */
 void queue_flush(struct queue *queue, bool at_device);
 
+/* Names queue and place in the ring. */
+HOT uint64_t queue_id(const struct queue *queue, uint32_t place)
+{
+    return (uint64_t)(uintptr_t)queue << 16 | (uint16_t)place;
+}
+
+/* Something was deregistered since it was posted: its own memory, perhaps. */
+HOT bool removed_since(const struct vi *vi, const struct entry *entry)
+{
+    return entry->removals != atomic_load_explicit(&vi->head.nic->removals, memory_order_relaxed);
+}
+
+/* The program wrote into what belongs to the library while the descriptor was posted. */
+HOT bool was_relinked(const VIP_DESCRIPTOR *descriptor)
+{
+    return descriptor->CS.Next.AddressBits || descriptor->CS.NextHandle;
+}
+
 /* ---- post.c ---- */
 
 /* A receive, posted at this place of the ring, goes to the VI's new queue pair. */
 void receive_again(struct queue *queue, uint32_t place);
+/* All memory that the receive names is there. */
+bool receive_is_good(const struct vi *vi, const VIP_DESCRIPTOR *descriptor);
 
 /* ---- wait.c ---- */
 

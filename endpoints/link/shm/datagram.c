@@ -269,13 +269,21 @@ static bool is_for_wire(struct qp *qp, const struct ibv_send_wr *wr, const struc
         *status = roce_datagram(qp, wr, ah);
         return true;
     }
-    if (config_get()->link == CONFIG_LINK_SHM || qp->group_done)
+    if (config_get()->link == CONFIG_LINK_SHM || qp->group_out)
         return false;
+    qp->group_out = true; /* once, however often the members here make it wait */
     enum ibv_wc_status sent = roce_datagram(qp, wr, ah);
     if (config_get()->link != CONFIG_LINK_ROCE)
         return false;
     *status = sent;
     return true;
+}
+
+bool datagram_is_out(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah)
+{
+    uint32_t qpn = wr->wr.ud.remote_qpn & 0xffffff;
+
+    return is_group(ah, qpn) ? qp->group_out : target_of_many(qp, ah->dgid, qpn)->wire;
 }
 
 enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,

@@ -8,7 +8,12 @@
 #include <string.h>
 
 #include "core/copy.h"
+#include "link/shm/capture.h"
 #include "link/shm/shm.h"
+
+/* What is seldom called must not keep the compiler from making one piece of what always is. */
+#define COLD __attribute__((cold, noinline))
+#define STRAIGHT __attribute__((always_inline)) inline
 
 /* ---- our side of the WQE ---- */
 
@@ -472,15 +477,44 @@ static enum verdict execute_xrc(struct qp *qp, const struct ibv_send_wr *wr,
     return execute(qp, srq, wr, status);
 }
 
-enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
-                         enum ibv_wc_status *status)
+STRAIGHT static enum verdict execute_connected(struct qp *qp, const struct ibv_send_wr *wr,
+                                               enum ibv_wc_status *status)
 {
-    if (qp->type >= IBV_QPT_UD)
-        return qp->type == IBV_QPT_UD ? shm_datagram(qp, wr, ah, status)
-                                      : execute_xrc(qp, wr, status);
     if (!target_reach(qp, &qp->target))
         return VERDICT_STALL;
     if (__builtin_expect(qp->target.in_rtr, 0))
         tell_first(&qp->target);
     return execute(qp, &qp->target, wr, status);
+}
+
+/* The same, and what the wire would have carried is written down. */
+COLD static enum verdict execute_captured(struct qp *qp, const struct ibv_send_wr *wr,
+                                          const struct ah *ah, enum ibv_wc_status *status)
+{
+    enum verdict verdict;
+
+    if (qp->type == IBV_QPT_UD) {
+        verdict = shm_datagram(qp, wr, ah, status);
+        if (verdict == VERDICT_DONE && *status == IBV_WC_SUCCESS && !datagram_is_out(qp, wr, ah))
+            capture_datagram(qp, wr, ah);
+        return verdict;
+    }
+    verdict = qp->type == IBV_QPT_XRC_SEND ? execute_xrc(qp, wr, status)
+                                           : execute_connected(qp, wr, status);
+    if (verdict == VERDICT_DONE)
+        capture_request(qp, wr, *status);
+    else if (qp->stall == STALL_RNR)
+        capture_not_ready(qp, wr);
+    return verdict;
+}
+
+enum verdict shm_execute(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
+                         enum ibv_wc_status *status)
+{
+    if (__builtin_expect(qp->detour == DETOUR_NONE, 1))
+        return execute_connected(qp, wr, status);
+    if (qp->detour == DETOUR_DATAGRAM)
+        return shm_datagram(qp, wr, ah, status);
+    return qp->detour == DETOUR_XRC ? execute_xrc(qp, wr, status)
+                                    : execute_captured(qp, wr, ah, status);
 }

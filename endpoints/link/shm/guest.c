@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "core/removal.h"
 #include "core/arena.h"
 #include "core/cq_impl.h"
 #include "core/process.h"
@@ -310,6 +311,15 @@ static int on_look(struct guest *guest)
     return msg_send(guest->watch.fd, &answer, NULL, 0, ours, 1);
 }
 
+/* The same: it reads the answer, and no more. */
+static int on_removed(struct guest *guest)
+{
+    struct shm_msg answer = {.type = SHM_REMOVED, .index = process_slot()};
+
+    removal_look();
+    return msg_send(guest->watch.fd, &answer, NULL, 0, NULL, 0);
+}
+
 static void on_lane_open(struct guest *guest, const struct shm_msg *msg)
 {
     struct shm_msg answer = {.type = SHM_LANE_READY, .index = msg->index, .gen = msg->gen};
@@ -397,6 +407,8 @@ static bool serve_next(struct guest *guest)
         error = on_hello(guest, fds);
     else if (msg.type == SHM_LOOK)
         error = on_look(guest);
+    else if (msg.type == SHM_REMOVED)
+        error = on_removed(guest);
     else if (guest->arena)
         serve(guest, &msg, payload, (size_t)length);
     close_fds(fds);

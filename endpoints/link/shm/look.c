@@ -14,7 +14,9 @@
 #include <unistd.h>
 
 #include "core/arena.h"
+#include "core/objects.h"
 #include "core/process.h"
+#include "core/removal.h"
 #include "core/sys.h"
 #include "link/shm/shm.h"
 
@@ -22,10 +24,10 @@ enum { PATIENCE_MS = 500 };
 
 /* ---- asking ---- */
 
-static int ask(int dir_fd, uint32_t slot)
+static int ask(int dir_fd, uint32_t slot, enum shm_type what)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct shm_msg msg = {.type = SHM_LOOK};
+    struct shm_msg msg = {.type = what};
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     if (fd < 0)
@@ -57,7 +59,7 @@ static int pid_of(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) == 0 ? who.pid : 0;
 }
 
-static void begin(struct look_list *list, int dir_fd, uint32_t slot)
+static void begin(struct look_list *list, int dir_fd, uint32_t slot, enum shm_type what)
 {
     struct look *look = &list->looks[list->count];
 
@@ -67,7 +69,7 @@ static void begin(struct look_list *list, int dir_fd, uint32_t slot)
         look->arena = arena_base;
         look->size = arena_size;
     } else {
-        look->fd = ask(dir_fd, slot);
+        look->fd = ask(dir_fd, slot, what);
         if (look->fd < 0)
             return; /* nobody: what is there was left by a dead one */
         look->pid = pid_of(look->fd);
@@ -75,7 +77,7 @@ static void begin(struct look_list *list, int dir_fd, uint32_t slot)
     list->count++;
 }
 
-static void ask_everybody(struct look_list *list, DIR *dir)
+static void ask_everybody(struct look_list *list, DIR *dir, enum shm_type what)
 {
     for (struct dirent *entry; (entry = readdir(dir));) {
         unsigned slot;
@@ -83,7 +85,7 @@ static void ask_everybody(struct look_list *list, DIR *dir)
 
         if (sscanf(entry->d_name, "slot-%4u.sock%n", &slot, &end) == 1 && end && slot > 0 &&
             slot < LIMIT_SLOTS && !entry->d_name[end] && list->count < LIMIT_SLOTS)
-            begin(list, dirfd(dir), slot);
+            begin(list, dirfd(dir), slot, what);
     }
 }
 
@@ -98,6 +100,7 @@ static void take_answer(struct look *look)
     if (msg_receive(look->fd, &msg, nothing, sizeof(nothing), fds) >= 0) {
         char *arena;
 
+        look->answered = true;
         if (msg.type == SHM_LOOK && map_arena_of(fds[0], &arena, &look->size) == 0)
             look->arena = arena;
         close_fds(fds);
@@ -117,7 +120,7 @@ static void await_answer(struct look *look, uint64_t until_ns)
     look->fd = -1;
 }
 
-struct look_list *look_all(const char *runtime_dir)
+static struct look_list *ask_all(const char *runtime_dir, enum shm_type what)
 {
     struct look_list *list = calloc(1, sizeof(*list));
     int fd = sys_open(runtime_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
@@ -129,12 +132,34 @@ struct look_list *look_all(const char *runtime_dir)
         free(list);
         return NULL;
     }
-    ask_everybody(list, dir);
+    ask_everybody(list, dir, what);
     closedir(dir);
     uint64_t until_ns = now_ns() + PATIENCE_MS * 1000000ull;
     for (unsigned i = 0; i < list->count; i++)
         await_answer(&list->looks[i], until_ns);
     return list;
+}
+
+struct look_list *look_all(const char *runtime_dir)
+{
+    return ask_all(runtime_dir, SHM_LOOK);
+}
+
+int look_tell_all(const char *runtime_dir)
+{
+    struct look_list *list = ask_all(runtime_dir, SHM_REMOVED);
+    int told = list ? 0 : -errno;
+
+    for (unsigned i = 0; list && i < list->count; i++) {
+        if (list->looks[i].own) {
+            core_lock();
+            removal_look();
+            core_unlock();
+        }
+        told += list->looks[i].own || list->looks[i].answered;
+    }
+    look_free(list);
+    return told;
 }
 
 void look_free(struct look_list *list)

@@ -17,6 +17,7 @@ struct look {
     int pid;
     int fd;            /* its connection while it has not answered, else -1 */
     bool own;          /* this process itself */
+    bool answered;
     const char *arena; /* NULL: it lives and does not answer: it may be stopped */
     uint64_t size;
 };
@@ -32,6 +33,12 @@ struct look_list {
  */
 struct look_list *look_all(const char *runtime_dir);
 void look_free(struct look_list *list);
+
+/*
+ * Tell everybody who lives that NICs went or came (core/removal.h). Returns how many have seen to
+ * it, or negative errno. Half a second at most.
+ */
+int look_tell_all(const char *runtime_dir);
 
 static inline const struct pub_header *look_header(const struct look *look)
 {

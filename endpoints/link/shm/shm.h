@@ -42,6 +42,7 @@ enum shm_type {
     SHM_FIRST,      /* initiator: your queue pair, which is in RTR, hears from me */
     SHM_MAD,        /* both: a connection management datagram, as payload */
     SHM_LOOK,       /* anybody: may I see your arena? the same back, with its descriptor (look.h) */
+    SHM_REMOVED,    /* anybody: a NIC went or came, look; the same back when done (removal.h) */
 };
 
 /*
@@ -275,6 +276,8 @@ void tell_srq(struct target *target);
 void tell_first(struct target *target);
 
 /* ---- datagram.c ---- */
+/* Went it to the wire? When it is done. */
+bool datagram_is_out(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah);
 enum verdict shm_datagram(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
                           enum ibv_wc_status *status);
 /* Our side of a WQE: its total length, and where it lies if it is one element. */
