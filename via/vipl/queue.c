@@ -226,9 +226,8 @@ HOT uint32_t received(const struct ibv_wc *wc, VIP_DESCRIPTOR *descriptor)
 static uint32_t error_of_receive(const struct queue *queue)
 {
     const struct entry *entry = &queue->ring[queue->done & queue->mask];
-    uint32_t flags = atomic_load_explicit(&entry->flags, memory_order_relaxed);
 
-    if (memory_gone(queue, entry, flags) || receive_is_good(queue->vi, entry->descriptor))
+    if (memory_gone(queue, entry) || receive_is_good(queue->vi, entry->descriptor))
         return VIP_STATUS_LENGTH_ERROR;
     return VIP_STATUS_PROTECTION_ERROR;
 }
