@@ -206,7 +206,7 @@ T_TEST(sim, retry_exceeded)
 
 T_TEST(sim, refused)
 {
-    /* Shows that a peer whose host says it is gone is given up soon, and one that answers is not. */
+    /* Shows that a peer whose host says it is gone is given up soon; one that answers is not. */
     struct sim *sim = sim_new(3, TRANSPORT_RC);
     struct sim_node *a = &sim->nodes[0];
     struct transport_wr wr = sim_wr(TRANSPORT_WRITE, 1, 0, 3000, 0);
