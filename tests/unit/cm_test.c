@@ -30,7 +30,7 @@ static struct {
     unsigned head, tail;  /* on the wire; tail also counts the messages ever sent */
     unsigned lose, count; /* messages [lose, lose + count) never arrive */
     bool twice;
-    unsigned refusals; /* requests for which nobody listens */
+    unsigned refusals;               /* requests for which nobody listens */
     bool accepts, confirms, answers; /* what the owners do by themselves */
     uint64_t now;
 } world;
