@@ -78,8 +78,8 @@ struct sender {
     bool gone_back;   /* to una, since it last moved: more NAKs say nothing new */
     uint32_t ahead;   /* the last answer beyond a gap; PSNs below it are of a later try */
     unsigned retries, rnr_tries;
-    bool refused; /* since the last progress the peer's host said that nobody is there */
-    uint64_t rnr_until_ns;               /* 0: not waiting */
+    bool refused;          /* since the last progress the peer's host said that nobody is there */
+    uint64_t rnr_until_ns; /* 0: not waiting */
     uint64_t timeout_at_ns, probe_at_ns; /* TRANSPORT_NEVER: nothing is in flight */
     struct window window;
 };
