@@ -93,6 +93,18 @@ static void probe(struct transport *t, uint64_t now_ns)
     s->probe_at_ns = after(now_ns, window_probe_after_ns(&s->window));
 }
 
+/* All was sent once, and of the last of it no acknowledgement was asked for: no loss, so far. */
+static bool has_unasked(const struct sender *s)
+{
+    return s->unasked && s->send == s->sent && s->una != s->sent && !s->gone_back;
+}
+
+static void ask(struct transport *t, uint64_t now_ns)
+{
+    sender_ask(t);
+    t->sender.probe_at_ns = after(now_ns, window_probe_after_ns(&t->sender.window));
+}
+
 void completer_expire(struct transport *t, uint64_t now_ns)
 {
     struct sender *s = &t->sender;
@@ -103,6 +115,8 @@ void completer_expire(struct transport *t, uint64_t now_ns)
         s->rnr_until_ns = s->gone_back = 0;
     else if (s->timeout_at_ns <= now_ns)
         timed_out(t, now_ns);
+    else if (has_unasked(s))
+        ask(t, now_ns);
     else
         probe(t, now_ns);
 }
@@ -185,7 +199,7 @@ static bool acknowledge(struct transport *t, uint64_t now_ns, uint32_t psn)
 }
 
 /* Of all that asks for it, what was lost first is what counts. */
-static void retry(struct transport *t)
+static void retry(struct transport *t, uint64_t now_ns)
 {
     struct sender *s = &t->sender;
 
@@ -194,20 +208,21 @@ static void retry(struct transport *t)
     t->stats.go_backs++;
     window_lost(&s->window, s->una, s->sent);
     sender_go_back(t);
+    s->gone_back_ns = now_ns;
 }
 
 /*
  * An answer came, but not the one before it. Of one try that is told many times; a PSN that is not
  * beyond the last one told is of the next try.
  */
-static void answer_missing(struct transport *t, uint32_t psn)
+static void answer_missing(struct transport *t, uint64_t now_ns, uint32_t psn)
 {
     struct sender *s = &t->sender;
 
     if (s->gone_back && !psn_before(s->ahead, psn))
         s->gone_back = false;
     s->ahead = psn;
-    retry(t);
+    retry(t, now_ns);
 }
 
 /* ---- credits (IBTA 9.7.7.2) ---- */
@@ -239,14 +254,22 @@ static enum transport_status nak_status(uint8_t code)
     }
 }
 
+/* Has there been time for what was sent again to arrive, and to be missed again? */
+static bool may_tell_of_next_try(const struct sender *s, uint64_t now_ns)
+{
+    return s->window.srtt_ns && now_ns - s->gone_back_ns >= s->window.srtt_ns / 2;
+}
+
 static void take_nak(struct transport *t, uint64_t now_ns, const struct wire_packet *packet)
 {
     struct sender *s = &t->sender;
     uint8_t code = packet->syndrome & AETH_VALUE_MASK;
 
     t->stats.naks_received++;
+    if (code == NAK_SEQUENCE && s->gone_back && may_tell_of_next_try(s, now_ns))
+        s->gone_back = false;
     if (!acknowledge(t, now_ns, packet->psn) || code == NAK_SEQUENCE)
-        retry(t);
+        retry(t, now_ns);
     else if (code <= NAK_INVALID_RD && s->head != s->tail)
         sender_fail(t, nak_status(code));
 }
@@ -257,7 +280,7 @@ static void take_rnr(struct transport *t, uint64_t now_ns, const struct wire_pac
 
     t->stats.rnrs_received++;
     if (!acknowledge(t, now_ns, packet->psn)) {
-        retry(t);
+        retry(t, now_ns);
         return;
     }
     if (s->rnr_until_ns)
@@ -278,7 +301,7 @@ static void take_ack(struct transport *t, uint64_t now_ns, const struct wire_pac
     case AETH_ACK:
         take_credits(&t->sender, packet);
         if (!acknowledge(t, now_ns, psn_add(packet->psn, 1)))
-            retry(t);
+            retry(t, now_ns);
         break;
     case AETH_RNR:
         take_rnr(t, now_ns, packet);
@@ -343,7 +366,7 @@ static void take_answer(struct transport *t, uint64_t now_ns, const struct wire_
         return;
     }
     if (!acknowledge(t, now_ns, packet->psn)) {
-        answer_missing(t, packet->psn);
+        answer_missing(t, now_ns, packet->psn);
         return;
     }
     if (!s->on || s->head == s->tail)

@@ -198,7 +198,7 @@ static void conclude(struct transport *t, enum outcome outcome)
         break;
     case OUT_NO_RECEIVE:
         answer_nak(t, AETH_RNR | (t->config.min_rnr_timer & 31), r->expected);
-        r->gap_told = true;
+        r->gap_told = r->rnr_told = true;
         break;
     case OUT_INVALID:
         refuse(t, NAK_INVALID_REQUEST, TRANSPORT_FLUSH_ERR, FAILED_REQUEST);
@@ -232,7 +232,7 @@ static void accept(struct transport *t, const struct wire_packet *packet, unsign
     struct responder *r = &t->responder;
 
     r->expected = psn_add(r->expected, 1);
-    r->gap_told = false;
+    r->gap_told = r->rnr_told = false;
     if (traits & WIRE_IS_LAST) {
         r->message = MESSAGE_NONE;
         r->msn = psn_add(r->msn, 1);
@@ -339,7 +339,7 @@ static void remember(struct transport *t, const struct wire_packet *packet, uint
         .result = result,
     };
     r->expected = psn_add(r->expected, count);
-    r->gap_told = false;
+    r->gap_told = r->rnr_told = false;
     if (r->reply == REPLY_ACK)
         r->reply = REPLY_NONE; /* the answer says as much */
 }
@@ -435,13 +435,18 @@ static enum outcome run(struct transport *t, const struct wire_packet *packet, u
     return op == WIRE_READ_REQUEST ? take_read(t, packet) : take_atomic(t, packet, op);
 }
 
-/* IBTA 9.7.5.2.4: one NAK a gap; then silence until the missing one comes. */
-static void tell_gap(struct transport *t)
+/*
+ * IBTA 9.7.5.2.4: one NAK a gap; then silence until the missing one comes. But a PSN that is not
+ * beyond the last one belongs to another try, which has lost the missing one again.
+ */
+static void tell_gap(struct transport *t, uint32_t psn)
 {
     struct responder *r = &t->responder;
+    bool anew = !r->gap_told || !psn_before(r->gap_seen, psn);
 
     t->stats.ahead++;
-    if (r->gap_told)
+    r->gap_seen = psn;
+    if (!anew || r->rnr_told)
         return;
     r->gap_told = true;
     answer_nak(t, AETH_NAK | NAK_SEQUENCE, r->expected);
@@ -452,7 +457,7 @@ void responder_receive(struct transport *t, const struct wire_packet *packet, un
     int32_t ahead = psn_diff(packet->psn, t->responder.expected);
 
     if (ahead > 0)
-        tell_gap(t);
+        tell_gap(t, packet->psn);
     else if (ahead < 0)
         answer_duplicate(t, packet, traits);
     else

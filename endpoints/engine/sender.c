@@ -14,6 +14,8 @@
 
 /* Small requests that wait for an acknowledgement to be sent together: see transport_may_wait(). */
 enum { WAIT_FLIGHT = 16, WAIT_MOST = 32, WAIT_BYTES = 512 };
+/* What the program does not wait for is asked about this seldom, in a dialogue. */
+enum { ASK_AGAIN_NS = 50000, UNASKED_WINDOW = 16 };
 
 /* ---- the queue ---- */
 
@@ -25,6 +27,7 @@ bool sender_init(struct sender *s, const struct transport_config *config)
         places *= 2;
     s->mask = places - 1;
     s->timeout_at_ns = s->probe_at_ns = TRANSPORT_NEVER;
+    s->share = UINT32_MAX;
     s->ring = calloc(places, sizeof(*s->ring));
     s->sges = calloc((size_t)places * (config->max_sge + 1), sizeof(*s->sges));
     s->inlined = calloc(places, (size_t)config->max_inline + 1);
@@ -87,8 +90,8 @@ bool transport_may_wait(const struct transport *t)
     const struct sender *s = &t->sender;
     uint32_t waiting = s->tail - s->cursor;
 
-    if (t->config.type == TRANSPORT_UC || in_flight(s) < WAIT_FLIGHT || !waiting ||
-        waiting > WAIT_MOST || s->gone_back)
+    if (t->config.type == TRANSPORT_UC || in_flight(s) < WAIT_FLIGHT ||
+        in_flight(s) <= s->unasked || !waiting || waiting > WAIT_MOST || s->gone_back)
         return false;
     const struct request *newest = &s->ring[(s->tail - 1) & s->mask];
     return newest->wr.sge_count <= 1 && newest->wr.sges[0].length <= WAIT_BYTES;
@@ -139,6 +142,17 @@ void sender_go_back(struct transport *t)
     s->cursor = s->head;
     s->gone_back = true;
     s->unasked = 0;
+}
+
+void sender_ask(struct transport *t)
+{
+    struct sender *s = &t->sender;
+    const struct request *r = sender_at(s, s->cursor);
+
+    if (s->cursor == s->tail || !r->begun || s->send == r->psn)
+        s->cursor--;
+    s->send = psn_add(s->send, PSN_MASK);
+    s->unasked = TRANSPORT_WINDOW_MAX;
 }
 
 /* ---- a request begins ---- */
@@ -258,11 +272,17 @@ static const struct fetch *find_fetch(const struct sender *s, uint32_t psn)
     return NULL;
 }
 
+/* What may be in flight: the window, within our share of the way. */
+static uint32_t open_window(const struct sender *s)
+{
+    return s->window.size < s->share ? s->window.size : s->share;
+}
+
 static uint32_t room(const struct sender *s)
 {
-    uint32_t flying = in_flight(s);
+    uint32_t flying = in_flight(s), most = open_window(s);
 
-    return s->window.size > flying ? s->window.size - flying : 0;
+    return most > flying ? most - flying : 0;
 }
 
 static uint32_t left_of(const struct sender *s, const struct request *r)
@@ -274,7 +294,7 @@ static uint32_t left_of(const struct sender *s, const struct request *r)
 static bool fetch_fits(const struct transport *t, const struct request *r)
 {
     const struct sender *s = &t->sender;
-    uint32_t piece = s->window.size / 4 + 1, left = left_of(s, r);
+    uint32_t piece = open_window(s) / 4 + 1, left = left_of(s, r);
 
     if (psn_before(s->send, s->sent) && find_fetch(s, s->send))
         return in_flight(s) == 0 || room(s) > 0;
@@ -354,18 +374,45 @@ static enum wire_message message_of(enum transport_op op)
     }
 }
 
-/* An answer in time for the window to stay open, and at each message's end. */
-static bool asks(struct sender *s, bool last)
+/* An acknowledgement asked for here says all that the ones before it would have. */
+static void asked(struct sender *s, uint64_t now_ns)
 {
-    s->unasked++;
-    if (!last && s->unasked < s->window.size / 4 && room(s) > 1)
-        return false;
     s->unasked = 0;
+    s->asked_at_ns = now_ns;
+}
+
+/* So few credits are left that news of more must come in time. */
+static bool is_short_of_credits(const struct sender *s)
+{
+    return !s->unlimited && psn_diff(s->limit, s->ssn) < (int32_t)(s->window.size / 4);
+}
+
+/*
+ * A small message whose completion the program does not wait for, while nothing is lost and we ask
+ * often: a later acknowledgement will do.
+ */
+static bool may_go_unasked(const struct sender *s, const struct request *r, uint64_t now_ns)
+{
+    return r->psn_count == 1 && !(r->wr.flags & TRANSPORT_SIGNALED) && !s->window.reduced &&
+           s->window.size >= UNASKED_WINDOW && s->send == s->sent && !is_short_of_credits(s) &&
+           now_ns - s->asked_at_ns < ASK_AGAIN_NS;
+}
+
+/* In time for the window to stay open, and at the end of messages. */
+static bool asks(struct sender *s, const struct request *r, bool last, uint64_t now_ns)
+{
+    bool quiet = last && may_go_unasked(s, r, now_ns);
+    uint32_t most = open_window(s) / (quiet ? 2 : 4);
+
+    s->unasked++;
+    if ((!last || quiet) && s->unasked < most && room(s) > 1)
+        return false;
+    asked(s, now_ns);
     return true;
 }
 
-static void fill_headers(struct transport *t, const struct request *r, bool first, bool last,
-                         struct transport_packet *out)
+static void fill_headers(struct transport *t, uint64_t now_ns, const struct request *r, bool first,
+                         bool last, struct transport_packet *out)
 {
     packet_begin(t, wire_message_operation(message_of(r->wr.op), first, last), t->sender.send, out);
     out->headers.xrc_srqn = r->wr.xrc_srqn;
@@ -375,18 +422,18 @@ static void fill_headers(struct transport *t, const struct request *r, bool firs
     out->headers.imm = out->headers.invalidate_rkey = r->wr.imm;
     out->headers.solicited =
         last && (r->wr.flags & TRANSPORT_SOLICITED) && r->wr.op != TRANSPORT_WRITE;
-    out->headers.ack_request = t->config.type != TRANSPORT_UC && asks(&t->sender, last);
+    out->headers.ack_request = t->config.type != TRANSPORT_UC && asks(&t->sender, r, last, now_ns);
 }
 
 /* 1 packet, or 0 if it can't be made. */
-static uint32_t make_message(struct transport *t, const struct request *r,
+static uint32_t make_message(struct transport *t, uint64_t now_ns, const struct request *r,
                              struct transport_packet *out)
 {
     uint32_t index = (t->sender.send - r->psn) & PSN_MASK;
     uint32_t offset = index * t->config.mtu, left = r->length - offset;
     uint32_t length = left < t->config.mtu ? left : t->config.mtu;
 
-    fill_headers(t, r, index == 0, index == r->psn_count - 1, out);
+    fill_headers(t, now_ns, r, index == 0, index == r->psn_count - 1, out);
     out->headers.payload_length = length;
     return gather(t, r, offset, length, out) ? 1 : 0;
 }
@@ -439,11 +486,13 @@ static uint32_t make_atomic(struct transport *t, const struct request *r,
     return 1;
 }
 
-static uint32_t make(struct transport *t, const struct request *r, struct transport_packet *out)
+static uint32_t make(struct transport *t, uint64_t now_ns, const struct request *r,
+                     struct transport_packet *out)
 {
-    if (r->wr.op == TRANSPORT_READ)
-        return make_read(t, r, out);
-    return is_fetch(r->wr.op) ? make_atomic(t, r, out) : make_message(t, r, out);
+    if (!is_fetch(r->wr.op))
+        return make_message(t, now_ns, r, out);
+    asked(&t->sender, now_ns); /* its answer says so */
+    return r->wr.op == TRANSPORT_READ ? make_read(t, r, out) : make_atomic(t, r, out);
 }
 
 /* These PSNs are on their way. */
@@ -498,7 +547,7 @@ bool sender_next(struct transport *t, uint64_t now_ns, struct transport_packet *
                 return false;
             continue; /* how long it is, and whether it fits, is known now */
         }
-        uint32_t count = make(t, r, out);
+        uint32_t count = make(t, now_ns, r, out);
         if (count) {
             advance(t, now_ns, r, count, out->headers.ack_request);
             return true;

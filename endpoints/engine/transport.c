@@ -101,6 +101,16 @@ const struct transport_config *transport_config_of(const struct transport *t)
     return &t->config;
 }
 
+void transport_set_share(struct transport *t, uint32_t packets)
+{
+    t->sender.share = packets;
+}
+
+bool transport_is_sending(const struct transport *t)
+{
+    return t->sender.on && t->sender.head != t->sender.tail;
+}
+
 /* ---- packets in ---- */
 
 static uint8_t service_of(const struct transport *t)
@@ -142,7 +152,7 @@ static void congestion_seen(struct transport *t, uint64_t now_ns)
 static void congestion_told(struct transport *t)
 {
     t->stats.cnps_received++;
-    window_lost(&t->sender.window, t->sender.una, t->sender.sent);
+    window_congested(&t->sender.window, t->sender.una, t->sender.sent);
 }
 
 void transport_receive(struct transport *t, uint64_t now_ns, const struct wire_packet *packet,

@@ -82,7 +82,7 @@ enum transport_flags {
     TRANSPORT_SOLICITED = 1,
     TRANSPORT_FENCE = 2,
     TRANSPORT_INLINE = 4, /* the elements' bytes are copied at once, their keys are not looked at */
-    TRANSPORT_SIGNALED = 8, /* the owner's, as is `cookie` */
+    TRANSPORT_SIGNALED = 8, /* the program waits for it: others may be acknowledged later */
 };
 
 /* A work request. The elements belong to the caller until transport_post() returns. */
@@ -254,6 +254,10 @@ bool transport_post(struct transport *t, const struct transport_wr *wr);
  * the owner may leave it to that moment, and so send several in one go.
  */
 bool transport_may_wait(const struct transport *t);
+/* Many send the same way: no more packets than this in flight from now on, but one always. */
+void transport_set_share(struct transport *t, uint32_t packets);
+/* Packets are in flight, or wait for room. */
+bool transport_is_sending(const struct transport *t);
 /* Packet: parsed, its ICRC good, its destination this queue pair. ce: IP says congestion. */
 void transport_receive(struct transport *t, uint64_t now_ns, const struct wire_packet *packet,
                        bool ce);

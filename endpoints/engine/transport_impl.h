@@ -22,6 +22,7 @@ enum {
 /* ---- congestion window, round trips, probe timer: window.c ---- */
 struct window {
     uint32_t size, slow_until, grown, max; /* packets */
+    uint32_t delivered;                    /* since the last loss */
     bool reduced;
     uint32_t reduced_until; /* PSN: one loss a window counts */
     bool timing;
@@ -38,6 +39,7 @@ struct window {
 void window_init(struct window *w, uint32_t max);
 void window_acked(struct window *w, uint32_t una, uint32_t count, uint32_t in_flight);
 void window_lost(struct window *w, uint32_t una, uint32_t sent);
+void window_congested(struct window *w, uint32_t una, uint32_t sent);
 void window_probed(struct window *w);
 /* What was not resent was acknowledged: the probe came too early. */
 void window_restore(struct window *w);
@@ -75,13 +77,16 @@ struct sender {
     struct fetch fetches[FETCHES];
     uint32_t fetch_head, fetch_tail;
     uint32_t unasked; /* packets since an acknowledgement was asked for */
-    bool gone_back;   /* to una, since it last moved: more NAKs say nothing new */
-    uint32_t ahead;   /* the last answer beyond a gap; PSNs below it are of a later try */
+    uint64_t asked_at_ns;
+    bool gone_back; /* to una, since it last moved: more NAKs say nothing new, for a while */
+    uint64_t gone_back_ns;
+    uint32_t ahead; /* the last answer beyond a gap; PSNs below it are of a later try */
     unsigned retries, rnr_tries;
     bool refused;          /* since the last progress the peer's host said that nobody is there */
     uint64_t rnr_until_ns; /* 0: not waiting */
     uint64_t timeout_at_ns, probe_at_ns; /* TRANSPORT_NEVER: nothing is in flight */
     struct window window;
+    uint32_t share; /* packets in flight that the owner grants */
 };
 
 /* ---- the peer's requests: responder.c takes them, answer.c answers ---- */
@@ -105,7 +110,9 @@ struct responder {
     bool on;
     bool closing; /* stopped, but an ACK or a NAK is still to go out */
     uint32_t expected, msn;
-    bool gap_told; /* a NAK for the expected PSN went out; until it comes we are silent */
+    bool gap_told; /* a NAK for the expected PSN went out; until it comes we are silent, */
+    bool rnr_told;
+    uint32_t gap_seen; /* unless what comes begins anew: the last PSN that came instead */
     enum message message;
     uint64_t va;
     uint32_t rkey, length, offset; /* of the message under way */
@@ -150,6 +157,8 @@ void sender_fail(struct transport *t, enum transport_status status);
 /* Complete what has come to the head and needs no answer. */
 void sender_settle(struct transport *t);
 void sender_go_back(struct transport *t);
+/* Send the last packet in flight again, to ask for an acknowledgement. */
+void sender_ask(struct transport *t);
 
 /* ---- completer.c ---- */
 void completer_receive(struct transport *t, uint64_t now_ns, const struct wire_packet *packet,

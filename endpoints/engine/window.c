@@ -8,10 +8,12 @@
 
 enum {
     WINDOW_START = 16,
-    WINDOW_LEAST = 4,  /* under random loss: enough in flight for a NAK to tell */
+    WINDOW_LEAST = 4,
+    WINDOW_LOSSY = 32, /* what arrived between two losses, up to so many, may be in flight */
     WINDOW_PROBES = 3, /* a probe sends 1 to 3 */
     WINDOW_DEFAULT = 128,
     PROBE_FIRST_NS = 5000000, /* before anything is measured */
+    FIRST_RTT_MOST_NS = 10000000,
     PROBE_LEAST_NS = 200000,
     PROBE_PATIENT_NS = 4000000, /* the least, once the peer was found to wait for a core at times */
     PROBE_MOST_NS = 100000000,
@@ -32,9 +34,10 @@ void window_acked(struct window *w, uint32_t una, uint32_t count, uint32_t in_fl
 {
     w->backoff = 0;
     w->size_before = 0;
+    w->delivered += count;
     if (w->reduced && !psn_before(una, w->reduced_until))
         w->reduced = false;
-    if (in_flight < w->size / 2)
+    if (in_flight < w->size / 2 && w->size >= WINDOW_START)
         return; /* the program, not the window, was the limit */
     if (w->size < w->slow_until) {
         w->size += count;
@@ -49,22 +52,41 @@ void window_acked(struct window *w, uint32_t una, uint32_t count, uint32_t in_fl
         w->size = w->max;
 }
 
-static uint32_t halved(const struct window *w)
+static uint32_t halved(const struct window *w, uint32_t least)
 {
     uint32_t half = w->size / 2;
 
-    return half < WINDOW_LEAST ? WINDOW_LEAST : half;
+    least = least < w->max ? least : w->max;
+    return half > least ? half : least;
 }
 
-void window_lost(struct window *w, uint32_t una, uint32_t sent)
+static void reduce(struct window *w, uint32_t una, uint32_t sent, uint32_t least)
 {
     w->timing = false;
     if (w->reduced && psn_before(una, w->reduced_until))
         return;
-    w->size = w->slow_until = halved(w);
-    w->grown = 0;
+    w->size = w->slow_until = halved(w, least);
+    w->grown = w->delivered = 0;
     w->reduced = true;
     w->reduced_until = sent;
+}
+
+/* A wire that loses at random stays in use. */
+static uint32_t run_of(const struct window *w)
+{
+    uint32_t run = w->delivered < WINDOW_LOSSY ? w->delivered : WINDOW_LOSSY;
+
+    return run < WINDOW_LEAST ? WINDOW_LEAST : run;
+}
+
+void window_lost(struct window *w, uint32_t una, uint32_t sent)
+{
+    reduce(w, una, sent, run_of(w));
+}
+
+void window_congested(struct window *w, uint32_t una, uint32_t sent)
+{
+    reduce(w, una, sent, WINDOW_LEAST);
 }
 
 /* On a wire that loses each second packet a question and its answer would stay in step with it. */
@@ -74,13 +96,17 @@ static uint32_t irregular(struct window *w)
     return w->probes >> 16;
 }
 
+/*
+ * What was sent twice is not timed, but for the first time ever: too long is better than nothing,
+ * with which a way longer than the first probe's time would be probed for ever.
+ */
 void window_probed(struct window *w)
 {
-    w->timing = false;
+    w->timing = w->timing && !w->srtt_ns;
     if (w->backoff == 0) {
         w->size_before = w->size;
         w->slow_before = w->slow_until;
-        w->slow_until = halved(w);
+        w->slow_until = halved(w, run_of(w));
     }
     w->size = 1 + irregular(w) % WINDOW_PROBES;
     w->twice = w->backoff > 0 && irregular(w) % 2;
@@ -118,6 +144,7 @@ void window_timed(struct window *w, uint32_t una, uint64_t now_ns)
     w->timing = false;
     w->least_ns -= (w->least_ns - PROBE_LEAST_NS) / 256;
     if (!w->srtt_ns) {
+        rtt = rtt < FIRST_RTT_MOST_NS ? rtt : FIRST_RTT_MOST_NS;
         w->srtt_ns = rtt ? rtt : 1;
         w->rttvar_ns = rtt / 2;
         return;

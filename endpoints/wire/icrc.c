@@ -13,6 +13,9 @@ enum {
     UDP_SIZE = 8,
     LRH_SIZE = 8,
     UDP_PROTOCOL = 17,
+    BEFORE_BTH_MAX = LRH_SIZE + IP6_SIZE + UDP_SIZE,
+    MASKED_IN_BTH = 4,
+    AT_ONCE = 40, /* bytes from the BTH on that are summed up with what stands before it */
     IP4_AFTER_ID = IP4_SIZE - 4 + UDP_SIZE, /* from the identification on, to the BTH */
 };
 
@@ -62,9 +65,11 @@ static size_t mask_ip6(const struct icrc_path *path, size_t length, uint8_t *at)
     return IP6_SIZE;
 }
 
-uint32_t icrc_begin(const struct icrc_path *path, size_t udp_payload, uint16_t id)
+/* What stands before the BTH, masked. */
+static size_t mask_path(const struct icrc_path *path, size_t udp_payload, uint16_t id,
+                        uint8_t bytes[BEFORE_BTH_MAX])
 {
-    uint8_t bytes[LRH_SIZE + IP6_SIZE + UDP_SIZE], *at = bytes + LRH_SIZE;
+    uint8_t *at = bytes + LRH_SIZE;
     size_t length = UDP_SIZE + udp_payload;
 
     memset(bytes, 0xff, LRH_SIZE);
@@ -73,7 +78,26 @@ uint32_t icrc_begin(const struct icrc_path *path, size_t udp_payload, uint16_t i
     put16(at + 2, path->target_port);
     put16(at + 4, length);
     at[6] = at[7] = 0xff; /* checksum */
-    return icrc_add(0, bytes, (size_t)(at + UDP_SIZE - bytes));
+    return (size_t)(at + UDP_SIZE - bytes);
+}
+
+uint32_t icrc_begin(const struct icrc_path *path, size_t udp_payload, uint16_t id)
+{
+    uint8_t bytes[BEFORE_BTH_MAX];
+
+    return icrc_add(0, bytes, mask_path(path, udp_payload, id, bytes));
+}
+
+uint32_t icrc_of(const struct icrc_path *path, uint16_t id, const uint8_t *udp_payload, size_t size)
+{
+    uint8_t bytes[BEFORE_BTH_MAX + AT_ONCE];
+    size_t before = mask_path(path, size, id, bytes), covered = size - WIRE_ICRC_SIZE;
+    size_t first = covered < AT_ONCE ? covered : AT_ONCE;
+
+    memcpy(bytes + before, udp_payload, first);
+    bytes[before + MASKED_IN_BTH] = 0xff;
+    uint32_t crc = icrc_add(0, bytes, before + first);
+    return covered > first ? icrc_add(crc, udp_payload + first, covered - first) : crc;
 }
 
 uint32_t icrc_add(uint32_t crc, const void *bytes, size_t size)
@@ -87,7 +111,7 @@ uint32_t icrc_add_headers(uint32_t crc, const uint8_t *headers, size_t size)
     uint8_t bth[WIRE_BTH_SIZE];
 
     memcpy(bth, headers, sizeof(bth));
-    bth[4] = 0xff;
+    bth[MASKED_IN_BTH] = 0xff;
     crc = icrc_add(crc, bth, sizeof(bth));
     return size > sizeof(bth) ? icrc_add(crc, headers + sizeof(bth), size - sizeof(bth)) : crc;
 }
@@ -128,9 +152,9 @@ static uint32_t shift_back(uint32_t bytes)
 /*
  * The four bytes identification and flags, which the difference of two CRCs says differ: shifted
  * back over all that followed them, themselves included, it is their difference, byte for byte.
+ * `id` was a guess, and is put right.
  */
-static bool explain(uint32_t difference, size_t bth_on, struct icrc_unshift *unshift,
-                    uint16_t *id_out)
+static bool explain(uint32_t difference, size_t bth_on, struct icrc_unshift *unshift, uint16_t *id)
 {
     uint32_t bytes = (uint32_t)(IP4_AFTER_ID + bth_on);
 
@@ -139,24 +163,24 @@ static bool explain(uint32_t difference, size_t bth_on, struct icrc_unshift *uns
         unshift->factor = shift_back(bytes);
     }
     uint32_t fields = multiply(unshift->factor, difference);
-    *id_out = (uint16_t)((fields & 0xff) << 8 | (fields >> 8 & 0xff));
+    *id ^= (uint16_t)((fields & 0xff) << 8 | (fields >> 8 & 0xff));
     /* A sender need not set DF; no other flag and no fragment offset can be. */
     return (fields >> 16 & ~DF_HIGH) == 0;
 }
 
 bool icrc_judge(const struct icrc_path *path, const uint8_t *udp_payload, size_t size,
-                struct icrc_unshift *unshift, uint16_t *id_out)
+                struct icrc_unshift *unshift, uint16_t *id)
 {
-    uint16_t id = 0;
+    uint16_t guess = id ? *id : 0;
 
     if (size < WIRE_BTH_SIZE + WIRE_ICRC_SIZE)
         return false;
     size_t covered = size - WIRE_ICRC_SIZE;
-    uint32_t crc = icrc_add_headers(icrc_begin(path, size, 0), udp_payload, covered);
-    uint32_t difference = crc ^ icrc_get(udp_payload + covered);
-    bool right =
-        difference == 0 || (icrc_path_is_v4(path) && explain(difference, covered, unshift, &id));
-    if (right && id_out)
-        *id_out = id;
+    uint32_t difference = icrc_of(path, guess, udp_payload, size) ^ icrc_get(udp_payload + covered);
+    if (difference == 0)
+        return true;
+    bool right = icrc_path_is_v4(path) && explain(difference, covered, unshift, &guess);
+    if (right && id)
+        *id = guess;
     return right;
 }

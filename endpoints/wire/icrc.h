@@ -34,6 +34,10 @@ uint32_t icrc_begin(const struct icrc_path *path, size_t udp_payload, uint16_t i
 uint32_t icrc_add_headers(uint32_t crc, const uint8_t *headers, size_t size);
 uint32_t icrc_add(uint32_t crc, const void *bytes, size_t size);
 
+/* All of it: the ICRC of a UDP payload that ends with room for it. size: 16 or more. */
+uint32_t icrc_of(const struct icrc_path *path, uint16_t id, const uint8_t *udp_payload,
+                 size_t size);
+
 static inline void icrc_put(uint8_t *at, uint32_t crc)
 {
     at[0] = (uint8_t)crc;
@@ -54,10 +58,11 @@ struct icrc_unshift {
 
 /*
  * Is the ICRC at the end of this UDP payload right? With IPv4 the identification is taken to be
- * whatever makes it right, if anything does: a CRC is linear, so the difference to what id 0 gives
- * is the id, shifted. id_out (may be NULL) is it. `unshift` begins as zeroes.
+ * whatever makes it right, if anything does: a CRC is linear, so the difference to what a guess
+ * gives is the difference of the ids, shifted. `id` (NULL: guess 0) is the guess, and then the id;
+ * a good one saves time. `unshift` begins as zeroes.
  */
 bool icrc_judge(const struct icrc_path *path, const uint8_t *udp_payload, size_t size,
-                struct icrc_unshift *unshift, uint16_t *id_out);
+                struct icrc_unshift *unshift, uint16_t *id);
 
 #endif

@@ -58,6 +58,23 @@ static const struct extension {
     {WIRE_HAS_AETH, 4},   {WIRE_HAS_ATOMIC_ACK, 8}, {WIRE_HAS_IMM, 4},   {WIRE_HAS_IETH, 4},
 };
 
+#define EXTENSIONS (sizeof(extensions) / sizeof(extensions[0]))
+
+/* Those extensions of an opcode that stand from the i-th on. Most packets have none or one. */
+static unsigned next_extension(unsigned traits, unsigned i)
+{
+    enum {
+        ALL = WIRE_HAS_XRCETH | WIRE_HAS_DETH | WIRE_HAS_RETH | WIRE_HAS_ATOMIC | WIRE_HAS_AETH |
+              WIRE_HAS_ATOMIC_ACK | WIRE_HAS_IMM | WIRE_HAS_IETH,
+    };
+
+    if (!(traits & ALL))
+        return EXTENSIONS;
+    while (i < EXTENSIONS && !(traits & extensions[i].trait))
+        i++;
+    return i;
+}
+
 /* XRC requests name the shared receive queue; its responses are those of RC. */
 static unsigned xrc_traits(unsigned traits)
 {
@@ -121,9 +138,8 @@ static size_t headers_size(unsigned traits)
 {
     size_t size = WIRE_BTH_SIZE;
 
-    for (size_t i = 0; i < sizeof(extensions) / sizeof(extensions[0]); i++)
-        if (traits & extensions[i].trait)
-            size += extensions[i].size;
+    for (unsigned i = 0; (i = next_extension(traits, i)) < EXTENSIONS; i++)
+        size += extensions[i].size;
     return size;
 }
 
@@ -258,9 +274,7 @@ bool wire_parse(const void *bytes, size_t len, struct wire_packet *out)
     if (!traits || len < headers + WIRE_ICRC_SIZE)
         return false;
     const uint8_t *next = at + WIRE_BTH_SIZE;
-    for (size_t i = 0; i < sizeof(extensions) / sizeof(extensions[0]); i++) {
-        if (!(traits & extensions[i].trait))
-            continue;
+    for (unsigned i = 0; (i = next_extension(traits, i)) < EXTENSIONS; i++) {
         parse_extension(extensions[i].trait, next, out);
         next += extensions[i].size;
     }
@@ -336,9 +350,7 @@ size_t wire_emit(const struct wire_packet *packet, uint8_t out[WIRE_HEADERS_MAX]
     if (!traits)
         return 0;
     emit_bth(packet, out);
-    for (size_t i = 0; i < sizeof(extensions) / sizeof(extensions[0]); i++) {
-        if (!(traits & extensions[i].trait))
-            continue;
+    for (unsigned i = 0; (i = next_extension(traits, i)) < EXTENSIONS; i++) {
         emit_extension(extensions[i].trait, packet, next);
         next += extensions[i].size;
     }
@@ -354,11 +366,12 @@ uint32_t aeth_credits(uint8_t code)
     return (code & 1 ? 3u : 2u) << (code / 2 - 1);
 }
 
+/* From 4 on codes 2k and 2k + 1 stand for 2^k and one and a half of it. */
 uint8_t aeth_credit_code(uint32_t receives)
 {
-    uint8_t code = 0;
-
-    while (code + 1 < AETH_CREDIT_NONE && aeth_credits((uint8_t)(code + 1)) <= receives)
-        code++;
-    return code;
+    if (receives < 4)
+        return (uint8_t)receives;
+    unsigned log = 31u - (unsigned)__builtin_clz(receives),
+             code = 2 * log + (receives >> (log - 1) & 1);
+    return (uint8_t)(code < AETH_CREDIT_NONE ? code : AETH_CREDIT_NONE - 1);
 }

@@ -15,4 +15,7 @@ int floor_cache_line(int cpu, int other_cpu, double *one_way_ns_out);
 /* memcpy() from one buffer to another of this size, in bytes a second. Enum cmd_exit. */
 int floor_memcpy(size_t size, double *bytes_per_s_out);
 
+/* A datagram to and fro between two connected sockets on the loopback interface, both polled. */
+int floor_udp(size_t size, int cpu, int other_cpu, double *one_way_ns_out);
+
 #endif

@@ -22,8 +22,9 @@
 #define OUTPUT_MAX 8192
 #define CONNECT_TRIES 40
 #define TIME_MAX_S 60
+#define UDP_MAX 32768
 
-const char *const rival_names[] = {"floor", "memcpy", "ucx", "libfabric", NULL};
+const char *const rival_names[] = {"floor", "memcpy", "ucx", "libfabric", "udp", "iperf3", NULL};
 
 static bool installed(const char *program)
 {
@@ -38,6 +39,8 @@ const char *rival_missing(enum rival rival)
         return "ucx_perftest is not installed (Debian: ucx-utils)";
     if (rival == RIVAL_LIBFABRIC && !installed("fi_pingpong"))
         return "fi_pingpong is not installed (Debian: libfabric-bin)";
+    if (rival == RIVAL_IPERF3 && !installed("iperf3"))
+        return "iperf3 is not installed (Debian: iperf3)";
     return NULL;
 }
 
@@ -54,6 +57,10 @@ bool rival_plays(enum rival rival, const struct measure_case *which)
         return two_sided || (which->op == OP_READ && which->test == TEST_BW);
     case RIVAL_LIBFABRIC:
         return which->test == TEST_LAT && which->op == OP_SEND;
+    case RIVAL_UDP:
+        return which->test == TEST_LAT && two_sided && which->size <= UDP_MAX;
+    case RIVAL_IPERF3:
+        return which->test == TEST_BW;
     default:
         return false;
     }
@@ -305,6 +312,42 @@ static int measure_libfabric(const struct measure_case *which, struct match *mat
     return CMD_FAILED;
 }
 
+/* --- iperf3 --- */
+
+/* "... 25000 Mbits/sec   receiver" */
+static bool iperf3_value(const char *output, double *value_out)
+{
+    const char *line = strstr(output, "receiver");
+    double mbits;
+
+    while (line != NULL && line > output && line[-1] != '\n')
+        line--;
+    if (line == NULL || (line = strstr(line, "Bytes")) == NULL ||
+        sscanf(line, "Bytes %lf Mbits/sec", &mbits) != 1)
+        return false;
+    *value_out = mbits * 1e6 / 8;
+    return true;
+}
+
+/* One stream of TCP for a second. */
+static int measure_iperf3(struct match *match, double *value_out)
+{
+    char output[OUTPUT_MAX];
+    const char *const client[] = {"-c", "127.0.0.1", "-t", "1", "-f", "m"};
+
+    match_begin(match, "iperf3");
+    match->server[match->server_args++] = "-s";
+    for (unsigned i = 0; i < sizeof(client) / sizeof(client[0]); i++)
+        match->client[match->client_args++] = client[i];
+    add_args(match, (const char *const[]){"-p", match->port}, 2);
+    if (play(match, output) != CMD_OK)
+        return CMD_FAILED;
+    if (iperf3_value(output, value_out))
+        return CMD_OK;
+    complain("iperf3 answered something else than its table");
+    return CMD_FAILED;
+}
+
 int rival_measure(enum rival rival, const struct measure_case *which, int cpu, int other_cpu,
                   double *value_out)
 {
@@ -319,6 +362,10 @@ int rival_measure(enum rival rival, const struct measure_case *which, int cpu, i
         return measure_ucx(which, &match, value_out);
     case RIVAL_LIBFABRIC:
         return measure_libfabric(which, &match, value_out);
+    case RIVAL_UDP:
+        return floor_udp(which->size, cpu, other_cpu, value_out);
+    case RIVAL_IPERF3:
+        return measure_iperf3(&match, value_out);
     default:
         return CMD_FAILED;
     }

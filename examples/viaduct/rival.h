@@ -8,7 +8,15 @@
 
 #include "measure.h"
 
-enum rival { RIVAL_FLOOR, RIVAL_MEMCPY, RIVAL_UCX, RIVAL_LIBFABRIC, RIVAL_COUNT };
+enum rival {
+    RIVAL_FLOOR,
+    RIVAL_MEMCPY,
+    RIVAL_UCX,
+    RIVAL_LIBFABRIC,
+    RIVAL_UDP,
+    RIVAL_IPERF3,
+    RIVAL_COUNT,
+};
 
 /* NULL at the end. */
 extern const char *const rival_names[];

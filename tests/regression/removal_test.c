@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { POSTED = 3, LEN = 64 };
@@ -14,7 +15,10 @@ enum { POSTED = 3, LEN = 64 };
 /* Tests of a file run side by side, and the NIC goes for all: until this process ends. */
 static void be_alone(void)
 {
-    int fd = open(getenv("VIADUCT_RUNTIME_DIR"), O_RDONLY | O_DIRECTORY);
+    const char *dir = getenv("VIADUCT_RUNTIME_DIR");
+
+    T_ASSERT(!mkdir(dir, 0700) || errno == EEXIST, "%s: %s", dir, strerror(errno));
+    int fd = open(dir, O_RDONLY | O_DIRECTORY);
 
     T_ASSERT(fd >= 0 && flock(fd, LOCK_EX) == 0, "%s", strerror(errno));
 }

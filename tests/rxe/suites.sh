@@ -63,9 +63,10 @@ while read -r pattern reason; do
     echo "$pattern" >>/run/failed
 done <"$known"
 
-for program in $(cat /run/failed 2>/dev/null); do
+touch /run/failed
+while read -r program; do
     [ ! -f "/run/out/$program" ] || grep -A 3 ^FAIL "/run/out/$program"
-done
+done </run/failed
 for language in c cxx; do
     timeout 60 "$bin/vipl_client_$language" $language || echo client >>/run/failed
 done

@@ -69,6 +69,7 @@ static unsigned goodput(enum transport_op op, uint32_t size, uint32_t loss)
         for (; posted < count && posted - flow.done < DEPTH; posted++) {
             struct transport_wr wr = sim_wr(op, posted, 0, size, 0);
 
+            wr.flags |= TRANSPORT_SIGNALED;
             T_ASSERT(sim_post(&sim->nodes[0], &wr));
         }
         T_ASSERT(sim_step(sim));

@@ -402,6 +402,24 @@ T_TEST(sim, nothing_of_no_length)
     bench_end(&bench);
 }
 
+T_TEST(sim, another_try_another_nak)
+{
+    /* Shows that a missing packet that is lost again is told again: what follows begins anew. */
+    struct bench bench = bench_new(TRANSPORT_RC);
+
+    bench.psn = START + 1;
+    give(&bench, WIRE_WRITE_ONLY, 10);
+    expect_nak(&bench, START, AETH_NAK | NAK_SEQUENCE);
+    give(&bench, WIRE_WRITE_ONLY, 10);
+    expect_none(&bench);
+    bench.psn = START + 1;
+    give(&bench, WIRE_WRITE_ONLY, 10);
+    expect_nak(&bench, START, AETH_NAK | NAK_SEQUENCE);
+    give(&bench, WIRE_WRITE_ONLY, 10);
+    expect_none(&bench);
+    bench_end(&bench);
+}
+
 /* ---- RNR and credits, as a responder ---- */
 
 T_TEST(sim, rnr_nak)
@@ -573,6 +591,59 @@ T_TEST(sim, resend_asks_again)
     T_ASSERT(expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST).headers.ack_request);
     answer_with(&bench, WIRE_ACK, SENT_FIRST, 0x1f, 1);
     T_EQ(transport_deadline(bench.t), TRANSPORT_NEVER);
+    bench_end(&bench);
+}
+
+/* Small messages that nobody waits for, in a window that an ACK has opened. */
+static void post_quiet(struct bench *bench, unsigned count)
+{
+    struct transport_packet packet;
+
+    post(bench, TRANSPORT_WRITE, 10);
+    T_ASSERT(expect(bench, WIRE_WRITE_ONLY, SENT_FIRST).headers.ack_request);
+    answer_with(bench, WIRE_ACK, SENT_FIRST, 0x1f, 1);
+    for (unsigned i = 0; i < count; i++) {
+        post(bench, TRANSPORT_WRITE, 10);
+        packet = expect(bench, WIRE_WRITE_ONLY, SENT_FIRST + 1 + i);
+        T_ASSERT(!packet.headers.ack_request);
+    }
+}
+
+T_TEST(sim, quiet_messages_are_asked_about_later)
+{
+    /* Shows that small unsignalled messages ask for no ACK at first, and the last one for all. */
+    struct bench bench = bench_new(TRANSPORT_RC);
+
+    bench.sim->now_ns = 1000000;
+    post_quiet(&bench, 3);
+    expect_none(&bench);
+    bench.sim->now_ns = transport_deadline(bench.t);
+    transport_expire(bench.t, bench.sim->now_ns);
+    T_ASSERT(expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + 3).headers.ack_request);
+    expect_none(&bench);
+    T_EQ(sim_count(bench.node, LOG_SEND), 1);
+    answer_with(&bench, WIRE_ACK, SENT_FIRST + 3, 0x1f, 4);
+    T_EQ(sim_count(bench.node, LOG_SEND), 4);
+    T_EQ(transport_deadline(bench.t), TRANSPORT_NEVER);
+    bench_end(&bench);
+}
+
+T_TEST(sim, quiet_messages_asked_about_now_and_then)
+{
+    /* Shows that a completion the program waits for is asked for, and so is a while's silence. */
+    struct bench bench = bench_new(TRANSPORT_RC);
+    struct transport_wr wr = sim_wr(TRANSPORT_WRITE, 9, 0, 10, 0);
+
+    bench.sim->now_ns = 1000000;
+    post_quiet(&bench, 2);
+    wr.flags |= TRANSPORT_SIGNALED;
+    T_ASSERT(sim_post(bench.node, &wr));
+    T_ASSERT(expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + 3).headers.ack_request);
+    post(&bench, TRANSPORT_WRITE, 10);
+    T_ASSERT(!expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + 4).headers.ack_request);
+    bench.sim->now_ns += 50000;
+    post(&bench, TRANSPORT_WRITE, 10);
+    T_ASSERT(expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + 5).headers.ack_request);
     bench_end(&bench);
 }
 

@@ -40,5 +40,6 @@ void many_blocked(void);
 void many_idle(void);
 void many_unpolled(void);
 void many_overrun(void);
+void many_fair(void);
 
 #endif

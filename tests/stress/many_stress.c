@@ -150,7 +150,7 @@ static const struct {
     {"threads", many_threads}, {"connections", many_connections},
     {"regions", many_regions}, {"blocked", many_blocked},
     {"idle", many_idle},       {"unpolled", many_unpolled},
-    {"overrun", many_overrun},
+    {"overrun", many_overrun}, {"fair", many_fair},
 };
 
 int main(int argc, char **argv)

@@ -29,12 +29,6 @@ static const struct icrc_path cnp_path = {
     .target_port = WIRE_UDP_PORT,
 };
 
-static uint32_t icrc_of(const struct icrc_path *path, uint16_t id, const uint8_t *bytes,
-                        size_t size)
-{
-    return icrc_add_headers(icrc_begin(path, size, id), bytes, size - WIRE_ICRC_SIZE);
-}
-
 T_TEST(icrc, published_vectors)
 {
     /* Shows that known packets get the ICRC they were sent with, of which the id is a part. */

@@ -11,6 +11,8 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "core/copy.h"
 #include "link/roce/roce_impl.h"
@@ -25,7 +27,9 @@ enum {
     BATCH_BYTES = 192 * 1024,
     BATCH_DATAGRAMS = 64,
     DATAGRAM_BYTES_MAX = 65000, /* an IP packet's length has 16 bits */
-    FULL_MS = 2,                /* how long a full socket is waited for before packets are lost */
+    REFUSALS_MAX = 3,
+    SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL,
+    FULL_MS = 2, /* how long a full socket is waited for before packets are lost */
 };
 
 struct outgoing {
@@ -33,13 +37,16 @@ struct outgoing {
     size_t at, length;
     unsigned segments;
     uint16_t segment; /* size of all but the last */
+    uint16_t id;      /* of the first: the kernel numbers the packets that it cuts it into */
     bool closed;      /* the last was smaller: no more can follow */
+    bool connected;   /* by the path's outlet */
 };
 
 struct roce_batch {
     struct spin lock;
     unsigned count;
     size_t used;
+    struct roce_outlet *outlet; /* taken */
     struct outgoing datagrams[BATCH_DATAGRAMS];
     uint8_t bytes[BATCH_BYTES];
 };
@@ -64,6 +71,14 @@ static bool joins(const struct outgoing *last, const struct roce_path *path, siz
            !path->port->no_segmentation;
 }
 
+/* One outlet a batch: its packets are those of one queue pair. */
+static bool has_outlet(struct roce_batch *batch, const struct roce_path *path)
+{
+    if (!batch->outlet && path->outlet && outlet_take(path->outlet))
+        batch->outlet = path->outlet;
+    return batch->outlet && batch->outlet == path->outlet;
+}
+
 static struct outgoing *place_for(struct roce_batch *batch, const struct roce_path *path,
                                   size_t size)
 {
@@ -75,6 +90,9 @@ static struct outgoing *place_for(struct roce_batch *batch, const struct roce_pa
     }
     last = &batch->datagrams[batch->count++];
     *last = (struct outgoing){.path = path, .at = batch->used, .segment = (uint16_t)size};
+    last->connected = has_outlet(batch, path);
+    if (last->connected)
+        last->id = batch->outlet->next_id++;
     return last;
 }
 
@@ -102,13 +120,11 @@ void batch_add(struct roce_batch *batch, const struct roce_path *path,
     wire_emit(&packet->headers, at);
     put_payload(packet, at + headers);
     memset(at + headers + payload, 0, pad);
-    /* The kernel numbers the packets that it cuts a datagram into. */
-    uint32_t crc = icrc_begin(&path->icrc, size, (uint16_t)datagram->segments);
-    crc = icrc_add_headers(crc, at, size - WIRE_ICRC_SIZE);
-    icrc_put(at + size - WIRE_ICRC_SIZE, crc);
+    const struct icrc_path *icrc = datagram->connected ? &batch->outlet->icrc : &path->icrc;
+    uint16_t id = (uint16_t)(datagram->id + datagram->segments);
+    icrc_put(at + size - WIRE_ICRC_SIZE, icrc_of(icrc, id, at, size));
     if (__builtin_expect(pcapng_is_open(), 0))
-        pcapng_write(PCAPNG_SENT, &path->icrc, path->traffic_class, path->hop_limit,
-                     (uint16_t)datagram->segments, at, size);
+        pcapng_write(PCAPNG_SENT, icrc, path->traffic_class, path->hop_limit, id, at, size);
     datagram->segments++;
     datagram->length += size;
     batch->used += size;
@@ -160,20 +176,21 @@ static void prepare(struct roce_batch *batch, struct mmsghdr *headers, struct io
         struct outgoing *datagram = &batch->datagrams[i];
 
         parts[i] = (struct iovec){batch->bytes + datagram->at, datagram->length};
-        headers[i].msg_hdr = (struct msghdr){
-            .msg_name = (void *)(uintptr_t)&datagram->path->to.any,
-            .msg_namelen = datagram->path->to.size,
-            .msg_iov = &parts[i],
-            .msg_iovlen = 1,
-        };
+        headers[i].msg_hdr = (struct msghdr){.msg_iov = &parts[i], .msg_iovlen = 1};
+        if (!datagram->connected) {
+            headers[i].msg_hdr.msg_name = (void *)(uintptr_t)&datagram->path->to.any;
+            headers[i].msg_hdr.msg_namelen = datagram->path->to.size;
+        }
         put_controls(datagram, &headers[i].msg_hdr, &controls[i]);
     }
 }
 
-static int sender_of(const struct outgoing *datagram)
+static int socket_of(const struct outgoing *datagram)
 {
     const struct roce_path *path = datagram->path;
 
+    if (datagram->connected)
+        return path->outlet->fd;
     return atomic_load_explicit(&path->port->senders[path->sender], memory_order_relaxed) - 1;
 }
 
@@ -185,26 +202,59 @@ static bool wait_for_room(int fd)
     return poll(&room, 1, FULL_MS) > 0;
 }
 
+/*
+ * Of one datagram, most often, by the shorter call. How many were sent, or -1. libc's functions are
+ * cancellation points, which a program's thread must not meet in here.
+ */
+static int send_some(int fd, struct mmsghdr *headers, unsigned count)
+{
+    const struct msghdr *one = &headers->msg_hdr;
+    ssize_t sent;
+
+    if (count > 1)
+        return (int)syscall(SYS_sendmmsg, fd, headers, count, SEND_FLAGS);
+    if (!one->msg_name && !one->msg_controllen)
+        sent = syscall(SYS_sendto, fd, one->msg_iov->iov_base, one->msg_iov->iov_len, SEND_FLAGS,
+                       NULL, 0);
+    else
+        sent = syscall(SYS_sendmsg, fd, one, SEND_FLAGS);
+    return sent < 0 ? -1 : 1;
+}
+
+/*
+ * The datagram can't be sent now, for errno: true if it is to be tried again. A connected socket
+ * tells of a refusal in place of sending. Its other errors may have used up a number or not.
+ */
+static bool try_again(int fd, const struct outgoing *datagram, unsigned *refusals)
+{
+    if (errno == ECONNREFUSED && datagram->connected)
+        refusal_note(datagram->path->outlet);
+    if (errno == EINTR || (errno == ECONNREFUSED && ++*refusals <= REFUSALS_MAX) ||
+        ((errno == EAGAIN || errno == ENOBUFS) && wait_for_room(fd)))
+        return true;
+    if (errno == EIO || (errno == EINVAL && datagram->segments > 1))
+        datagram->path->port->no_segmentation = true;
+    if (datagram->connected)
+        outlet_doubt(datagram->path->outlet);
+    return false;
+}
+
 /* A run of datagrams that leave by the same socket. What the network refuses is lost. */
 static void send_run(const struct outgoing *datagrams, struct mmsghdr *headers, unsigned count)
 {
-    int fd = sender_of(datagrams);
-    unsigned sent = 0;
+    int fd = socket_of(datagrams);
+    unsigned sent = 0, refusals = 0;
 
     while (sent < count) {
-        int done = sendmmsg(fd, headers + sent, count - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+        int done = send_some(fd, headers + sent, count - sent);
 
-        if (done > 0) {
+        if (done > 0)
             sent += (unsigned)done;
-            continue;
-        }
-        /* That nobody was there for an earlier packet says nothing of this one: refusal.c. */
-        if (errno == EINTR || errno == ECONNREFUSED ||
-            ((errno == EAGAIN || errno == ENOBUFS) && wait_for_room(fd)))
-            continue;
-        if (errno == EIO || (errno == EINVAL && datagrams[sent].segments > 1))
-            datagrams[sent].path->port->no_segmentation = true;
-        sent++;
+        else if (!try_again(fd, &datagrams[sent], &refusals))
+            sent++;
+        /* What stopped it is not told: room, most often, but perhaps an error with a number. */
+        if (done > 0 && sent < count && datagrams->connected)
+            outlet_doubt(datagrams->path->outlet);
     }
 }
 
@@ -220,7 +270,7 @@ static void send_all(struct roce_batch *batch)
         unsigned to = from + 1;
 
         while (to < batch->count &&
-               sender_of(&batch->datagrams[to]) == sender_of(&batch->datagrams[from]))
+               socket_of(&batch->datagrams[to]) == socket_of(&batch->datagrams[from]))
             to++;
         send_run(&batch->datagrams[from], headers + from, to - from);
         from = to;
@@ -233,5 +283,8 @@ void batch_send(struct roce_batch *batch)
 {
     if (batch->count)
         send_all(batch);
+    if (batch->outlet)
+        outlet_give(batch->outlet);
+    batch->outlet = NULL;
     spin_unlock(&batch->lock);
 }

@@ -28,10 +28,12 @@ struct roce_qp {
     struct qp *qp;
     struct transport *transport;
     struct roce_path path;
+    bool sending;                           /* counted in its port's */
     struct roce_xrc *xrc;                   /* XRC_RECV */
     uint32_t rq_head;                       /* receives of an exclusive ring taken so far */
     _Atomic uint64_t deadline_ns;           /* TRANSPORT_NEVER: none */
     uint64_t counted_rnrs, counted_retries; /* of the transport's, in the queue pair's counters */
+    uint64_t counted_timeouts;
     bool touched;                  /* the receive lock: on the list of those to be answered */
     struct roce_qp *touched_next;  /* the receive lock */
     struct roce_qp *next, **place; /* the receive lock: all of the process */
@@ -217,6 +219,9 @@ static void count_tries(struct roce_qp *wire)
 
     transport_get_stats(wire->transport, &stats);
     uint64_t retries = stats.go_backs + stats.probes + stats.timeouts;
+    if (__builtin_expect(stats.timeouts != wire->counted_timeouts, 0) && wire->path.outlet)
+        outlet_doubt(wire->path.outlet);
+    wire->counted_timeouts = stats.timeouts;
     wire->qp->pub->rnr_waits += (uint32_t)(stats.rnrs_received - wire->counted_rnrs);
     wire->qp->pub->retries += (uint32_t)(retries - wire->counted_retries);
     wire->counted_rnrs = stats.rnrs_received;
@@ -316,6 +321,7 @@ static int make_path(const struct qp *qp, const struct ibv_ah_attr *to, struct r
         error = udp_path(port, to->grh.dgid.raw, qp->qpn, path);
     if (error)
         return error;
+    path->outlet = outlet_find(port, to->grh.dgid.raw, path->sender);
     path->traffic_class = to->grh.traffic_class;
     path->hop_limit = to->grh.hop_limit;
     return 0;
@@ -407,6 +413,8 @@ static void detach(struct qp *qp)
     if (wire->next)
         wire->next->place = wire->place;
     untouch(wire);
+    if (wire->sending)
+        atomic_fetch_sub(&wire->path.port->sending, 1);
     qp->wire = NULL;
     qp->link = NULL;
     spin_unlock_word(&qp->pub->busy);
@@ -469,10 +477,29 @@ static bool post(struct qp *qp, const struct ibv_send_wr *wr)
     return false;
 }
 
+/*
+ * Who sends from the same port most often sends to the same host, whose sockets hold as much as
+ * ours: all have equal shares of that.
+ */
+static void take_share(struct roce_qp *wire)
+{
+    struct roce_port *port = wire->path.port;
+    bool sending = transport_is_sending(wire->transport);
+
+    if (sending != wire->sending) {
+        atomic_fetch_add(&port->sending, sending ? 1 : -1);
+        wire->sending = sending;
+    }
+    int all_sending = atomic_load_explicit(&port->sending, memory_order_relaxed);
+    transport_set_share(wire->transport,
+                        port->room / (unsigned)(all_sending > 1 ? all_sending : 1));
+}
+
 static void push(struct roce_qp *wire, uint64_t now)
 {
     struct transport_packet packet;
 
+    take_share(wire);
     if (transport_next(wire->transport, now, &packet)) {
         struct roce_batch *batch = batch_take();
 
@@ -538,6 +565,14 @@ static bool is_from_peer(const struct roce_qp *wire, const struct roce_from *fro
            wire->path.port == from->port;
 }
 
+/* A request that asks for nothing changes nothing that goes out. */
+static bool has_something_to_say(const struct roce_qp *wire, uint64_t now,
+                                 const struct wire_packet *packet)
+{
+    return (wire_traits(packet->opcode) & WIRE_IS_RESPONSE) ||
+           transport_has_next(wire->transport, now);
+}
+
 void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet)
 {
     spin_lock_word(&qp->pub->busy);
@@ -546,7 +581,7 @@ void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct w
         transport_receive(wire->transport, from->now_ns, packet, (from->traffic_class & 3) == 3);
         if (__builtin_expect(qp_state(qp) == IBV_QPS_RTR, 0))
             qp_established(qp);
-        if (!wire->touched) {
+        if (!wire->touched && has_something_to_say(wire, from->now_ns, packet)) {
             wire->touched = true;
             wire->touched_next = touched;
             touched = wire;
@@ -598,13 +633,11 @@ static bool concerns(const struct roce_qp *wire, uint32_t qpn, bool host)
     return stats.received > 0;
 }
 
-void roce_qp_refused(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
-                     uint32_t psn, bool host)
+void roce_qp_unreachable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
+                         bool host)
 {
     uint64_t now = now_ns();
 
-    if (!is_believable(port, peer, qpn, psn))
-        return;
     for (struct roce_qp *wire = all; wire; wire = wire->next) {
         if (!goes_to(wire, port, peer) || !concerns(wire, qpn, host))
             continue;
@@ -613,6 +646,13 @@ void roce_qp_refused(const struct roce_port *port, const uint8_t peer[16], uint3
         push(wire, now);
         spin_unlock_word(&wire->qp->pub->busy);
     }
+}
+
+void roce_qp_refused(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
+                     uint32_t psn, bool host)
+{
+    if (is_believable(port, peer, qpn, psn))
+        roce_qp_unreachable(port, peer, qpn, host);
 }
 
 static void answer(struct roce_qp *wire, uint64_t now)
@@ -631,10 +671,9 @@ bool roce_qp_waits(void)
     return touched;
 }
 
-bool roce_qp_answer_urgent(void)
+bool roce_qp_answer_urgent(uint64_t now)
 {
     struct roce_qp **at = &touched;
-    uint64_t now = touched ? now_ns() : 0;
 
     while (*at) {
         struct roce_qp *wire = *at;
@@ -653,10 +692,8 @@ bool roce_qp_answer_urgent(void)
     return touched;
 }
 
-void roce_qp_answer(void)
+void roce_qp_answer(uint64_t now)
 {
-    uint64_t now = touched ? now_ns() : 0;
-
     while (touched) {
         struct roce_qp *wire = touched;
 

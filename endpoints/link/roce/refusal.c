@@ -10,6 +10,7 @@
  * if that packet is in flight. A notice is no packet of RoCE; who does not know it drops it.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <time.h>
 #include <linux/errqueue.h>
 #include <netinet/icmp6.h>
@@ -123,27 +124,71 @@ static bool take_notice(const struct roce_port *port, int fd)
     return size >= 0;
 }
 
+/* ---- sockets that are connected ---- */
+
+void refusal_note(struct roce_outlet *outlet)
+{
+    atomic_store(&outlet->refused, true);
+    thread_wake();
+}
+
+/* The kernel has compared addresses and ports of what was refused, and keeps no more of it. */
+static void tell(struct roce_outlet *outlet)
+{
+    if (!atomic_exchange(&outlet->refused, false))
+        return;
+    roce_lock();
+    roce_qp_unreachable(outlet->back.port, outlet->icrc.target, 0, true);
+    roce_unlock();
+}
+
+void refusal_progress(void)
+{
+    for (struct roce_port *port = udp_ports(); port; port = port->next)
+        for (struct roce_outlet *outlet = port->outlets; outlet; outlet = outlet->next)
+            tell(outlet);
+}
+
+/* What was looped back is for who holds the lock; what is left there would wake us for ever. */
+static void drop_looped(struct roce_outlet *outlet)
+{
+    uint8_t byte;
+
+    if (!spin_try(&outlet->lock))
+        return;
+    while (recv(outlet->fd, &byte, 1, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0)
+        continue;
+    spin_unlock(&outlet->lock);
+}
+
 static void on_refusal(struct watch *watch)
 {
     const struct roce_sender *sender = (const void *)watch;
     socklen_t size = sizeof(int);
-    int error;
+    int error = 0;
 
-    for (int i = 0; i < AT_ONCE && take_error(sender->port, watch->fd); i++)
-        continue;
-    for (int i = 0; i < AT_ONCE && take_notice(sender->port, watch->fd); i++)
+    for (int i = 0; !sender->outlet && i < AT_ONCE && take_error(sender->port, watch->fd); i++)
         continue;
     /* An error without a message in the queue would wake us again and again. */
     getsockopt(watch->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    for (int i = 0; i < AT_ONCE && take_notice(sender->port, watch->fd); i++)
+        continue;
+    if (!sender->outlet)
+        return;
+    if (error == ECONNREFUSED)
+        atomic_store(&sender->outlet->refused, true);
+    tell(sender->outlet);
+    drop_looped(sender->outlet);
 }
 
-void refusal_watch(struct roce_port *port, unsigned sender, int fd)
+void refusal_watch(struct roce_sender *at, struct roce_port *port, struct roce_outlet *outlet,
+                   int fd)
 {
-    struct roce_sender *at = &port->sender_watches[sender];
     int on = 1;
 
-    setsockopt(fd, port->v4 ? IPPROTO_IP : IPPROTO_IPV6, port->v4 ? IP_RECVERR : IPV6_RECVERR, &on,
-               sizeof(on));
-    *at = (struct roce_sender){.watch = {.fd = fd, .ready = on_refusal}, .port = port};
+    if (!outlet)
+        setsockopt(fd, port->v4 ? IPPROTO_IP : IPPROTO_IPV6, port->v4 ? IP_RECVERR : IPV6_RECVERR,
+                   &on, sizeof(on));
+    *at = (struct roce_sender){{.fd = fd, .ready = on_refusal}, port, outlet};
     thread_watch(&at->watch); /* without it ACK timeouts must do */
 }

@@ -22,9 +22,11 @@ enum {
     ANSWER_NS = 200000, /* so long an ACK waits at most */
     BUSY_IDLE = 64,     /* polls in vain after which a socket is looked at more seldom */
     SELDOM = 16,
+    TIMELESS = 4, /* of so many polls in vain one looks at the clock */
 };
 
 _Atomic uint32_t link_to_poll;
+static _Atomic bool datagrams_used;
 static struct spin receive_lock;
 static _Atomic uint64_t polled_ns, due_ns = TRANSPORT_NEVER;
 static _Atomic bool parked;         /* sockets are left to those who poll */
@@ -90,23 +92,30 @@ static void dispatch_unicast(const struct roce_from *from, const struct wire_pac
     }
 }
 
-void roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t size)
+static void dispatch(const struct roce_from *from, const struct wire_packet *packet,
+                     const uint8_t *bytes, size_t size)
+{
+    if (packet->dest_qpn == WIRE_QPN_GSI)
+        roce_mad_receive(from, packet, bytes, size);
+    else if (packet->dest_qpn == WIRE_QPN_MULTICAST)
+        roce_group_receive(from, packet);
+    else
+        dispatch_unicast(from, packet, bytes, size);
+}
+
+uint16_t roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t size)
 {
     struct wire_packet packet;
-    uint16_t id = 0;
+    uint16_t id = from->id;
 
     if (steer_is_probe(from->port, bytes, size) || !wire_parse(bytes, size, &packet) ||
         !icrc_judge(&from->icrc, bytes, size, &unshift, &id))
-        return;
+        return id;
     if (__builtin_expect(pcapng_is_open(), 0))
         pcapng_write(PCAPNG_RECEIVED, &from->icrc, from->traffic_class, from->hop_limit, id, bytes,
                      size);
-    if (packet.dest_qpn == WIRE_QPN_GSI)
-        roce_mad_receive(from, &packet, bytes, size);
-    else if (packet.dest_qpn == WIRE_QPN_MULTICAST)
-        roce_group_receive(from, &packet);
-    else
-        dispatch_unicast(from, &packet, bytes, size);
+    dispatch(from, &packet, bytes, size);
+    return id;
 }
 
 /* ---- polling ---- */
@@ -118,7 +127,7 @@ static void expire(uint64_t now)
     /* Who sets a time from here on is heard; all others are asked. */
     atomic_store(&due_ns, TRANSPORT_NEVER);
     uint64_t held = faults_deliver(now);
-    roce_qp_answer();
+    roce_qp_answer(now);
     uint64_t next = roce_qp_expire(now);
     next = held < next ? held : next;
     if (next != TRANSPORT_NEVER)
@@ -135,11 +144,12 @@ void roce_receive_all(void)
     uint64_t now = now_ns();
 
     for (struct roce_port *port = udp_ports(); port; port = port->next)
-        udp_receive(port, now);
-    roce_qp_answer();
+        udp_receive(port, &now);
+    roce_qp_answer(now);
 }
 
-static bool look(uint64_t now)
+/* Whether something came; then the time is known. */
+static bool look(uint64_t *now)
 {
     bool some = false;
 
@@ -156,18 +166,29 @@ static bool look(uint64_t now)
  * An ACK waits for the next poll: the program has its completion sooner, and what it posts in turn
  * takes the ACK along. One that stops polling now has the watchdog send it.
  */
+static void receive_and_answer(void)
+{
+    static unsigned vain;
+    bool waited = roce_qp_waits();
+    uint64_t now = 0;
+    bool some = look(&now);
+
+    if (!some && !waited && ++vain % TIMELESS)
+        return;
+    now = now ? now : now_ns();
+    atomic_store_explicit(&polled_ns, now, memory_order_relaxed);
+    if (!some || waited)
+        roce_qp_answer(now);
+    else if (roce_qp_answer_urgent(now))
+        roce_due_at(now + ANSWER_NS);
+    expire(now);
+}
+
 void roce_poll(void)
 {
     if (!spin_try(&receive_lock))
         return;
-    uint64_t now = now_ns();
-    atomic_store_explicit(&polled_ns, now, memory_order_relaxed);
-    bool waited = roce_qp_waits();
-    if (!look(now) || waited)
-        roce_qp_answer();
-    else if (roce_qp_answer_urgent())
-        roce_due_at(now + ANSWER_NS);
-    expire(now);
+    receive_and_answer();
     roce_unlock();
 }
 
@@ -178,18 +199,19 @@ static void park(struct roce_port *port)
     atomic_store(&parked, true);
 }
 
+/* Who holds the lock may have been preempted by this very thread: never wait for it. */
 static void on_readable(struct watch *watch)
 {
     struct roce_port *port = (struct roce_port *)(void *)watch;
     uint64_t now = now_ns();
 
-    if (now - atomic_load_explicit(&polled_ns, memory_order_relaxed) < POLLING_NS) {
+    if (now - atomic_load_explicit(&polled_ns, memory_order_relaxed) < POLLING_NS ||
+        !spin_try(&receive_lock)) {
         park(port);
         return;
     }
-    roce_lock();
-    udp_receive(port, now);
-    roce_qp_answer();
+    udp_receive(port, &now);
+    roce_qp_answer(now);
     roce_unlock();
 }
 
@@ -213,17 +235,21 @@ void roce_progress(void)
     if (!udp_ports())
         return;
     uint64_t now = now_ns();
-    roce_lock();
-    if (now >= atomic_load(&due_ns))
-        roce_receive_all(); /* what is here already is not late */
-    expire(now);
-    roce_unlock();
+    if (spin_try(&receive_lock)) {
+        if (now >= atomic_load(&due_ns))
+            roce_receive_all(); /* what is here already is not late */
+        expire(now);
+        roce_unlock();
+    } else {
+        thread_wake_at(now + LOOK_AGAIN_NS);
+    }
     if (atomic_load(&parked))
         watch_ports(now);
     uint64_t due = atomic_load(&due_ns);
-    if (due != TRANSPORT_NEVER)
+    if (due != TRANSPORT_NEVER && due > now)
         thread_wake_at(due);
     steer_progress(now);
+    refusal_progress();
     roce_qp_progress();
     roce_xrc_progress();
     roce_mad_progress();
@@ -234,7 +260,7 @@ __attribute__((destructor)) static void say_goodbye(void)
 {
     if (!atomic_load(&link_to_poll) || !spin_try(&receive_lock))
         return;
-    roce_qp_answer();
+    roce_qp_answer(now_ns());
     roce_unlock();
 }
 
@@ -247,6 +273,7 @@ void roce_after_fork(void)
     roce_mad_after_fork();
     atomic_store(&due_ns, TRANSPORT_NEVER);
     atomic_store(&link_to_poll, 0);
+    atomic_store(&datagrams_used, false);
     atomic_store(&parked, false);
     spin_unlock(&receive_lock);
 }
@@ -257,11 +284,14 @@ void roce_port_opened(void)
     thread_wake();
 }
 
+bool roce_uses_datagrams(void)
+{
+    return atomic_load_explicit(&datagrams_used, memory_order_relaxed);
+}
+
 void roce_use_datagrams(void)
 {
-    static _Atomic bool used;
-
-    if (!atomic_load_explicit(&used, memory_order_relaxed) && !atomic_exchange(&used, true))
+    if (!roce_uses_datagrams() && !atomic_exchange(&datagrams_used, true))
         atomic_fetch_add(&link_to_poll, 1);
 }
 

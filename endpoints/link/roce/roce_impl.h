@@ -12,8 +12,9 @@
 #include "wire/packet.h"
 
 enum {
-    ROCE_SENDERS = 8,       /* sockets to send from, one source port each, of a local address */
-    ROCE_PORTS_MAX = 64,    /* local addresses */
+    ROCE_SENDERS = 8,    /* sockets to send from, one source port each, of a local address */
+    ROCE_PORTS_MAX = 64, /* local addresses */
+    ROCE_IDS = 16,
     ROCE_SEGMENTS_MAX = 64, /* packets that one datagram of the batch is cut into by the kernel */
 };
 
@@ -30,10 +31,28 @@ struct roce_sockaddr {
     };
 };
 
-/* One of the sockets that send: what comes back there is refusals. */
+struct roce_outlet;
+
+/* A socket that sends: what comes back there is refusals. */
 struct roce_sender {
     struct watch watch; /* its first member */
     struct roce_port *port;
+    struct roce_outlet *outlet; /* NULL: it is not connected */
+};
+
+/* A socket connected to a destination: outlet.c. */
+struct roce_outlet {
+    struct spin lock; /* from the number that a packet will have until it is sent */
+    struct roce_outlet *next;
+    struct roce_sender back;
+    _Atomic bool refused; /* nobody was there; to be told */
+    struct icrc_path icrc;
+    unsigned sender;
+    int fd;
+    bool counted;         /* IPv4: packets have numbers, and */
+    _Atomic bool in_step; /* this is the next one's: */
+    uint16_t next_id;
+    uint64_t learn_at_ns;
 };
 
 /* A local address, with what is received there and sent from there. Lives as long as the process.
@@ -45,11 +64,19 @@ struct roce_port {
     bool no_segmentation; /* the kernel won't cut datagrams for this device */
     bool watched;         /* the engine thread hears of what comes */
     unsigned idle;        /* polls in vain since something came */
+    unsigned running;     /* calls that received something, one after the other */
+    bool crowded;         /* receive several with a call */
+    bool sparse;          /* they come one by one */
+    unsigned lone, calls;
     uint32_t interface;
     unsigned mtu;
     _Atomic int senders[ROCE_SENDERS]; /* descriptor + 1 */
     uint16_t sender_ports[ROCE_SENDERS];
     struct roce_sender sender_watches[ROCE_SENDERS];
+    struct roce_outlet *outlets; /* core_lock */
+    _Atomic int sending;         /* queue pairs with requests under way, which share */
+    unsigned room;               /* so many packets in flight */
+    uint16_t ids[ROCE_IDS];      /* the receive lock: what the next packet may have, by source */
     struct roce_port *next;
     /* steer.c: the processes of this address */
     struct roce_roster *roster;
@@ -63,7 +90,8 @@ struct roce_port {
 struct roce_path {
     struct roce_port *port;
     unsigned sender;
-    struct icrc_path icrc; /* the addresses, and the ports */
+    struct roce_outlet *outlet; /* NULL: none; else the better way */
+    struct icrc_path icrc;      /* the addresses, and the ports without the outlet */
     struct roce_sockaddr to;
     uint8_t traffic_class, hop_limit;
 };
@@ -73,6 +101,7 @@ struct roce_from {
     struct roce_port *port;
     struct icrc_path icrc; /* source: who sent it */
     uint8_t traffic_class, hop_limit;
+    uint16_t id; /* IPv4: it may have this identification */
     uint64_t now_ns;
     bool final; /* another process handed it over: it is ours, or nobody's */
 };
@@ -96,9 +125,11 @@ int udp_path(struct roce_port *port, const uint8_t dgid[16], uint32_t entropy,
              struct roce_path *path_out);
 /*
  * The receive lock held: receive what has come, a batch at most, and hand each packet to
- * roce_dispatch(). How many datagrams there were.
+ * roce_dispatch(). How many datagrams there were. The time is read if it is needed and 0.
  */
-unsigned udp_receive(struct roce_port *port, uint64_t now_ns);
+unsigned udp_receive(struct roce_port *port, uint64_t *now_ns_inout);
+/* A socket to send from, bound to a free source port; or negative errno. */
+int udp_open_source(const struct roce_port *port, unsigned salt, uint16_t *number_out);
 void udp_after_fork(void);
 /* Port 4791 of an address that is reached from this one. */
 void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roce_sockaddr *out);
@@ -106,6 +137,16 @@ void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roc
 void udp_take_address(const struct roce_sockaddr *address, uint8_t gid[16]);
 /* The largest path MTU that a port's interface carries: 256 .. 4096. */
 unsigned udp_path_mtu(unsigned mtu);
+
+/* ---- outlet.c: connected sockets to send from ---- */
+/* core_lock held. NULL: there can't be one. It lives as long as its port. */
+struct roce_outlet *outlet_find(struct roce_port *port, const uint8_t dgid[16], unsigned sender);
+/* False: another thread has it, or the number of its next packet is not known. */
+bool outlet_take(struct roce_outlet *outlet);
+void outlet_give(struct roce_outlet *outlet);
+/* Any thread: its packets may have other numbers than we think. */
+void outlet_doubt(struct roce_outlet *outlet);
+void outlets_close(struct roce_port *port);
 
 /* ---- steer.c: several processes behind one address ---- */
 /* core_lock held. bind_socket() makes port->watch.fd. */
@@ -134,17 +175,17 @@ void batch_add(struct roce_batch *batch, const struct roce_path *path,
 void batch_send(struct roce_batch *batch);
 
 /* ---- roce.c: what came in ---- */
-/* The receive lock held. Bytes: a UDP payload. */
-void roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t size);
+/* The receive lock held. Bytes: a UDP payload. The packet's identification, if that can be told. */
+uint16_t roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t size);
 
 /* ---- qp.c: connected queue pairs ---- */
 extern const struct transport_calls roce_calls; /* the owner is a struct qp */
 /* The receive lock held. */
 void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet);
 /* The receive lock held: send what the packets of this batch made due. */
-void roce_qp_answer(void);
+void roce_qp_answer(uint64_t now_ns);
 /* The same, but those that have no more than an ACK to say wait: true if there are any. */
-bool roce_qp_answer_urgent(void);
+bool roce_qp_answer_urgent(uint64_t now_ns);
 bool roce_qp_waits(void);
 /* The receive lock held: who fell due. The next time, or UINT64_MAX. */
 uint64_t roce_qp_expire(uint64_t now_ns);
@@ -170,10 +211,17 @@ void roce_xrc_progress(void);
  */
 void roce_qp_refused(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
                      uint32_t psn, bool host);
+/* The same, and it is to be believed. */
+void roce_qp_unreachable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
+                         bool host);
 
 /* ---- refusal.c: of packets that nobody is there for ---- */
-/* Hear of those that are sent from this socket. Any thread. */
-void refusal_watch(struct roce_port *port, unsigned sender, int fd);
+/* Hear of those that are sent from this socket; `at` stays. Any thread. */
+void refusal_watch(struct roce_sender *at, struct roce_port *port, struct roce_outlet *outlet,
+                   int fd);
+/* One that was connected was told, in place of sending. Any thread. */
+void refusal_note(struct roce_outlet *outlet);
+void refusal_progress(void); /* the engine thread */
 /* The receive lock held: tell who sent this request that there is no such queue pair. */
 void refusal_send(const struct roce_from *from, const uint8_t *bytes, size_t size);
 
@@ -203,6 +251,7 @@ void roce_port_opened(void);
 void roce_receive_all(void);
 /* Datagrams come or go over the wire: pollers look for them from now on. */
 void roce_use_datagrams(void);
+bool roce_uses_datagrams(void);
 
 /* ---- lock of the receive side ---- */
 void roce_lock(void);

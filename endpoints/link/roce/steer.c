@@ -189,7 +189,7 @@ static void probe_wait(struct roce_port *port, unsigned count)
         if (poll(&readable, 1, 1) <= 0)
             continue;
         roce_lock();
-        udp_receive(port, now_ns());
+        udp_receive(port, &(uint64_t){0});
         roce_unlock();
     }
 }
@@ -302,7 +302,7 @@ static void letter_deliver(const struct letter *letter, size_t size)
     from.final = letter->final;
     roce_lock();
     roce_dispatch(&from, letter->bytes, size);
-    roce_qp_answer();
+    roce_qp_answer(now_ns());
     roce_unlock();
 }
 

@@ -17,6 +17,7 @@
 #include "core/config_host.h"
 #include "core/sys.h"
 #include "link/roce/roce_impl.h"
+#include "trace/pcapng.h"
 
 #ifndef UDP_GRO
 #define UDP_GRO 104
@@ -30,17 +31,19 @@ enum {
     SOURCE_PORT_FIRST = 0xc000, /* IBTA A17.4.5.1 */
     SOURCE_PORTS = 0x4000,
     BIND_TRIES = 64,
+    ROOM_LEAST = 32, /* packets in flight from a port */
+    ROOM_MOST = 512,
     DATAGRAMS = 16, /* received at a time */
+    CROWD = 4,      /* calls that found one, without a pause: there are more */
+    LONE = 64,      /* packets that came one by one: more of the kind follow */
+    MARKED_CALLS = 16,
+    LARGE = 8192,
     DATAGRAM_BYTES = 65536,
     CONTROL_BYTES = 128,
 };
 
 static _Atomic(struct roce_port *) ports;
 static unsigned port_count;
-
-/* What one call receives into; the pages of those never used are never touched. */
-static uint8_t datagrams[DATAGRAMS][DATAGRAM_BYTES];
-static char controls[DATAGRAMS][CONTROL_BYTES];
 
 struct roce_port *udp_ports(void)
 {
@@ -181,24 +184,28 @@ static void set_group_sender(const struct roce_port *port, int fd)
 }
 
 /* Any free source port will do; who is near in time gets another one. */
-static int open_sender(struct roce_port *port, unsigned sender)
+int udp_open_source(const struct roce_port *port, unsigned salt, uint16_t *number_out)
 {
     int fd = socket_open(port->v4);
-    if (fd >= 0)
-        set_group_sender(port, fd);
-    uint64_t random = now_ns() / 1000 + sender * 2654435761u + (unsigned)getpid() * 40503u;
+    uint64_t random = now_ns() / 1000 + salt * 2654435761u + (unsigned)getpid() * 40503u;
 
     for (int i = 0; fd >= 0 && i < BIND_TRIES; i++, random += 7919) {
-        uint16_t number = (uint16_t)(SOURCE_PORT_FIRST + random % SOURCE_PORTS);
-
-        if (bind_to(fd, port, number) == 0) {
-            port->sender_ports[sender] = number;
+        *number_out = (uint16_t)(SOURCE_PORT_FIRST + random % SOURCE_PORTS);
+        if (bind_to(fd, port, *number_out) == 0)
             return fd;
-        }
     }
     if (fd >= 0)
         sys_close(fd);
     return fd < 0 ? fd : -EADDRINUSE;
+}
+
+static int open_sender(struct roce_port *port, unsigned sender)
+{
+    int fd = udp_open_source(port, sender, &port->sender_ports[sender]);
+
+    if (fd >= 0)
+        set_group_sender(port, fd);
+    return fd;
 }
 
 static const char *interface_of(const struct nic *nic, const uint8_t gid[16])
@@ -237,6 +244,17 @@ struct roce_port *udp_port_find(const uint8_t gid[16])
     return NULL;
 }
 
+/* What the kernel has granted, told in bytes of its own, which a packet takes up to twice of. */
+static unsigned packets_held(int fd)
+{
+    int bytes = 0;
+    socklen_t size = sizeof(bytes);
+
+    getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, &size);
+    unsigned packets = (unsigned)bytes / (2 * WIRE_PAYLOAD_MAX);
+    return packets < ROOM_LEAST ? ROOM_LEAST : packets > ROOM_MOST ? ROOM_MOST : packets;
+}
+
 static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out)
 {
     const char *name = interface_of(nic, gid);
@@ -257,6 +275,7 @@ static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_po
         return error;
     }
     port->mtu = interface_mtu(port->watch.fd, name);
+    port->room = packets_held(port->watch.fd);
     *port_out = port;
     return 0;
 }
@@ -383,7 +402,7 @@ static int need_sender(struct roce_port *port, unsigned sender)
     if (!atomic_load(&port->senders[sender]))
         fd = open_sender(port, sender);
     if (fd > 0) {
-        refusal_watch(port, sender, fd);
+        refusal_watch(&port->sender_watches[sender], port, NULL, fd);
         atomic_store_explicit(&port->senders[sender], fd + 1, memory_order_release);
     }
     spin_unlock(&opening);
@@ -414,19 +433,37 @@ int udp_path(struct roce_port *port, const uint8_t dgid[16], uint32_t entropy,
 
 /* ---- receiving ---- */
 
-static void prepare(struct mmsghdr *headers, struct iovec *parts, struct roce_sockaddr *sources)
+/* What calls receive into, made ready once; those of a call that were used are made so again. */
+static struct {
+    bool ready;
+    struct mmsghdr headers[DATAGRAMS];
+    struct iovec parts[DATAGRAMS];
+    struct roce_sockaddr sources[DATAGRAMS];
+    char controls[DATAGRAMS][CONTROL_BYTES];
+    uint8_t bytes[DATAGRAMS][DATAGRAM_BYTES]; /* pages never used are never touched */
+} arrivals;                                   /* the receive lock */
+
+static void rearm(unsigned i)
+{
+    struct msghdr *header = &arrivals.headers[i].msg_hdr;
+
+    header->msg_namelen = sizeof(arrivals.sources[i].v6);
+    header->msg_controllen = CONTROL_BYTES;
+}
+
+static void prepare(void)
 {
     for (unsigned i = 0; i < DATAGRAMS; i++) {
-        parts[i] = (struct iovec){datagrams[i], DATAGRAM_BYTES};
-        headers[i].msg_hdr = (struct msghdr){
-            .msg_name = &sources[i].any,
-            .msg_namelen = sizeof(sources[i].v6),
-            .msg_iov = &parts[i],
+        arrivals.parts[i] = (struct iovec){arrivals.bytes[i], DATAGRAM_BYTES};
+        arrivals.headers[i].msg_hdr = (struct msghdr){
+            .msg_name = &arrivals.sources[i].any,
+            .msg_iov = &arrivals.parts[i],
             .msg_iovlen = 1,
-            .msg_control = controls[i],
-            .msg_controllen = CONTROL_BYTES,
+            .msg_control = arrivals.controls[i],
         };
+        rearm(i);
     }
+    arrivals.ready = true;
 }
 
 static void take_source(const struct roce_sockaddr *source, struct roce_from *from)
@@ -465,41 +502,129 @@ static void take_controls(struct msghdr *header, struct roce_from *from, size_t 
     }
 }
 
-static void take_datagram(struct mmsghdr *message, uint8_t *bytes,
-                          const struct roce_sockaddr *source, struct roce_from *from)
+static uint16_t dispatch(const struct roce_from *from, uint8_t *bytes, size_t size)
 {
+    if (__builtin_expect(!config_get()->faults.any, 1))
+        return roce_dispatch(from, bytes, size);
+    faults_receive(from, bytes, size);
+    return from->id;
+}
+
+/* Identifications count up within what the kernel has put together, and from call to call. */
+static void take_datagram(unsigned i, struct roce_from *from)
+{
+    struct mmsghdr *message = &arrivals.headers[i];
+    uint8_t *bytes = arrivals.bytes[i];
     size_t left = message->msg_len, segment = 0;
 
     if (message->msg_hdr.msg_flags & MSG_TRUNC)
         return;
-    take_source(source, from);
+    take_source(&arrivals.sources[i], from);
     take_controls(&message->msg_hdr, from, &segment);
-    while (left) {
+    from->port->lone = segment ? 0 : from->port->lone + 1;
+    uint16_t *next_id = &from->port->ids[from->icrc.source_port % ROCE_IDS];
+    from->id = *next_id;
+    for (bool begins = true; left; begins = false) {
         size_t size = segment && segment < left ? segment : left;
 
-        if (__builtin_expect(config_get()->faults.any, 0))
-            faults_receive(from, bytes, size);
-        else
-            roce_dispatch(from, bytes, size);
+        from->id = (uint16_t)(dispatch(from, bytes, size) + 1);
+        if (begins)
+            *next_id = from->id;
         bytes += size;
         left -= size;
     }
 }
 
-unsigned udp_receive(struct roce_port *port, uint64_t now_ns)
-{
-    struct roce_sockaddr sources[DATAGRAMS];
-    struct mmsghdr headers[DATAGRAMS];
-    struct iovec parts[DATAGRAMS];
-    struct roce_from from = {.port = port, .now_ns = now_ns};
+/* ---- few or many ---- */
 
+/*
+ * While packets come one by one, the kernel puts none together and tells of nothing beside: then
+ * the shortest call will do, and only some calls ask for marks of congestion. Who wants to know of
+ * each packet more than its bytes, and captures, keep from that.
+ */
+static bool may_be_sparse(const struct roce_port *port)
+{
+    return !port->group && !roce_uses_datagrams() && !pcapng_is_open();
+}
+
+static void set_sparse(struct roce_port *port, bool sparse)
+{
+    set(port->watch.fd, IPPROTO_UDP, UDP_GRO, !sparse);
+    port->sparse = sparse;
+    port->lone = 0;
+}
+
+static void nothing_came(struct roce_port *port)
+{
+    port->running = 0;
+    if (!port->sparse && port->lone >= LONE && may_be_sparse(port))
+        set_sparse(port, true);
+}
+
+static void one_came(struct roce_port *port, size_t size)
+{
+    if (++port->running < CROWD)
+        return;
+    port->crowded = size < LARGE;
+    if (port->sparse)
+        set_sparse(port, false);
+}
+
+/* None of these calls is a cancellation point, which a program's thread must not meet in here. */
+static long receive_first(struct roce_port *port)
+{
+    struct roce_sockaddr *source = &arrivals.sources[0];
+
+    if (!port->sparse || ++port->calls % MARKED_CALLS == 0)
+        return syscall(SYS_recvmsg, port->watch.fd, &arrivals.headers[0].msg_hdr, MSG_DONTWAIT);
+    source->size = sizeof(source->v6);
+    arrivals.headers[0].msg_hdr.msg_controllen = 0;
+    arrivals.headers[0].msg_hdr.msg_flags = 0;
+    return syscall(SYS_recvfrom, port->watch.fd, arrivals.bytes[0], DATAGRAM_BYTES, MSG_DONTWAIT,
+                   &source->any, &source->size);
+}
+
+/*
+ * One at a time while they are few: the call for many costs more. Large ones too: they are still in
+ * the cache when they are looked at.
+ */
+static unsigned receive_some(struct roce_port *port)
+{
+    if (port->crowded) {
+        long count =
+            syscall(SYS_recvmmsg, port->watch.fd, arrivals.headers, DATAGRAMS, MSG_DONTWAIT, NULL);
+        port->crowded = count > 1 && arrivals.headers[0].msg_len < LARGE;
+        port->running = 0;
+        return count > 0 ? (unsigned)count : 0;
+    }
+    long size = receive_first(port);
+    if (size < 0) {
+        nothing_came(port);
+        return 0;
+    }
+    arrivals.headers[0].msg_len = (unsigned)size;
+    one_came(port, (size_t)size);
+    return 1;
+}
+
+unsigned udp_receive(struct roce_port *port, uint64_t *now_ns_inout)
+{
+    struct roce_from from = {.port = port};
+
+    if (__builtin_expect(!arrivals.ready, 0))
+        prepare();
+    unsigned count = receive_some(port);
+    if (!count)
+        return 0;
+    from.now_ns = *now_ns_inout ? *now_ns_inout : now_ns();
+    *now_ns_inout = from.now_ns;
     memcpy(from.icrc.target, port->gid, 16);
     from.icrc.target_port = WIRE_UDP_PORT;
-    prepare(headers, parts, sources);
-    int count = recvmmsg(port->watch.fd, headers, DATAGRAMS, MSG_DONTWAIT, NULL);
-    for (int i = 0; i < count; i++)
-        take_datagram(&headers[i], datagrams[i], &sources[i], &from);
-    return count > 0 ? (unsigned)count : 0;
+    for (unsigned i = 0; i < count; i++) {
+        take_datagram(i, &from);
+        rearm(i);
+    }
+    return count;
 }
 
 void udp_after_fork(void)
@@ -508,6 +633,7 @@ void udp_after_fork(void)
         next = port->next;
         sys_close(port->watch.fd);
         steer_close(port);
+        outlets_close(port);
         for (unsigned i = 0; i < ROCE_SENDERS; i++)
             if (atomic_load(&port->senders[i]))
                 sys_close(atomic_load(&port->senders[i]) - 1);
