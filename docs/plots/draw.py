@@ -20,9 +20,9 @@ set logscale x 2
 set logscale y
 set grid lc rgb "#dddddd"
 set key top left
-set format x "%.0b%B"
 set format y "%.0s%c"
-set xtics 8
+set xtics ("8" 8, "64" 64, "512" 512, "4 Ki" 4096, "32 Ki" 32768, "256 Ki" 262144, \\
+    "2 Mi" 2097152, "16 Mi" 16777216)
 set style data linespoints
 set pointsize 0.6
 """
@@ -63,7 +63,8 @@ def draw(path, title, labels, series, more=""):
 
 def results(binary, options, test, value):
     """value(result) by interface and size."""
-    found = json.loads(run(binary, "bench", "--api", "all", "-t", test, "-o", "send", "--json",
+    found = json.loads(run(binary, "bench", "--api", "all", "-t", test, "-o", "send",
+                           "--rounds", "3", "--json",
                            *options))["results"]
     by_api = {}
     for result in found:
@@ -96,7 +97,8 @@ def bandwidth(binary, options, out):
                     lambda r: r["bytes_per_s"] / 1e6)
     at, half = half_power(lines[0][1])
     mark = (f'set arrow from {at:.0f},graph 0 to {at:.0f},{half:.0f} nohead dt 2 lc rgb "#808080"\n'
-            f'set label "n1/2 = {at:.0f} bytes" at {at:.0f},{half:.0f} right offset -1,0\n')
+            f'set label "n1/2 = {at:.0f} bytes" at {at:.0f},{half:.0f} right offset -1,0\n'
+            'set key bottom right\n')
     draw(out / "bandwidth.svg", "Bandwidth against size, one queue kept full",
          ("bytes", "megabytes a second"), lines, mark)
 

@@ -63,13 +63,7 @@ static const struct option_def defs[] = {
      .value = "LIST",
      .words = rival_names,
      .help = "floor, memcpy, ucx, libfabric, udp, iperf3 or all"},
-    {.name = "rounds",
-     .type = OPTION_COUNT,
-     .offset = FIELD(rounds),
-     .value = "N",
-     .min = 1,
-     .max = BENCH_ROUNDS_MAX,
-     .help = "take turns so often, show medians (1; beside others: 5)"},
+    ROW_ROUNDS(struct bench_options, "take turns so often, show medians (1; beside others: 5)"),
     ROW_DEVICE(struct bench_options),
     ROW_GID(struct bench_options),
     ROW_PORT(struct bench_options),
@@ -250,8 +244,8 @@ static int by_bench_value(const void *a, const void *b)
 }
 
 struct turns {
-    struct measure_result own[BENCH_ROUNDS_MAX];
-    double rivals[RIVAL_COUNT][BENCH_ROUNDS_MAX];
+    struct measure_result own[MEASURE_ROUNDS_MAX];
+    double rivals[RIVAL_COUNT][MEASURE_ROUNDS_MAX];
     unsigned rival_count[RIVAL_COUNT]; /* rounds in which it came to its end */
 };
 

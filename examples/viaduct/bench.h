@@ -6,8 +6,6 @@
 #include "rival.h"
 #include "session.h"
 
-#define BENCH_ROUNDS_MAX 99
-
 struct bench_options {
     struct session_options session;
     unsigned tests;

@@ -135,7 +135,10 @@ static int client_pass(struct pass *pass, pass_fn *run, uint64_t iters, struct h
     return code;
 }
 
-/* Untimed passes, doubling until one shows how many messages make a pass by time. */
+/*
+ * Untimed passes, growing until one shows how many messages make a pass by time, or has as many as
+ * are asked for.
+ */
 static int warm_up(struct pass *pass, pass_fn *run, uint64_t *pass_iters_out)
 {
     uint64_t iters = PASS_ITERS_MIN;
@@ -150,7 +153,8 @@ static int warm_up(struct pass *pass, pass_fn *run, uint64_t *pass_iters_out)
         if (code != CMD_OK)
             return code;
         ns = ns > PASS_NS / 10 && again < ns ? again : ns;
-        if (ns > PASS_NS / 10 || iters >= PASS_ITERS_MAX)
+        if (ns > PASS_NS / 10 || iters >= PASS_ITERS_MAX ||
+            (pass->which.iters != 0 && iters >= pass->which.iters))
             break;
         iters *= 4;
     }

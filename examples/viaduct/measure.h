@@ -22,6 +22,7 @@ enum measure_op { OP_SEND, OP_WRITE, OP_READ, OP_ATOMIC, OP_COUNT };
 enum measure_api { API_VERBS, API_VIPL, API_COUNT };
 
 #define MEASURE_BATCH_MAX 256u
+#define MEASURE_ROUNDS_MAX 99u
 #define MEASURE_ALL_APIS ((1u << API_COUNT) - 1)
 
 /* NULL at the end. */

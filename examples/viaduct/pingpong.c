@@ -15,6 +15,7 @@ struct pingpong {
     struct sizes sizes;
     uint64_t iters;
     uint64_t check;
+    uint64_t rounds;
     bool half;
     bool json;
 };
@@ -25,6 +26,7 @@ static const struct option_def defs[] = {
     ROW_SIZES(struct pingpong, 1 << 30, "64 or 8:1M:*2 (8:32K:*64)"),
     ROW_ITERS(struct pingpong, "round trips of each line (20000)"),
     ROW_CHECK(struct pingpong, "messages of each line to compare byte by byte (1000)"),
+    ROW_ROUNDS(struct pingpong, "verbs and VIPL take turns so often, show medians (5)"),
     ROW_DEVICE(struct pingpong),
     ROW_GID(struct pingpong),
     ROW_PORT(struct pingpong),
@@ -43,8 +45,6 @@ static const struct option_set set = {
     .defs = defs,
     .more = "The server needs no options but its own --device, --gid, --port and --cpus.",
 };
-
-enum { TURNS = 5 };
 
 struct results {
     struct table table;
@@ -104,8 +104,9 @@ static void report(const struct pingpong *opts, const struct session *session,
 static int one_size(const struct pingpong *opts, struct session *session, enum measure_op op,
                     size_t size, struct results *results)
 {
-    struct measure_result turns[API_COUNT][TURNS];
-    unsigned rounds = opts->apis == MEASURE_ALL_APIS && op != OP_ATOMIC ? TURNS : 1;
+    struct measure_result turns[API_COUNT][MEASURE_ROUNDS_MAX];
+    bool beside = opts->apis == MEASURE_ALL_APIS && op != OP_ATOMIC;
+    unsigned rounds = beside ? (unsigned)opts->rounds : 1;
     int code = CMD_OK;
 
     for (unsigned turn = 0; turn < rounds * API_COUNT && code == CMD_OK; turn++) {
@@ -128,7 +129,7 @@ static int one_size(const struct pingpong *opts, struct session *session, enum m
         if (!(opts->apis & 1u << api) || !measure_api_has((enum measure_api)api, op))
             continue;
         qsort(turns[api], rounds, sizeof(turns[api][0]), by_middle);
-        report(opts, session, rounds > 1 && api != API_VERBS ? &turns[API_VERBS][rounds / 2] : NULL,
+        report(opts, session, beside && api != API_VERBS ? &turns[API_VERBS][rounds / 2] : NULL,
                &turns[api][rounds / 2], results);
     }
     return code;
@@ -164,7 +165,8 @@ static void print_text(const struct session *session, const struct pingpong *opt
     table_print(&results->table, stdout);
     if (results->over.rows == 0)
         return;
-    printf("# over     what VIPL adds to verbs: the middle of %d turns each, alternately\n", TURNS);
+    printf("# over     what VIPL adds to verbs: the median of %u turns each, alternately\n",
+           (unsigned)opts->rounds);
     table_print(&results->over, stdout);
 }
 
@@ -222,6 +224,7 @@ int pingpong_main(int argc, char **argv)
         .sizes = {.from = 8, .to = 32 << 10, .factor = 64},
         .iters = 20000,
         .check = 1000,
+        .rounds = 5,
     };
     enum session_role role;
     const char *host;

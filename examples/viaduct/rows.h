@@ -40,6 +40,11 @@
         .name = "check", .type = OPTION_COUNT, .offset = offsetof(owner, check), .value = "N",     \
         .max = 1000000000, .help = (help_)                                                         \
     }
+#define ROW_ROUNDS(owner, help_)                                                                   \
+    {                                                                                              \
+        .name = "rounds", .type = OPTION_COUNT, .offset = offsetof(owner, rounds), .value = "N",   \
+        .min = 1, .max = MEASURE_ROUNDS_MAX, .help = (help_)                                       \
+    }
 #define ROW_HALF(owner)                                                                            \
     {                                                                                              \
         .name = "half", .type = OPTION_FLAG, .offset = offsetof(owner, half),                      \

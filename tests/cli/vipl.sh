@@ -12,7 +12,7 @@ parses() {
 few='--iters 100 --check 10'
 # shellcheck disable=SC2086 # several words are meant
 {
-    expect 0 pingpong $few --api all --sizes 8:4K:*512
+    expect 0 pingpong $few --api all --rounds 2 --sizes 8:4K:*512
     quiet
     for op in send write read; do
         for size in 8 4096; do
@@ -30,7 +30,7 @@ few='--iters 100 --check 10'
     python3 csv_check.py <"$scratch/out" || wrong 'no good CSV'
     expect 0 bench $few --api vipl --test rate --op send --depth 512
     quiet
-    expect 0 bench $few --api all --test lat --op send --quiet --json
+    expect 0 bench $few --api all --test lat --op send --rounds 2 --quiet --json
     parses viaduct.bench/1
     grep -q '"rival": "verbs"' "$scratch/out" || wrong 'no VIPL beside verbs'
 }

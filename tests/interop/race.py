@@ -126,6 +126,36 @@ class Fio(Contest):
         return job["lat_ns"]["mean"] / 1000
 
 
+class Qperf(Contest):
+    """Latency of who sleeps for each message, without any polling: rc_lat and tcp_lat."""
+    stays = True
+    times = {"ns": 1e-3, "us": 1, "ms": 1e3}
+
+    def __init__(self, seconds, size):
+        super().__init__(f"qperf rc_lat, tcp_lat -m {size}", "us one way", (VIA, TCP),
+                         ["-t", str(seconds), "-m", size])
+
+    def server(self, bed, which, port):
+        return ["qperf", "-lp", port]
+
+    def client(self, bed, which, port):
+        test = ["-cm1", "rc_lat"] if which == VIA else ["tcp_lat"]
+        return ["qperf", "-lp", port, "127.0.0.1", *self.options, *test]
+
+    def run(self, which):
+        """Its server tells its port before it listens there: a quick client is refused at times."""
+        for _ in range(5):
+            try:
+                return super().run(which)
+            except Wrong:
+                pass
+        return super().run(which)
+
+    def value(self, out):
+        value, unit = re.search(r"latency += +([\d.]+) (\w+)", out).groups()
+        return float(value) * self.times[unit]
+
+
 class Rstream(Contest):
     """rstream speaks TCP, too: -T s."""
 
@@ -217,10 +247,11 @@ def contests(short):
     size = "16m" if short else "512m"
     fio = [Fio(["--bs=4k", f"--size={size}", "--iodepth=1"], "us"),
            Fio(["--bs=64k", f"--size={size}", "--iodepth=1"], "us")]
+    qperf = [Qperf(1 if short else 2, size) for size in ("64", "4096")]
     stream = [Rstream(f"-S {each}", ["-S", each, "-I", n, "-C", "1"], "us", -1)
                for each in ("64", "4096")]
     stream.append(Stream("500" if short else "20000", "100M" if short else "2G"))
-    return [*ucx, *fabric, *fio, *stream, Cmtime(100 if short else 2000)]
+    return [*ucx, *fabric, *fio, *qperf, *stream, Cmtime(100 if short else 2000)]
 
 
 def row(contest, results):

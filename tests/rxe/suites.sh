@@ -5,7 +5,9 @@
 # each of those tests must fail, and each line must be about one.
 #
 # Two processors, each goes on with the next program. Of the topologies two processes alone, the one
-# that all tests have. Left out: XRC, which this NIC has not, and a gigabyte, which takes too long.
+# that all tests have. Left out: XRC, which this NIC has not; a gigabyte, which takes too long; and
+# VIPL peers at one and the same address, whose requests cross: now and then the kernel's CM
+# refuses the answer to one as a stale connection.
 bin=$1/tests
 known=$(dirname "$0")/differences
 export VIPL_TEST_DEVICE=rxe0 VIADUCT_TEST_DEVICE=rxe0 VIADUCT_TEST_GID=1 VIADUCT_TEST_SLOW=2
@@ -26,7 +28,8 @@ run_program() { # NAME, on the processor of the shell
     local start status=0
     start=$(now)
     timeout 150 "$bin/$1" --plain --isolate --seconds 8 --known "$known" --not one_process \
-        --not two_threads --not gigabyte >"/run/out/$1" 2>&1 || status=$?
+        --not two_threads --not gigabyte \
+        --not vipl_peer/same_address --not vipl_peer/many >"/run/out/$1" 2>&1 || status=$?
     echo "$1: status $status, from $start to $(now), $(tail -n 1 "/run/out/$1")"
     [ $status -eq 0 ] || echo "$1" >>/run/failed
 }
@@ -47,12 +50,14 @@ for program in "$bin"/contract_* "$bin"/vipl_*; do
     esac
 done
 mkdir /run/turn
+: >/run/failed
 take_turns 0 &
 take_turns 1 &
 wait
 
 # A line of the list that nothing failed by is out of date.
-mapfile -t held < <(cd /run/out && sed -n 's/^known \([^ ]*\):.*/\1/p' "${programs[@]}")
+(cd /run/out && sed -n 's/^known \([^ ]*\):.*/\1/p' "${programs[@]}") >/run/held
+mapfile -t held </run/held
 while read -r pattern reason; do
     [[ $pattern != "#"* && -n $pattern ]] || continue
     for name in "${held[@]}"; do
@@ -63,7 +68,6 @@ while read -r pattern reason; do
     echo "$pattern" >>/run/failed
 done <"$known"
 
-touch /run/failed
 while read -r program; do
     [ ! -f "/run/out/$program" ] || grep -A 3 ^FAIL "/run/out/$program"
 done </run/failed

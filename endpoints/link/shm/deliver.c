@@ -6,7 +6,7 @@
 #include "core/rq_claim.h"
 #include "link/shm/shm.h"
 
-enum { RECEIVE_LOOKS = 64 };
+enum { RECEIVE_LOOKS = 64, CACHE_LINE = 64, WARM_MIN = 1024, WARM_MAX = 8192, WARM_POOL = 2 << 20 };
 
 /* ---- taking a receive ---- */
 
@@ -84,6 +84,33 @@ void receive_taken(struct qp *qp, struct target *target)
     }
     qp->claimed.valid = false;
     atomic_store_explicit(&qp->pub->claim_ring, 0, memory_order_relaxed);
+}
+
+/* The next receive, if so many are posted that their memory can't be in the cache. */
+static const struct pub_sge *next_of_many(const struct target *target, uint64_t length)
+{
+    uint32_t head = target->claim
+                        ? (uint32_t)atomic_load_explicit(target->claim, memory_order_relaxed)
+                        : target->head;
+    uint32_t posted = atomic_load_explicit(&target->rq->tail, memory_order_acquire) - head;
+
+    if (posted * length < WARM_POOL)
+        return NULL;
+    return &target->sges[(size_t)(head & target->rq_mask) * target->rq_sge];
+}
+
+void receive_warm(struct target *target, uint64_t length)
+{
+    if (__builtin_expect(length < WARM_MIN || length > WARM_MAX, 1))
+        return;
+    const struct pub_sge *sge = next_of_many(target, length);
+    if (!sge || sge->length < length)
+        return;
+    uint64_t there =
+        target_mr(target, target->rq_pd, sge->lkey, sge->addr, length, IBV_ACCESS_LOCAL_WRITE);
+    const char *memory = there ? move_direct(target->peer, there, length) : NULL;
+    for (uint64_t at = 0; memory && at < length; at += CACHE_LINE)
+        __builtin_prefetch(memory + at, 1);
 }
 
 void receive_abandon(struct qp *qp)

@@ -265,6 +265,7 @@ static enum verdict do_send(struct qp *qp, struct target *target, const struct i
     if (!deliver(qp, target, &delivery))
         return VERDICT_STALL;
     receive_taken(qp, target);
+    receive_warm(target, local.length);
     qp->pub->tx_bytes += local.length;
     qp->pub->sends++;
     return VERDICT_DONE;

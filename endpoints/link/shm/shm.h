@@ -297,6 +297,11 @@ void *local_memory(const struct qp *qp, const struct ibv_send_wr *wr, const stru
 bool receive_next(struct qp *qp, struct target *target, const struct pub_sge **sges_out,
                   uint32_t *slot_out);
 void receive_taken(struct qp *qp, struct target *target);
+/*
+ * After a message of a few KiB: have the memory of the next receive fetched while its reader is
+ * busy with this one. Programs post thousands of them, more than a cache holds.
+ */
+void receive_warm(struct target *target, uint64_t length);
 /* Give a claimed receive back to its owner, if there is one. */
 void receive_abandon(struct qp *qp);
 
