@@ -11,11 +11,7 @@ enum {
     CM_BUCKETS = 4096,
     CM_PATIENCE = 21, /* 8.6 s: so long an MRA is believed before the peer is asked again */
     CM_PLEAS = 120,   /* MRAs that are heeded in full: a quarter of an hour */
-    CM_REFUSALS = 5,
 };
-
-/* Before the first time that a host which does not listen is asked again; then twice as long. */
-#define CM_REFUSED_NS 5000000ull
 
 #define CM_NEVER UINT64_MAX
 
@@ -31,7 +27,7 @@ struct cm_conn {
     uint32_t remote_qpn, remote_psn;
     uint8_t ack_timeout;
     uint8_t answer_timeout; /* how long the peer may take */
-    unsigned tries_left, refusals, pleas;
+    unsigned tries_left, pleas;
     uint64_t deadline_ns; /* CM_NEVER: none */
     size_t heap_at;       /* 0: not in the heap */
     struct cm_conn *next; /* in its bucket, by the peer's id */

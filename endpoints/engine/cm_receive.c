@@ -139,36 +139,8 @@ static void on_mra(struct cm_conn *conn, uint64_t now_ns, const struct cm_mad *m
     cm_arm(conn, now_ns + cm_timeout_ns(patience) + cm_timeout_ns(conn->answer_timeout));
 }
 
-static bool talks_with(const struct cm *cm, uint64_t via)
+static void on_rej(struct cm_conn *conn, const struct cm_mad *mad)
 {
-    for (uint32_t i = 1; i < cm->high; i++)
-        if (cm->conns[i] && cm->conns[i]->state == CM_ESTABLISHED && cm->conns[i]->route.via == via)
-            return true;
-    return false;
-}
-
-/*
- * Nobody listens. But programs agree over one connection to make another one, and on a busy host
- * the request may be there before the other program has come to listen: ask a few times more.
- */
-static bool is_early(struct cm_conn *conn, const struct cm_mad *mad)
-{
-    return mad && mad->reason == CM_REASON_INVALID_SERVICE && conn->refusals < CM_REFUSALS &&
-           talks_with(conn->cm, conn->route.via);
-}
-
-static void ask_later(struct cm_conn *conn, uint64_t now_ns)
-{
-    conn->tries_left = CM_RETRIES + 1;
-    cm_arm(conn, now_ns + (CM_REFUSED_NS << conn->refusals++));
-}
-
-static void on_rej(struct cm_conn *conn, uint64_t now_ns, const struct cm_mad *mad)
-{
-    if (conn->state == CM_REQ_SENT && is_early(conn, mad)) {
-        ask_later(conn, now_ns);
-        return;
-    }
     switch (conn->state) {
     case CM_REQ_SENT:
     case CM_REQ_RCVD:
@@ -289,7 +261,7 @@ static void on_connected(struct cm *cm, uint64_t now_ns, const struct cm_route *
         on_mra(conn, now_ns, mad);
         break;
     case CM_REJ:
-        on_rej(conn, now_ns, mad);
+        on_rej(conn, mad);
         break;
     case CM_DREQ:
         on_dreq(conn, now_ns, mad);
@@ -366,7 +338,7 @@ static void lose(struct cm_conn *conn, uint64_t now_ns)
     case CM_REQ_RCVD:
     case CM_REP_SENT:
     case CM_REP_RCVD:
-        on_rej(conn, now_ns, NULL);
+        on_rej(conn, NULL);
         break;
     case CM_ESTABLISHED:
         on_dreq(conn, now_ns, NULL);

@@ -16,13 +16,15 @@
  * Software that must wait for a core is no dead peer. Four times what is asked for is allowed (IBTA
  * 9.7.6.1.3), and is taken while it is not long; hardware has a floor, too.
  */
-enum { TIMEOUT_LEAST_NS = 10000000, TIMEOUT_PATIENT_NS = 250000000 };
+enum { TIMEOUT_LEAST_NS = 10000000, TIMEOUT_PATIENT_NS = 250000000, REFUSED_NS = 20000000 };
 
 static uint64_t timeout_ns(const struct transport *t)
 {
     uint64_t asked = 4096ull << t->config.timeout;
     uint64_t patient = 4 * asked < TIMEOUT_PATIENT_NS ? 4 * asked : TIMEOUT_PATIENT_NS;
 
+    if (t->sender.refused)
+        return REFUSED_NS;
     if (!t->config.timeout)
         return TRANSPORT_NEVER;
     if (patient < TIMEOUT_LEAST_NS)
@@ -119,6 +121,18 @@ void completer_expire(struct transport *t, uint64_t now_ns)
         probe(t, now_ns);
 }
 
+void completer_refused(struct transport *t, uint64_t now_ns)
+{
+    struct sender *s = &t->sender;
+    uint64_t soon = after(now_ns, REFUSED_NS);
+
+    if (!s->on || s->una == s->sent || s->rnr_until_ns || s->refused)
+        return;
+    s->refused = true;
+    if (soon < s->timeout_at_ns)
+        s->timeout_at_ns = soon;
+}
+
 /* ---- progress ---- */
 
 static bool needs_answer(const struct request *r)
@@ -151,7 +165,7 @@ static void progressed(struct transport *t, uint64_t now_ns, uint32_t before, ui
     }
     s->retries = s->rnr_tries = 0;
     s->rnr_until_ns = 0;
-    s->gone_back = false;
+    s->gone_back = s->refused = false;
     forget_fetches(s);
     window_timed(&s->window, s->una, now_ns);
     window_acked(&s->window, s->una, (s->una - before) & PSN_MASK, flying);

@@ -266,6 +266,18 @@ void transport_expire(struct transport *t, uint64_t now_ns)
     completer_expire(t, now_ns);
 }
 
+bool transport_is_in_flight(const struct transport *t, uint32_t psn)
+{
+    const struct sender *s = &t->sender;
+
+    return s->on && !psn_before(psn, s->una) && psn_before(psn, s->sent);
+}
+
+void transport_refused(struct transport *t, uint64_t now_ns)
+{
+    completer_refused(t, now_ns);
+}
+
 /* IBTA table 45, in units of 10 us; code 0 is the longest. */
 uint64_t rnr_time_ns(uint8_t code)
 {

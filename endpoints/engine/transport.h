@@ -288,6 +288,14 @@ bool transport_is_urgent(struct transport *t, uint64_t now_ns);
 uint64_t transport_deadline(const struct transport *t);
 void transport_expire(struct transport *t, uint64_t now_ns);
 
+/* Is a request with this PSN sent, and not acknowledged? */
+bool transport_is_in_flight(const struct transport *t, uint32_t psn);
+/*
+ * The peer's host says that nobody is there for what is in flight. It is tried again as often as
+ * ever, in case that was a mistake, but without waiting long: who has died is heard of at once.
+ */
+void transport_refused(struct transport *t, uint64_t now_ns);
+
 void transport_get_stats(const struct transport *t, struct transport_stats *stats_out);
 /* Send queue position of the oldest request that is not over, of the next to be posted. */
 uint32_t transport_head(const struct transport *t);

@@ -82,7 +82,8 @@ struct sender {
     uint64_t gone_back_ns;
     uint32_t ahead; /* the last answer beyond a gap; PSNs below it are of a later try */
     unsigned retries, rnr_tries;
-    uint64_t rnr_until_ns;               /* 0: not waiting */
+    bool refused;          /* since the last progress the peer's host said that nobody is there */
+    uint64_t rnr_until_ns; /* 0: not waiting */
     uint64_t timeout_at_ns, probe_at_ns; /* TRANSPORT_NEVER: nothing is in flight */
     struct window window;
     uint32_t share; /* packets in flight that the owner grants */
@@ -163,6 +164,7 @@ void sender_ask(struct transport *t);
 void completer_receive(struct transport *t, uint64_t now_ns, const struct wire_packet *packet,
                        unsigned traits);
 void completer_expire(struct transport *t, uint64_t now_ns);
+void completer_refused(struct transport *t, uint64_t now_ns);
 uint64_t completer_deadline(const struct sender *s);
 /* Something is in flight: time it. */
 void completer_arm(struct transport *t, uint64_t now_ns);

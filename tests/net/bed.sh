@@ -134,7 +134,7 @@ cm_try() { # SERVER CLIENT LISTENS
 }
 
 # perftest's server listens twice, for the talk about the test and for the test itself; its client
-# may call in between, and gives up if it is refused for more than a moment: both begin anew.
+# may call in between, and gives up if it is refused: both begin anew.
 came_too_early() { grep -q "RDMA_CM_EVENT_REJECTED; error: 8" "$work/client"; }
 
 # They talk over rdma_cm.

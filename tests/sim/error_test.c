@@ -8,7 +8,7 @@
 #include "sim.h"
 #include "t.h"
 
-enum { SECOND = 1000000000, TARGET = 0x8000 };
+enum { MS = 1000000, SECOND = 1000 * MS, TARGET = 0x8000 };
 
 /* ---- a request that the responder refuses ---- */
 
@@ -202,6 +202,41 @@ T_TEST(sim, retry_exceeded)
     T_EQ(time_to_fail(14, 3, TRANSPORT_RETRY_EXC_ERR), 4 * 250000000ull); /* the patient one */
     T_EQ(time_to_fail(12, 3, TRANSPORT_RETRY_EXC_ERR), 4 * 4 * (4096ull << 12));
     T_EQ(time_to_fail(1, 3, TRANSPORT_RETRY_EXC_ERR), 4 * 10000000); /* the least */
+}
+
+T_TEST(sim, refused)
+{
+    /* Shows that a peer whose host says it is gone is given up soon; one that answers is not. */
+    struct sim *sim = sim_new(3, TRANSPORT_RC);
+    struct sim_node *a = &sim->nodes[0];
+    struct transport_wr wr = sim_wr(TRANSPORT_WRITE, 1, 0, 3000, 0);
+
+    sim->faults = (struct sim_faults){.dark_until_ns = 5 * MS};
+    a->config.timeout = 20;
+    a->config.retry_count = 7;
+    sim_start(sim);
+    sim_post(a, &wr);
+    while (sim->now_ns < MS && sim_step(sim))
+        continue;
+    T_CHECK(transport_is_in_flight(a->transport, a->psn));
+    T_CHECK(!transport_is_in_flight(a->transport, a->psn + 100));
+    T_CHECK(!transport_is_in_flight(a->transport, a->psn - 1));
+    transport_refused(a->transport, sim->now_ns);
+    while (!sim_count(a, LOG_SEND) && sim_step(sim))
+        continue;
+    T_EQ(sim_nth(a, LOG_SEND, 0)->status, TRANSPORT_SUCCESS);
+    sim->faults = (struct sim_faults){.dark_until_ns = UINT64_MAX};
+    uint64_t begin = sim->now_ns;
+    sim_post(a, &wr);
+    while (sim->now_ns < begin + MS && sim_step(sim))
+        continue;
+    transport_refused(a->transport, sim->now_ns);
+    while (sim_count(a, LOG_SEND) < 2 && sim_step(sim))
+        continue;
+    T_EQ(sim_nth(a, LOG_SEND, 1)->status, TRANSPORT_RETRY_EXC_ERR);
+    T_CHECK(sim->now_ns - begin < SECOND / 4);
+    sim_free(sim);
+    t_end();
 }
 
 T_TEST(sim, timeout_for_ever)

@@ -227,6 +227,8 @@ static int send_some(int fd, struct mmsghdr *headers, unsigned count)
  */
 static bool try_again(int fd, const struct outgoing *datagram, unsigned *refusals)
 {
+    if (errno == ECONNREFUSED && datagram->connected)
+        refusal_note(datagram->path->outlet);
     if (errno == EINTR || (errno == ECONNREFUSED && ++*refusals <= REFUSALS_MAX) ||
         ((errno == EAGAIN || errno == ENOBUFS) && wait_for_room(fd)))
         return true;

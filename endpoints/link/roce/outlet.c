@@ -155,6 +155,7 @@ static struct roce_outlet *outlet_new(struct roce_port *port, const uint8_t dgid
         free(outlet);
         return NULL;
     }
+    refusal_watch(&outlet->back, port, outlet, outlet->fd);
     outlet->next = port->outlets;
     port->outlets = outlet;
     outlet_count++;

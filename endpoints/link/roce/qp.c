@@ -590,6 +590,71 @@ void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct w
     spin_unlock_word(&qp->pub->busy);
 }
 
+static bool has_in_flight(struct roce_qp *wire, uint32_t psn)
+{
+    spin_lock_word(&wire->qp->pub->busy);
+    bool has = transport_is_in_flight(wire->transport, psn);
+    spin_unlock_word(&wire->qp->pub->busy);
+    return has;
+}
+
+static uint32_t dest_qpn(const struct roce_qp *wire)
+{
+    return transport_config_of(wire->transport)->dest_qpn;
+}
+
+static bool goes_to(const struct roce_qp *wire, const struct roce_port *port,
+                    const uint8_t peer[16])
+{
+    return wire->path.port == port && memcmp(wire->path.icrc.target, peer, 16) == 0;
+}
+
+/* Somebody who can't see our packets would have to guess one that is in flight. */
+static bool is_believable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
+                          uint32_t psn)
+{
+    for (struct roce_qp *wire = all; wire; wire = wire->next)
+        if (goes_to(wire, port, peer) && dest_qpn(wire) == qpn && has_in_flight(wire, psn))
+            return true;
+    return false;
+}
+
+/*
+ * A host where nobody is at all may be one whose program is about to start: that matters only to
+ * who has heard from it.
+ */
+static bool concerns(const struct roce_qp *wire, uint32_t qpn, bool host)
+{
+    struct transport_stats stats;
+
+    if (!host)
+        return dest_qpn(wire) >> LIMIT_QP_BITS == qpn >> LIMIT_QP_BITS;
+    transport_get_stats(wire->transport, &stats);
+    return stats.received > 0;
+}
+
+void roce_qp_unreachable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
+                         bool host)
+{
+    uint64_t now = now_ns();
+
+    for (struct roce_qp *wire = all; wire; wire = wire->next) {
+        if (!goes_to(wire, port, peer) || !concerns(wire, qpn, host))
+            continue;
+        spin_lock_word(&wire->qp->pub->busy);
+        transport_refused(wire->transport, now);
+        push(wire, now);
+        spin_unlock_word(&wire->qp->pub->busy);
+    }
+}
+
+void roce_qp_refused(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
+                     uint32_t psn, bool host)
+{
+    if (is_believable(port, peer, qpn, psn))
+        roce_qp_unreachable(port, peer, qpn, host);
+}
+
 static void answer(struct roce_qp *wire, uint64_t now)
 {
     struct qp *qp = wire->qp;

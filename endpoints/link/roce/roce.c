@@ -62,12 +62,28 @@ void roce_due_at(uint64_t when_ns)
 
 /* ---- what came in ---- */
 
-static void dispatch_unicast(const struct roce_from *from, const struct wire_packet *packet)
+static bool is_reliable_request(const struct wire_packet *packet)
 {
-    struct qp *qp = qp_get(packet->dest_qpn & (LIMIT_QP - 1));
+    uint8_t service = packet->opcode & WIRE_SERVICE_MASK;
 
-    if (!qp)
+    return (service == WIRE_RC || service == WIRE_XRC) &&
+           !(wire_traits(packet->opcode) & WIRE_IS_RESPONSE);
+}
+
+static void dispatch_unicast(const struct roce_from *from, const struct wire_packet *packet,
+                             const uint8_t *bytes, size_t size)
+{
+    uint32_t slot = packet->dest_qpn >> LIMIT_QP_BITS;
+    bool here = slot == process_slot();
+    struct qp *qp = here ? qp_get(packet->dest_qpn & (LIMIT_QP - 1)) : NULL;
+
+    if (!here && (steer_went_wrong(from, slot, bytes, size) || process_slot_is_taken(slot)))
         return;
+    if (!qp) {
+        if (is_reliable_request(packet))
+            refusal_send(from, bytes, size);
+        return;
+    }
     if ((packet->opcode & WIRE_SERVICE_MASK) == WIRE_UD) {
         if (qp->type == IBV_QPT_UD)
             roce_datagram_receive(qp, from, packet);
@@ -83,10 +99,8 @@ static void dispatch(const struct roce_from *from, const struct wire_packet *pac
         roce_mad_receive(from, packet, bytes, size);
     else if (packet->dest_qpn == WIRE_QPN_MULTICAST)
         roce_group_receive(from, packet);
-    else if (packet->dest_qpn >> LIMIT_QP_BITS != process_slot())
-        steer_went_wrong(from, packet->dest_qpn >> LIMIT_QP_BITS, bytes, size);
     else
-        dispatch_unicast(from, packet);
+        dispatch_unicast(from, packet, bytes, size);
 }
 
 uint16_t roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_t size)
@@ -235,6 +249,7 @@ void roce_progress(void)
     if (due != TRANSPORT_NEVER && due > now)
         thread_wake_at(due);
     steer_progress(now);
+    refusal_progress();
     roce_qp_progress();
     roce_xrc_progress();
     roce_mad_progress();

@@ -31,10 +31,21 @@ struct roce_sockaddr {
     };
 };
 
+struct roce_outlet;
+
+/* A socket that sends: what comes back there is refusals. */
+struct roce_sender {
+    struct watch watch; /* its first member */
+    struct roce_port *port;
+    struct roce_outlet *outlet; /* NULL: it is not connected */
+};
+
 /* A socket connected to a destination: outlet.c. */
 struct roce_outlet {
     struct spin lock; /* from the number that a packet will have until it is sent */
     struct roce_outlet *next;
+    struct roce_sender back;
+    _Atomic bool refused; /* nobody was there; to be told */
     struct icrc_path icrc;
     unsigned sender;
     int fd;
@@ -61,6 +72,7 @@ struct roce_port {
     unsigned mtu;
     _Atomic int senders[ROCE_SENDERS]; /* descriptor + 1 */
     uint16_t sender_ports[ROCE_SENDERS];
+    struct roce_sender sender_watches[ROCE_SENDERS];
     struct roce_outlet *outlets; /* core_lock */
     _Atomic int sending;         /* queue pairs with requests under way, which share */
     unsigned room;               /* so many packets in flight */
@@ -121,6 +133,8 @@ int udp_open_source(const struct roce_port *port, unsigned salt, uint16_t *numbe
 void udp_after_fork(void);
 /* Port 4791 of an address that is reached from this one. */
 void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roce_sockaddr *out);
+/* The address in it. */
+void udp_take_address(const struct roce_sockaddr *address, uint8_t gid[16]);
 /* The largest path MTU that a port's interface carries: 256 .. 4096. */
 unsigned udp_path_mtu(unsigned mtu);
 
@@ -146,7 +160,8 @@ bool steer_is_probe(const struct roce_port *port, const uint8_t *bytes, size_t s
 /* False: that process can't be reached. `final`: it is to keep it. */
 bool steer_hand_over(const struct roce_from *from, uint32_t slot, bool final, const uint8_t *bytes,
                      size_t size);
-void steer_went_wrong(const struct roce_from *from, uint32_t slot, const uint8_t *bytes,
+/* The receive lock held: hand it over, and see to it that the next one gets there by itself. */
+bool steer_went_wrong(const struct roce_from *from, uint32_t slot, const uint8_t *bytes,
                       size_t size);
 void steer_after_fork(void);
 
@@ -189,6 +204,26 @@ extern const struct transport_calls roce_xrc_calls;
 int roce_xrc_new(struct qp *qp, struct roce_xrc **xrc_out);
 /* Engine, core_lock held: completions that could not be delivered yet. */
 void roce_xrc_progress(void);
+
+/*
+ * The receive lock held: `peer` says that nobody is there for a packet with this queue pair number
+ * and PSN. `host`: nobody for any; else nobody in that process.
+ */
+void roce_qp_refused(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
+                     uint32_t psn, bool host);
+/* The same, and it is to be believed. */
+void roce_qp_unreachable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
+                         bool host);
+
+/* ---- refusal.c: of packets that nobody is there for ---- */
+/* Hear of those that are sent from this socket; `at` stays. Any thread. */
+void refusal_watch(struct roce_sender *at, struct roce_port *port, struct roce_outlet *outlet,
+                   int fd);
+/* One that was connected was told, in place of sending. Any thread. */
+void refusal_note(struct roce_outlet *outlet);
+void refusal_progress(void); /* the engine thread */
+/* The receive lock held: tell who sent this request that there is no such queue pair. */
+void refusal_send(const struct roce_from *from, const uint8_t *bytes, size_t size);
 
 /* ---- datagram.c ---- */
 void roce_datagram_receive(struct qp *qp, const struct roce_from *from,

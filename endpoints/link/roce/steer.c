@@ -363,15 +363,18 @@ bool steer_hand_over(const struct roce_from *from, uint32_t slot, bool final, co
 }
 
 /* The receive lock held: it is for a process that the kernel should have given it to. */
-void steer_went_wrong(const struct roce_from *from, uint32_t slot, const uint8_t *bytes,
+bool steer_went_wrong(const struct roce_from *from, uint32_t slot, const uint8_t *bytes,
                       size_t size)
 {
     struct roce_port *port = from->port;
 
-    if (!steer_hand_over(from, slot, true, bytes, size) || port->steering != STEER_GOOD)
-        return;
-    port->steering = STEER_WRONG;
-    thread_wake();
+    if (!steer_hand_over(from, slot, true, bytes, size))
+        return false;
+    if (port->steering == STEER_GOOD) {
+        port->steering = STEER_WRONG;
+        thread_wake();
+    }
+    return true;
 }
 
 void steer_after_fork(void)

@@ -126,7 +126,7 @@ static void fill_address(const uint8_t gid[16], uint16_t port, uint32_t scope,
     memcpy(&out->v6.sin6_addr, gid, 16);
 }
 
-static void take_address(const struct roce_sockaddr *address, uint8_t gid[16])
+void udp_take_address(const struct roce_sockaddr *address, uint8_t gid[16])
 {
     memset(gid, 0, 16);
     if (address->any.sa_family == AF_INET) {
@@ -318,7 +318,7 @@ bool roce_source_for(const uint8_t dgid[16], uint8_t source_out[16])
     if (fd >= 0)
         sys_close(fd);
     if (found)
-        take_address(&address, source_out);
+        udp_take_address(&address, source_out);
     return found;
 }
 
@@ -401,8 +401,10 @@ static int need_sender(struct roce_port *port, unsigned sender)
     spin_lock(&opening);
     if (!atomic_load(&port->senders[sender]))
         fd = open_sender(port, sender);
-    if (fd > 0)
+    if (fd > 0) {
+        refusal_watch(&port->sender_watches[sender], port, NULL, fd);
         atomic_store_explicit(&port->senders[sender], fd + 1, memory_order_release);
+    }
     spin_unlock(&opening);
     return fd < 0 ? fd : 0;
 }
@@ -466,7 +468,7 @@ static void prepare(void)
 
 static void take_source(const struct roce_sockaddr *source, struct roce_from *from)
 {
-    take_address(source, from->icrc.source);
+    udp_take_address(source, from->icrc.source);
     from->icrc.source_port =
         ntohs(source->any.sa_family == AF_INET ? source->v4.sin_port : source->v6.sin6_port);
 }
