@@ -215,7 +215,7 @@ static struct qp *qp_new(const struct qp_init *init)
     qp->type = init->type;
     qp->reliable = init->type != IBV_QPT_UC && init->type != IBV_QPT_UD;
     qp->sq_sig_all = init->sq_sig_all;
-    qp->detour = detour_of(init->type);
+    qp->detour = (uint8_t)detour_of(init->type);
     qp->pd = init->pd ? init->pd->handle : 0;
     qp->pd_object = init->pd;
     qp->xrcd = init->xrcd;

@@ -34,6 +34,7 @@ static int view_make(const struct config *config, const struct sysfs_view *befor
     if (view)
         error = sysfs_view_make(config, "", before, view);
     if (!error) {
+        view->before = before;
         atomic_store(&current, view);
         return 0;
     }

@@ -28,6 +28,7 @@
 
 struct sysfs_view {
     const struct config *config;
+    const struct sysfs_view *before;   /* older ones are kept: somebody may be reading them */
     uint64_t host;                     /* digest of the host's own names when it was made */
     unsigned numbers[CONFIG_NICS_MAX]; /* N of uverbsN, one a NIC */
     bool out[CONFIG_NICS_MAX];         /* taken away (core/removal.h), and not in the tree */

@@ -72,6 +72,43 @@ static void order_kept_at(VIP_RELIABILITY_LEVEL level)
 
 T_LEVELS(vipl_transfer, order_kept)
 
+/* Takes a message and disconnects, as soon as ever it can. */
+static void take_and_leave(void **state, void *arg)
+{
+    struct order *order = arg;
+    struct end *end = *state;
+    VIP_DESCRIPTOR *descriptor;
+    int64_t deadline = t_deadline(SOON_MS);
+
+    do {
+        order->result = VipRecvDone(end->vi, &descriptor);
+    } while (order->result == VIP_NOT_DONE && !t_expired(deadline));
+    VipDisconnect(end->vi);
+}
+
+static void last_word_at(VIP_RELIABILITY_LEVEL level)
+{
+    /* Shows that a message that was received was sent, though the receiver has left since. */
+    struct ends e = ends_connect(level);
+
+    for (int i = 0; i < 40; i++) {
+        struct order leave = {0};
+
+        post_recv(e.b, 0, 64);
+        t_peer_begin(e.b, take_and_leave, &leave, sizeof(leave));
+        post_send(e.a, 1, 64);
+        expect_done(e.a, SEND, 1, VIP_STATUS_OP_SEND, 64);
+        t_peer_finish(e.b);
+        T_EQ(leave.result, VIP_SUCCESS);
+        expect_state(e.a, VIP_STATE_ERROR);
+        T_EQ(order_run(e.a, do_disconnect, (struct order){0}).result, VIP_SUCCESS);
+        ends_join(e);
+    }
+    ends_close(e);
+    t_end();
+}
+T_RELIABLE_LEVELS(vipl_transfer, last_word)
+
 T_TEST(vipl_transfer, segments)
 {
     /* Shows that as many segments as the NIC says are gathered, and scattered, in order. */

@@ -209,6 +209,7 @@ static void connected(struct conn *conn)
     vi->confirm_address = conn->theirs.confirm_address;
     vi->confirm_rkey = conn->theirs.confirm_rkey;
     vi->may_read = conn->theirs.read;
+    vi->left = false;
     vi_set_state(vi, VIP_STATE_CONNECTED);
     conn_finish(conn, VIP_SUCCESS);
 }
@@ -432,8 +433,10 @@ static struct rdma_cm_id *on_conn_event(struct conn *conn, const struct rdma_cm_
         break;
     case RDMA_CM_EVENT_DISCONNECTED:
         conn_finish(conn, VIP_TIMEOUT);
-        if (conn->vi)
+        if (conn->vi) {
+            conn->vi->left = true;
             vi_break(conn->vi, 0);
+        }
         break;
     default:
         break;

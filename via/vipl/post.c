@@ -109,7 +109,10 @@ HOT void take_operation(const VIP_DESCRIPTOR *descriptor, struct ibv_send_wr *wr
     wr->wr.rdma.rkey = descriptor->DS[0].Remote.Handle;
 }
 
-/* A read of the peer's word: when it is answered, what was sent before it is in memory. */
+/*
+ * A read of the peer's word: when it is answered, what was sent before it is in memory. The request
+ * itself completes only if it fails, which its mark tells from a failure of the read.
+ */
 static void add_confirmation(const struct vi *vi, struct work *work)
 {
     work->confirm_sge = (struct ibv_sge){(uintptr_t)&vi->head.nic->confirm_words[1],
@@ -122,6 +125,7 @@ static void add_confirmation(const struct vi *vi, struct work *work)
     work->confirm.wr.rdma.remote_addr = vi->confirm_address;
     work->confirm.wr.rdma.rkey = vi->confirm_rkey;
     work->wr.next = &work->confirm;
+    work->wr.wr_id |= UNCONFIRMED;
     work->wr.send_flags &= ~(unsigned)IBV_SEND_SIGNALED;
 }
 

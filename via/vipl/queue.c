@@ -232,10 +232,26 @@ static uint32_t error_of_receive(const struct queue *queue)
     return VIP_STATUS_PROTECTION_ERROR;
 }
 
+/*
+ * The data has arrived, and the other side ended the connection before it could confirm that. Its
+ * NIC works: what it acknowledged is in memory.
+ */
+static bool was_received(const struct queue *queue, const struct ibv_wc *wc, uint32_t operation)
+{
+    const struct vi *vi = queue->vi;
+
+    return vi->confirms && !queue->receives && operation != VIP_STATUS_OP_RDMA_READ &&
+           wc->status == IBV_WC_WR_FLUSH_ERR && !(wc->wr_id & UNCONFIRMED) && vi->left;
+}
+
 static void consume_failed(struct queue *queue, const struct ibv_wc *wc, uint32_t flags)
 {
     uint32_t operation = flags & VIP_STATUS_OP_MASK, error = error_of(wc->status);
 
+    if (was_received(queue, wc, operation)) {
+        complete(queue, operation, queue->ring[queue->done & queue->mask].length, 0);
+        return;
+    }
     if (error == VIP_STATUS_FORMAT_ERROR && queue->receives)
         error = error_of_receive(queue);
     if (error == VIP_STATUS_REMOTE_DESC_ERROR && is_rdma(operation))
@@ -252,7 +268,7 @@ static void consume_failed(struct queue *queue, const struct ibv_wc *wc, uint32_
  */
 HOT void consume(const struct ibv_wc *wc)
 {
-    struct queue *queue = (struct queue *)(uintptr_t)(wc->wr_id >> 16);
+    struct queue *queue = (struct queue *)(uintptr_t)((wc->wr_id & ~UNCONFIRMED) >> 16);
     struct entry *entry = &queue->ring[queue->done & queue->mask];
     uint32_t flags = atomic_load_explicit(&entry->flags, memory_order_relaxed);
 

@@ -251,6 +251,7 @@ struct vi {
     uint64_t confirm_address;
     uint32_t confirm_rkey;
     bool may_read;       /* the other side has EnableRdmaRead */
+    _Atomic bool left;   /* the other side has ended the connection */
     uint8_t report_what; /* VIP_ERROR_CODE for the other side + 1; break_lock */
     _Atomic bool broken; /* the cm thread has not dealt with it yet */
     struct spin break_lock;
@@ -467,6 +468,9 @@ struct queue *cq_next(struct cq *cq);
 bool queue_has_more(const struct queue *queue);
 /* Everything that is posted fails: the device has been told to flush. Not under the lock. */
 void queue_flush(struct queue *queue, bool at_device);
+
+/* In the identifier of a request that a confirmation follows: nothing of a user's address. */
+#define UNCONFIRMED (1ull << 63)
 
 /* Names queue and place in the ring. */
 HOT uint64_t queue_id(const struct queue *queue, uint32_t place)

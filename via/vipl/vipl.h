@@ -160,6 +160,8 @@ typedef VIP_USHORT VIP_RELIABILITY_LEVEL;
  *   in order                    of those arriving   yes                 yes
  *   a send is complete when     it has left         the remote NIC      the data is in the
  *                                                   has it              remote memory
+ *                                                                   (also if the other side
+ *                                                                   disconnects right then)
  *   no receive is posted,       it is lost          the connection      the connection
  *   or one too short                                breaks              breaks
  *   an error in a send          completes it alone  breaks              breaks, and nothing

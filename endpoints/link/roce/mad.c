@@ -60,6 +60,7 @@ void roce_send_mad(const uint8_t sgid[16], const uint8_t dgid[16], const uint8_t
 
     if (udp_port_open(nic_of(sgid), sgid, &port) || udp_path(port, dgid, 0, &path))
         return; /* as lost as on any other way: it is sent again */
+    roce_answer(); /* the end of a connection must not overtake the last acknowledgement */
     struct roce_batch *batch = batch_take();
     batch_add(batch, &path, &packet);
     batch_send(batch);

@@ -255,13 +255,18 @@ void roce_progress(void)
     roce_mad_progress();
 }
 
-/* The program ends: what it has received is acknowledged, or the peer would ask again in vain. */
-__attribute__((destructor)) static void say_goodbye(void)
+void roce_answer(void)
 {
     if (!atomic_load(&link_to_poll) || !spin_try(&receive_lock))
         return;
     roce_qp_answer(now_ns());
     roce_unlock();
+}
+
+/* The program ends: what it has received is acknowledged, or the peer would ask again in vain. */
+__attribute__((destructor)) static void say_goodbye(void)
+{
+    roce_answer();
 }
 
 void roce_after_fork(void)

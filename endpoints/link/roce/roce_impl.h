@@ -18,6 +18,16 @@ enum {
     ROCE_SEGMENTS_MAX = 64, /* packets that one datagram of the batch is cut into by the kernel */
 };
 
+/*
+ * A socket's call without libc: its functions are cancellation points, which a program's thread
+ * must not meet in here. The thread sanitizer learns from them what a packet puts in order.
+ */
+#ifdef __SANITIZE_THREAD__
+#define SOCKET_CALL(name, ...) name(__VA_ARGS__)
+#else
+#define SOCKET_CALL(name, ...) syscall(SYS_##name, __VA_ARGS__)
+#endif
+
 /* Does the filter send packets to the right process? */
 enum steering { STEER_GOOD, STEER_WRONG, STEER_PROBING };
 
@@ -254,6 +264,8 @@ void roce_use_datagrams(void);
 bool roce_uses_datagrams(void);
 
 /* ---- lock of the receive side ---- */
+/* What has been received is acknowledged now; whoever is receiving just now does that anyway. */
+void roce_answer(void);
 void roce_lock(void);
 void roce_unlock(void);
 

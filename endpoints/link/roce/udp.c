@@ -570,18 +570,17 @@ static void one_came(struct roce_port *port, size_t size)
         set_sparse(port, false);
 }
 
-/* None of these calls is a cancellation point, which a program's thread must not meet in here. */
 static long receive_first(struct roce_port *port)
 {
     struct roce_sockaddr *source = &arrivals.sources[0];
 
     if (!port->sparse || ++port->calls % MARKED_CALLS == 0)
-        return syscall(SYS_recvmsg, port->watch.fd, &arrivals.headers[0].msg_hdr, MSG_DONTWAIT);
+        return SOCKET_CALL(recvmsg, port->watch.fd, &arrivals.headers[0].msg_hdr, MSG_DONTWAIT);
     source->size = sizeof(source->v6);
     arrivals.headers[0].msg_hdr.msg_controllen = 0;
     arrivals.headers[0].msg_hdr.msg_flags = 0;
-    return syscall(SYS_recvfrom, port->watch.fd, arrivals.bytes[0], DATAGRAM_BYTES, MSG_DONTWAIT,
-                   &source->any, &source->size);
+    return SOCKET_CALL(recvfrom, port->watch.fd, arrivals.bytes[0], DATAGRAM_BYTES, MSG_DONTWAIT,
+                       &source->any, &source->size);
 }
 
 /*
@@ -592,7 +591,7 @@ static unsigned receive_some(struct roce_port *port)
 {
     if (port->crowded) {
         long count =
-            syscall(SYS_recvmmsg, port->watch.fd, arrivals.headers, DATAGRAMS, MSG_DONTWAIT, NULL);
+            SOCKET_CALL(recvmmsg, port->watch.fd, arrivals.headers, DATAGRAMS, MSG_DONTWAIT, NULL);
         port->crowded = count > 1 && arrivals.headers[0].msg_len < LARGE;
         port->running = 0;
         return count > 0 ? (unsigned)count : 0;
