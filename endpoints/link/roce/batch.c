@@ -202,19 +202,23 @@ static bool wait_for_room(int fd)
     return poll(&room, 1, FULL_MS) > 0;
 }
 
-/* Of one datagram, most often, by the shorter call. How many were sent, or -1. */
+/*
+ * Of one datagram, most often, by the shorter call. How many were sent, or -1. libc's functions are
+ * cancellation points, which a program's thread must not meet in here.
+ */
 static int send_some(int fd, struct mmsghdr *headers, unsigned count)
 {
     const struct msghdr *one = &headers->msg_hdr;
     ssize_t sent;
 
+    socket_orders();
     if (count > 1)
-        return (int)SOCKET_CALL(sendmmsg, fd, headers, count, SEND_FLAGS);
+        return (int)syscall(SYS_sendmmsg, fd, headers, count, SEND_FLAGS);
     if (!one->msg_name && !one->msg_controllen)
-        sent = SOCKET_CALL(sendto, fd, one->msg_iov->iov_base, one->msg_iov->iov_len, SEND_FLAGS,
-                           NULL, 0);
+        sent = syscall(SYS_sendto, fd, one->msg_iov->iov_base, one->msg_iov->iov_len, SEND_FLAGS,
+                       NULL, 0);
     else
-        sent = SOCKET_CALL(sendmsg, fd, one, SEND_FLAGS);
+        sent = syscall(SYS_sendmsg, fd, one, SEND_FLAGS);
     return sent < 0 ? -1 : 1;
 }
 

@@ -570,17 +570,18 @@ static void one_came(struct roce_port *port, size_t size)
         set_sparse(port, false);
 }
 
+/* None of these calls is a cancellation point, which a program's thread must not meet in here. */
 static long receive_first(struct roce_port *port)
 {
     struct roce_sockaddr *source = &arrivals.sources[0];
 
     if (!port->sparse || ++port->calls % MARKED_CALLS == 0)
-        return SOCKET_CALL(recvmsg, port->watch.fd, &arrivals.headers[0].msg_hdr, MSG_DONTWAIT);
+        return syscall(SYS_recvmsg, port->watch.fd, &arrivals.headers[0].msg_hdr, MSG_DONTWAIT);
     source->size = sizeof(source->v6);
     arrivals.headers[0].msg_hdr.msg_controllen = 0;
     arrivals.headers[0].msg_hdr.msg_flags = 0;
-    return SOCKET_CALL(recvfrom, port->watch.fd, arrivals.bytes[0], DATAGRAM_BYTES, MSG_DONTWAIT,
-                       &source->any, &source->size);
+    return syscall(SYS_recvfrom, port->watch.fd, arrivals.bytes[0], DATAGRAM_BYTES, MSG_DONTWAIT,
+                   &source->any, &source->size);
 }
 
 /*
@@ -591,7 +592,7 @@ static unsigned receive_some(struct roce_port *port)
 {
     if (port->crowded) {
         long count =
-            SOCKET_CALL(recvmmsg, port->watch.fd, arrivals.headers, DATAGRAMS, MSG_DONTWAIT, NULL);
+            syscall(SYS_recvmmsg, port->watch.fd, arrivals.headers, DATAGRAMS, MSG_DONTWAIT, NULL);
         port->crowded = count > 1 && arrivals.headers[0].msg_len < LARGE;
         port->running = 0;
         return count > 0 ? (unsigned)count : 0;
@@ -615,6 +616,7 @@ unsigned udp_receive(struct roce_port *port, uint64_t *now_ns_inout)
     unsigned count = receive_some(port);
     if (!count)
         return 0;
+    socket_orders();
     from.now_ns = *now_ns_inout ? *now_ns_inout : now_ns();
     *now_ns_inout = from.now_ns;
     memcpy(from.icrc.target, port->gid, 16);
