@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/copy.h"
+#include "core/spin.h"
 #include "link/roce/roce_impl.h"
 #include "trace/pcapng.h"
 
@@ -201,6 +202,13 @@ static bool wait_for_room(int fd)
 
     return poll(&room, 1, FULL_MS) > 0;
 }
+
+#ifdef __SANITIZE_THREAD__
+void socket_orders(void)
+{
+    fence(memory_order_seq_cst);
+}
+#endif
 
 /*
  * Of one datagram, most often, by the shorter call. How many were sent, or -1. libc's functions are

@@ -5,7 +5,6 @@
 
 #include <netinet/in.h>
 
-#include "core/spin.h"
 #include "core/thread.h"
 #include "engine/transport.h"
 #include "link/roce/roce.h"
@@ -23,12 +22,13 @@ enum {
  * What is done before a packet is sent is over before it is received. The thread sanitizer does not
  * see that: it is told, on both sides.
  */
+#ifdef __SANITIZE_THREAD__
+void socket_orders(void);
+#else
 static inline void socket_orders(void)
 {
-#ifdef __SANITIZE_THREAD__
-    fence(memory_order_seq_cst);
-#endif
 }
+#endif
 
 /* Does the filter send packets to the right process? */
 enum steering { STEER_GOOD, STEER_WRONG, STEER_PROBING };
