@@ -181,7 +181,8 @@ void responder_stop(struct transport *t)
 static void refuse(struct transport *t, enum aeth_nak nak, enum transport_status receive,
                    enum transport_failure failure)
 {
-    answer_nak(t, (uint8_t)(AETH_NAK | nak), t->responder.expected);
+    t->responder.refusal = (uint8_t)(AETH_NAK | nak);
+    answer_nak(t, t->responder.refusal, t->responder.expected);
     responder_give_back(t, receive);
     transport_stop(t);
     t->calls->fail(t->owner, failure);
@@ -450,6 +451,23 @@ static void tell_gap(struct transport *t, uint32_t psn)
         return;
     r->gap_told = true;
     answer_nak(t, AETH_NAK | NAK_SEQUENCE, r->expected);
+}
+
+/*
+ * Stopped by a NAK, and asked again for what was refused, or for what came before: the NAK was
+ * lost. IBTA would have us silent, and the requester give up after all its retries, without the
+ * reason.
+ */
+void responder_say_again(struct transport *t, uint32_t psn)
+{
+    struct responder *r = &t->responder;
+
+    if (!r->refusal || psn_diff(psn, r->expected) > 0) {
+        t->stats.dropped++;
+        return;
+    }
+    answer_nak(t, r->refusal, r->expected);
+    r->closing = true;
 }
 
 void responder_receive(struct transport *t, const struct wire_packet *packet, unsigned traits)

@@ -174,7 +174,7 @@ void transport_receive(struct transport *t, uint64_t now_ns, const struct wire_p
     if (traits & WIRE_IS_RESPONSE)
         completer_receive(t, now_ns, packet, traits);
     else if (!t->responder.on)
-        t->stats.dropped++;
+        responder_say_again(t, packet->psn);
     else if (t->config.type != TRANSPORT_UC)
         responder_receive(t, packet, traits);
     else

@@ -126,6 +126,7 @@ struct responder {
     uint32_t pending;                      /* jobs with packets to be sent */
     enum reply reply;
     uint8_t reply_syndrome;
+    uint8_t refusal;    /* what the NAK said that ended it; 0: there was none */
     uint32_t reply_psn; /* NAKs */
     bool cnp_due;
     uint64_t cnp_at_ns; /* the last */
@@ -173,6 +174,7 @@ void completer_arm(struct transport *t, uint64_t now_ns);
 /* XRC: turn to what goes with this shared receive queue: responder.far. */
 enum outcome responder_aim(struct transport *t, uint32_t xrc_srqn);
 void responder_receive(struct transport *t, const struct wire_packet *packet, unsigned traits);
+void responder_say_again(struct transport *t, uint32_t psn);
 void unreliable_receive(struct transport *t, const struct wire_packet *packet, unsigned traits);
 /* The parts that both have. */
 enum outcome {
