@@ -2,35 +2,15 @@
 /* A NIC that is taken away: what identifiers hear of it, and that they are good for nothing else.
  */
 #include "node.h"
+#include "removal.h"
 
-#include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 
-/* Tests of a file run side by side, and the NIC goes for all: until this process ends. */
-static void be_alone(void)
+static int change(const char *function)
 {
-    const char *dir = getenv("VIADUCT_RUNTIME_DIR");
-
-    T_ASSERT(!mkdir(dir, 0700) || errno == EEXIST, "%s: %s", dir, strerror(errno));
-    int fd = open(dir, O_RDONLY | O_DIRECTORY);
-
-    T_ASSERT(fd >= 0 && flock(fd, LOCK_EX) == 0, "%s", strerror(errno));
-}
-
-/* libviaduct's, which stands under this program as under any. */
-static int change(const char *name)
-{
-    int (*act)(const char *);
-    void *symbol = dlsym(RTLD_DEFAULT, name);
-
-    T_ASSERT(symbol, "%s", name);
-    memcpy(&act, &symbol, sizeof(act));
-    return act("via0");
+    return change_nic(function, "via0");
 }
 
 static struct rdma_cm_event *next_of(struct rdma_event_channel *channel,

@@ -1,37 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /* A NIC that is taken away under running programs, and comes again: what they see of it. */
 #include "ends.h"
+#include "removal.h"
 
-#include <dlfcn.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { POSTED = 3, LEN = 64 };
 
-/* Tests of a file run side by side, and the NIC goes for all: until this process ends. */
-static void be_alone(void)
+static int change(const char *function)
 {
-    const char *dir = getenv("VIADUCT_RUNTIME_DIR");
-
-    T_ASSERT(!mkdir(dir, 0700) || errno == EEXIST, "%s: %s", dir, strerror(errno));
-    int fd = open(dir, O_RDONLY | O_DIRECTORY);
-
-    T_ASSERT(fd >= 0 && flock(fd, LOCK_EX) == 0, "%s", strerror(errno));
-}
-
-/* libviaduct's, which stands under this program as under any. */
-static int change(const char *name)
-{
-    int (*act)(const char *);
-    void *symbol = dlsym(RTLD_DEFAULT, name);
-
-    T_ASSERT(symbol, "%s", name);
-    memcpy(&act, &symbol, sizeof(act));
-    return act(device_name());
+    return change_nic(function, device_name());
 }
 
 static bool is_listed(void)

@@ -42,6 +42,23 @@ static void settle_window(struct maps_reader *reader, int window, uint64_t addr,
     }
 }
 
+typedef void window_fn(struct maps_reader *reader, int window, uint64_t addr, uint64_t end);
+
+/* The parts of a range that lie in windows, in order. */
+static void each_window(struct maps_reader *reader, uint64_t addr, uint64_t end, window_fn *act)
+{
+    while (addr < end) {
+        uint64_t stop = (addr | (SHARE_WINDOW_SIZE - 1)) + 1;
+        int window = share_window(addr);
+
+        if (stop > end)
+            stop = end;
+        if (window >= 0)
+            act(reader, window, addr, stop);
+        addr = stop;
+    }
+}
+
 /* Lock held, signals blocked. */
 static void settle(uint64_t addr, uint64_t end)
 {
@@ -51,16 +68,7 @@ static void settle(uint64_t addr, uint64_t end)
     if (fd < 0)
         return;
     maps_start(&reader, fd);
-    while (addr < end) {
-        uint64_t stop = (addr | (SHARE_WINDOW_SIZE - 1)) + 1;
-        int window = share_window(addr);
-
-        if (stop > end)
-            stop = end;
-        if (window >= 0)
-            settle_window(&reader, window, addr, stop);
-        addr = stop;
-    }
+    each_window(&reader, addr, end, settle_window);
     sys_close(fd);
 }
 
@@ -128,16 +136,7 @@ static void unmark(uint64_t addr, uint64_t end)
     int fd = sys_open("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
 
     maps_start(&reader, fd); /* nothing can be read from -1, and all marks go */
-    while (addr < end) {
-        uint64_t stop = (addr | (SHARE_WINDOW_SIZE - 1)) + 1;
-        int window = share_window(addr);
-
-        if (stop > end)
-            stop = end;
-        if (window >= 0)
-            unmark_window(&reader, window, addr, stop);
-        addr = stop;
-    }
+    each_window(&reader, addr, end, unmark_window);
     if (fd >= 0)
         sys_close(fd);
 }
