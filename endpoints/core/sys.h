@@ -45,6 +45,11 @@ static inline int sys_close(int fd)
     return (int)syscall(SYS_close, fd);
 }
 
+static inline int sys_pipe2(int ends_out[2], int flags)
+{
+    return (int)syscall(SYS_pipe2, ends_out, flags);
+}
+
 static inline ssize_t sys_read(int fd, void *buf, size_t len)
 {
     return syscall(SYS_read, fd, buf, len);

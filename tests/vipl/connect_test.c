@@ -463,7 +463,7 @@ T_TEST(vipl_connect, many_at_once)
 T_TEST(vipl_connect, same_port)
 {
     /* Shows that two processes may wait at one discriminator, which is one port for both. */
-    struct t_peer *b = t_peer_start(T_PROCESS), *c = t_peer_start(T_PROCESS);
+    struct t_peer *b = t_peer_start(ELSEWHERE), *c = t_peer_start(ELSEWHERE);
     struct t_peer *a = t_peer_start(T_INLINE);
     struct order open = {.level = VIP_SERVICE_RELIABLE_DELIVERY}, serve = {0}, second,
                  ask_for = {0};

@@ -313,7 +313,7 @@ static void open_one(struct t_peer *peer, struct order order)
 
 struct ends ends_open(struct order order)
 {
-    struct ends ends = {.b = t_peer_start(T_PROCESS)};
+    struct ends ends = {.b = t_peer_start(ELSEWHERE)};
 
     ends.a = t_peer_start(T_INLINE);
     open_one(ends.b, order);

@@ -30,6 +30,13 @@ enum {
     MTS = 32 * 1024,
 };
 
+/* Where the other end lives. ThreadSanitizer sees one process only. */
+#ifdef __SANITIZE_THREAD__
+#define ELSEWHERE T_THREAD
+#else
+#define ELSEWHERE T_PROCESS
+#endif
+
 enum which { SEND, RECV };
 
 struct end {

@@ -7,7 +7,7 @@
 
 static struct ends connect_with(struct order open, struct order *there_out)
 {
-    struct ends e = {.b = t_peer_start(T_PROCESS)};
+    struct ends e = {.b = t_peer_start(ELSEWHERE)};
 
     e.a = t_peer_start(T_INLINE);
     *there_out = order_run(e.b, do_open, open);

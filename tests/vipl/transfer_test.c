@@ -159,7 +159,7 @@ T_TEST(vipl_transfer, no_segments)
 T_TEST(vipl_transfer, largest)
 {
     /* Shows that a message of exactly the VI's MaxTransferSize passes: 1 MiB. */
-    struct t_peer *b = t_peer_start(T_PROCESS);
+    struct t_peer *b = t_peer_start(ELSEWHERE);
     struct ends e = {t_peer_start(T_INLINE), b};
     struct order open = {.level = VIP_SERVICE_RELIABLE_DELIVERY, .mts = SLOTS / 2 * SLOT_DATA};
 
@@ -188,7 +188,7 @@ static struct order remote_slot(struct order there, int slot, struct order order
 
 static struct ends connect_rdma(VIP_RELIABILITY_LEVEL level, struct order *there_out)
 {
-    struct ends e = {.b = t_peer_start(T_PROCESS)};
+    struct ends e = {.b = t_peer_start(ELSEWHERE)};
     struct order open = {.level = level, .read = level != VIP_SERVICE_UNRELIABLE};
 
     e.a = t_peer_start(T_INLINE);

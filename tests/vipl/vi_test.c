@@ -207,8 +207,9 @@ static void calls_in(VIP_VI_STATE state, struct end *a, struct end *other)
     }
 }
 
-/* From any state to idle; what was posted is complete. */
-static void end_of_state(struct end *a)
+/* From any state to idle; what was posted is complete. Nobody else may use a VI that is destroyed.
+ */
+static void end_of_state(struct end *a, struct peer_thread *asks)
 {
     VIP_VI_STATE state;
     VIP_DESCRIPTOR *done;
@@ -216,6 +217,10 @@ static void end_of_state(struct end *a)
     T_EQ(VipDisconnect(a->vi), VIP_SUCCESS);
     T_EQ(VipQueryVi(a->vi, &state, NULL, NULL, NULL), VIP_SUCCESS);
     T_EQ(state, VIP_STATE_IDLE);
+    if (asks) {
+        pthread_join(asks->thread, NULL);
+        T_EQ(asks->result, VIP_INVALID_STATE);
+    }
     while (VipRecvDone(a->vi, &done) == VIP_DESCRIPTOR_ERROR && done)
         T_EQ(done->CS.Status & VIP_STATUS_ERROR_MASK, VIP_STATUS_DESC_FLUSHED_ERROR);
     while (VipSendDone(a->vi, &done) != VIP_DESCRIPTOR_ERROR || done)
@@ -253,11 +258,7 @@ static void through_states(VIP_VI_STATE last)
         T_ASSERT(end_error(&a, VIP_ERROR_CONN_LOST));
     }
     calls_in(last, &a, &b);
-    end_of_state(&a);
-    if (last == VIP_STATE_CONNECT_PENDING) {
-        pthread_join(t.thread, NULL);
-        T_EQ(t.result, VIP_INVALID_STATE);
-    }
+    end_of_state(&a, last == VIP_STATE_CONNECT_PENDING ? &t : NULL);
     end_close(&a);
     end_close(&b);
     t_end();

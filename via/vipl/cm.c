@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The cm thread: events of rdma_cm and of the device, requests that arrive, peers that ask again.
- * An event is handled under nic->lock before it is acknowledged, and identifiers are destroyed
- * without the lock, after they were taken out of their connection: so an event always finds the
- * connection it is for, or none.
+ * An event is taken and handled under nic->lock before it is acknowledged, and identifiers are
+ * destroyed without the lock, after they were taken out of their connection: so an event always
+ * finds the connection it is for, or none.
  */
 #include <poll.h>
 #include <stdlib.h>
@@ -455,13 +455,16 @@ static struct rdma_cm_id *on_event(struct vip_nic *nic, const struct rdma_cm_eve
     return conn && conn->id == event->id ? on_conn_event(conn, event) : NULL;
 }
 
+/* librdmacm notes in an identifier what was asked for when the answer may be there already. */
 static void read_cm(struct vip_nic *nic)
 {
     struct rdma_cm_event *event;
 
-    if (rdma_get_cm_event(nic->cm, &event))
-        return;
     pthread_mutex_lock(&nic->lock);
+    if (rdma_get_cm_event(nic->cm, &event)) {
+        pthread_mutex_unlock(&nic->lock);
+        return;
+    }
     struct rdma_cm_id *used = on_event(nic, event);
     pthread_mutex_unlock(&nic->lock);
     rdma_ack_cm_event(event);
