@@ -128,6 +128,18 @@ static void told_at(VIP_RELIABILITY_LEVEL level)
 }
 T_LEVELS(vipl_crash, told)
 
+static void told_why_at(VIP_RELIABILITY_LEVEL level)
+{
+    /* Shows that the device says that the VI has failed, whoever noticed first. */
+    struct ends e = ends_connect(level);
+
+    post_recv(e.a, 0, 8);
+    t_peer_kill(e.b);
+    expect_error(e.a, VIP_ERROR_RDMA_TRANSPORT);
+    expect_lost(e);
+}
+T_RELIABLE_LEVELS(vipl_crash, told_why)
+
 static void connected_at(VIP_RELIABILITY_LEVEL level)
 {
     /* Shows that it finds out, at the latest, when it sends. */

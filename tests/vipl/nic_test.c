@@ -108,8 +108,15 @@ T_TEST(vipl_nic, bad_handles)
     VIP_VI_HANDLE vi;
     VIP_DESCRIPTOR *descriptor;
     VIP_BOOLEAN recv;
+    _Alignas(8) char room[ADDRESS_ROOM], name[64] = "";
+    VIP_NET_ADDRESS *address = (VIP_NET_ADDRESS *)room;
+    VIP_AUTODISCOVERY_LIST list = {0, NULL, 0};
+    VIP_EVENT_HANDLE event = NULL;
+    VIP_ULONG len = sizeof(name);
+    VIP_CONN_HANDLE conn;
 
     end_open(&a);
+    end_address(&a, "anybody", room);
     VIP_VI_ATTRIBUTES of_vi = end_attributes(&a, VIP_SERVICE_UNRELIABLE);
     T_EQ(end_create_vi(&a, VIP_SERVICE_UNRELIABLE, &a.vi), VIP_SUCCESS);
     for (int i = 0; i < 9; i++) {
@@ -146,6 +153,20 @@ T_TEST(vipl_nic, bad_handles)
         T_EQ(VipErrorCallback(no_nic, NULL, NULL), VIP_INVALID_PARAMETER);
         T_EQ(VipNSInit(no_nic, NULL), VIP_INVALID_PARAMETER);
         T_EQ(VipNSShutdown(no_nic), VIP_INVALID_PARAMETER);
+        T_EQ(VipNSGetHostByName(no_nic, name, address, 0), VIP_INVALID_PARAMETER);
+        T_EQ(VipNSGetHostByAddr(no_nic, address, name, &len), VIP_INVALID_PARAMETER);
+        T_EQ(VipQuerySystemManagementInfo(no_nic, VIP_SMI_AUTODISCOVERY, &list),
+             VIP_INVALID_PARAMETER);
+        T_EQ(VipConnectWait(no_nic, address, 1, address, &of_vi, &conn), VIP_INVALID_PARAMETER);
+        T_EQ(VipConnectAccept(no_vi, a.vi), VIP_INVALID_PARAMETER);
+        T_EQ(VipConnectReject(no_vi), VIP_INVALID_PARAMETER);
+        T_EQ(VipConnectRequest(no_vi, NULL, address, 1, &of_vi), VIP_INVALID_PARAMETER);
+        T_EQ(VipConnectPeerRequest(no_vi, address, address, 1), VIP_INVALID_PARAMETER);
+        T_EQ(VipConnectPeerDone(no_vi, &of_vi), VIP_INVALID_PARAMETER);
+        T_EQ(VipConnectPeerWait(no_vi, &of_vi), VIP_INVALID_PARAMETER);
+        T_EQ(VipAddTagCQ(no_vi, &event, 1, 1), VIP_INVALID_PARAMETER);
+        T_EQ(VipRemoveTagCQ(no_vi, event, 1), VIP_INVALID_PARAMETER);
+        T_EQ(VipPostDeferredSends(no_vi, VIP_FALSE, &recv), VIP_INVALID_PARAMETER);
         T_EQ(VipSetUserData(no_vi, &a), VIP_INVALID_PARAMETER);
         T_ASSERT(!VipGetUserData(no_vi));
     }

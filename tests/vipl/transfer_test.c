@@ -240,6 +240,7 @@ static void rdma_write_immediate_at(VIP_RELIABILITY_LEVEL level)
     struct order got = order_run(e.b, do_take, (struct order){.which = RECV});
     T_EQ(got.status, VIP_STATUS_DONE | VIP_STATUS_OP_REMOTE_RDMA_WRITE | VIP_STATUS_IMMEDIATE);
     T_EQ(got.immediate, 0xfeedbeef);
+    T_EQ(got.length, 500);
     order_run(e.b, do_compare, (struct order){.slot = 3, .len = 500, .seed = 9});
     order_run(e.b, do_compare, (struct order){.slot = 1, .len = 500, .seed = 1});
     expect_done(e.a, SEND, 0, VIP_STATUS_OP_RDMA_WRITE, 500);

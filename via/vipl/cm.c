@@ -487,7 +487,11 @@ static void on_qp_event(struct vip_nic *nic, const struct ibv_async_event *event
 {
     struct vi *vi = vi_with(nic, event->element.qp);
 
-    if (vi && vi_break(vi, 0) && event->event_type == IBV_EVENT_QP_FATAL)
+    if (!vi)
+        return;
+    vi_break(vi, 0);
+    /* The connection manager may have heard of it before. */
+    if (event->event_type == IBV_EVENT_QP_FATAL && vi_state(vi) == VIP_STATE_ERROR)
         raise_error(nic, VIP_ERROR_RDMA_TRANSPORT, vi, NULL, NULL, 0);
 }
 
