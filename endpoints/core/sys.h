@@ -46,8 +46,8 @@ static inline int sys_close(int fd)
 }
 
 /*
- * What is closed by sys_close() is made by these: who watches libc's calls, as ThreadSanitizer does,
- * sees both or neither.
+ * What is closed by sys_close() is made by these: who watches libc's calls, as ThreadSanitizer
+ * does, sees both or neither.
  */
 static inline int sys_socket(int domain, int type, int protocol)
 {
