@@ -95,6 +95,7 @@ void link_settle(void);
 void link_release_held(struct qp *qp);
 /* A queue pair joined a multicast group: senders everywhere must come to know. */
 void link_join(const struct nic *nic, const uint8_t mgid[16]);
+void link_leave(const struct nic *nic, const uint8_t mgid[16]);
 
 /* Is there anything to poll? Then a polling thread does; no lock held. */
 extern _Atomic uint32_t link_to_poll;
