@@ -19,7 +19,8 @@ struct link_ops {
 
     /*
      * At the move to RTR, with the attributes it will have: 0, and qp->link is set, or why it can't
-     * be reached by this link. core_lock held, busy not.
+     * be reached by this link. In SQD, when the address vector changes: the same for the new path.
+     * core_lock held, busy not.
      */
     int (*attach)(struct qp *qp, const struct ibv_qp_attr *attr);
 

@@ -151,6 +151,8 @@ void roce_datagram_receive(struct qp *qp, const struct roce_from *from,
 {
     uint8_t grh[GRH_BYTES];
 
+    if (!wire_pkey_matches(packet->pkey, DEFAULT_PKEY))
+        return;
     make_grh(from, packet, grh);
     roce_use_datagrams();
     spin_lock_word(&qp->pub->busy);
