@@ -39,6 +39,7 @@ void transport_free(struct transport *t)
 void transport_start_receiving(struct transport *t, uint32_t psn)
 {
     t->responder.expected = psn & PSN_MASK;
+    t->responder.behind = 0;
     t->responder.on = true;
 }
 

@@ -750,6 +750,29 @@ T_TEST(sim, uc_resynchronises)
     bench_end(&bench);
 }
 
+T_TEST(sim, uc_takes_nothing_twice)
+{
+    /* Shows that what comes again, or too late, is dropped; what was never before is taken. */
+    struct bench bench = bench_new(TRANSPORT_UC);
+
+    for (uint32_t i = 0; i < 4; i++)
+        sim_recv(bench.node, i, 4096 * i, 4096);
+    give_uc(&bench, WIRE_SEND_ONLY, START - 3, 1, 0);
+    give_uc(&bench, WIRE_SEND_FIRST, START, MTU, 0);
+    give_uc(&bench, WIRE_SEND_ONLY, START - 3, 1, 0);
+    give_uc(&bench, WIRE_SEND_FIRST, START, MTU, 0);
+    give_uc(&bench, WIRE_SEND_LAST, START + 1, 2, 0);
+    give_uc(&bench, WIRE_SEND_ONLY, START + 9, 3, 0);
+    give_uc(&bench, WIRE_SEND_ONLY, START + 8, 4, 0);
+    give_uc(&bench, WIRE_SEND_ONLY, START - 70000, 5, 0);
+    T_EQ(sim_count(bench.node, LOG_RECV), 4);
+    T_EQ(sim_nth(bench.node, LOG_RECV, 0)->byte_len, 1);
+    T_EQ(sim_nth(bench.node, LOG_RECV, 1)->byte_len, MTU + 2);
+    T_EQ(sim_nth(bench.node, LOG_RECV, 2)->byte_len, 3);
+    T_EQ(sim_nth(bench.node, LOG_RECV, 3)->byte_len, 5);
+    bench_end(&bench);
+}
+
 T_TEST(sim, uc_drops)
 {
     /* Shows that what has no receive, no right, no room or no sense is dropped without a word. */
