@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The cm thread: events of rdma_cm and of the device, requests that arrive, peers that ask again.
- * An event is handled under nic->lock before it is acknowledged, and identifiers are destroyed
- * without the lock, after they were taken out of their connection: so an event always finds the
- * connection it is for, or none.
+ * An event is taken and handled under nic->lock before it is acknowledged, and identifiers are
+ * destroyed without the lock, after they were taken out of their connection: so an event always
+ * finds the connection it is for, or none.
  */
 #include <poll.h>
 #include <stdlib.h>
@@ -469,13 +469,16 @@ static struct rdma_cm_id *on_event(struct vip_nic *nic, const struct rdma_cm_eve
     return conn && conn->id == event->id ? on_conn_event(conn, event) : NULL;
 }
 
+/* librdmacm notes in an identifier what was asked for when the answer may be there already. */
 static void read_cm(struct vip_nic *nic)
 {
     struct rdma_cm_event *event;
 
-    if (rdma_get_cm_event(nic->cm, &event))
-        return;
     pthread_mutex_lock(&nic->lock);
+    if (rdma_get_cm_event(nic->cm, &event)) {
+        pthread_mutex_unlock(&nic->lock);
+        return;
+    }
     struct rdma_cm_id *used = on_event(nic, event);
     pthread_mutex_unlock(&nic->lock);
     rdma_ack_cm_event(event);
@@ -498,7 +501,11 @@ static void on_qp_event(struct vip_nic *nic, const struct ibv_async_event *event
 {
     struct vi *vi = vi_with(nic, event->element.qp);
 
-    if (vi && vi_break(vi, 0) && event->event_type == IBV_EVENT_QP_FATAL)
+    if (!vi)
+        return;
+    vi_break(vi, 0);
+    /* The connection manager may have heard of it before. */
+    if (event->event_type == IBV_EVENT_QP_FATAL && vi_state(vi) == VIP_STATE_ERROR)
         raise_error(nic, VIP_ERROR_RDMA_TRANSPORT, vi, NULL, NULL, 0);
 }
 

@@ -101,7 +101,8 @@ static void set_family(int fd, bool v4)
 
 static int socket_open(bool v4)
 {
-    int fd = own_fd(socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    int fd =
+        own_fd(sys_socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 
     if (fd < 0)
         return -errno;
@@ -276,7 +277,7 @@ unsigned roce_path_mtu(const struct nic *nic)
 {
     if (config_get()->link == CONFIG_LINK_SHM)
         return LIMIT_MTU;
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int fd = sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return LIMIT_MTU;
     unsigned mtu = udp_path_mtu(interface_mtu(fd, nic->gids[0].ndev));
@@ -375,7 +376,7 @@ int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port
 bool roce_source_for(const uint8_t dgid[16], uint8_t source_out[16])
 {
     struct roce_sockaddr address;
-    int fd = socket(address_is_v4(dgid) ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int fd = sys_socket(address_is_v4(dgid) ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
     fill_address(dgid, WIRE_UDP_PORT, 0, &address);
     bool found = fd >= 0 && connect(fd, &address.any, address.size) == 0 &&
