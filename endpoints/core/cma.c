@@ -63,7 +63,7 @@ int cma_create(uint16_t space, enum ibv_qp_type qp_type, void *owner, struct cma
 void cma_destroy(struct cma_id *id)
 {
     if (id->conn)
-        cm_destroy(id->conn);
+        cm_destroy(id->conn, now_ns());
     if (id->state == CMA_LISTEN)
         cma_set_listening(id, false);
     port_release(&id->port);

@@ -113,6 +113,11 @@ int link_open_nic(const struct nic *nic)
     return roce_open_nic(nic);
 }
 
+bool link_leads_away(uint64_t via)
+{
+    return roce_is_via(via);
+}
+
 uint64_t link_via(const uint8_t gid[16])
 {
     return roce_via(gid);

@@ -116,6 +116,8 @@ bool link_source_for(const uint8_t dgid[16], uint8_t source_out[16]);
 int link_open_nic(const struct nic *nic);
 /* What a route's `via` is for who is reached at this address of another host. */
 uint64_t link_via(const uint8_t gid[16]);
+/* That is another host, which does not see us end. */
+bool link_leads_away(uint64_t via);
 /*
  * Take a connection management datagram to a process of this host (core/process.h), which may be
  * our own, or to another host: it gets conn_receive(), never before this returns. It may be lost;

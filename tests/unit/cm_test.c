@@ -71,7 +71,7 @@ static void on_event(void *owner, struct cm_conn *conn, enum cm_event event,
     if (event == CM_EVENT_REQ && world.refusals) {
         world.refusals--;
         T_EQ(cm_reject(conn, world.now, CM_REASON_INVALID_SERVICE, NULL, 0), 0);
-        cm_destroy(conn);
+        cm_destroy(conn, world.now);
     } else if (event == CM_EVENT_REQ || event == CM_EVENT_SIDR_REQ) {
         cm_set_user(conn, side);
         side->conn = conn;
@@ -349,7 +349,7 @@ T_TEST(cm, rejects)
     T_EQ(world.sides[ACTIVE].last.reason, CM_REASON_CONSUMER);
     T_MEMEQ(world.sides[ACTIVE].last.private_data, "no", 3);
     T_EQ(cm_reject(world.sides[PASSIVE].conn, world.now, CM_REASON_CONSUMER, NULL, 0), -EINVAL);
-    cm_destroy(world.sides[ACTIVE].conn);
+    cm_destroy(world.sides[ACTIVE].conn, world.now);
     connect_them();
     deliver();
     T_EQ(cm_accept(world.sides[PASSIVE].conn, world.now, &reply), 0);
@@ -396,30 +396,75 @@ T_TEST(cm, destroyed_in_each_state)
     begin();
     world.accepts = world.confirms = world.answers = false;
     connect_them();
-    cm_destroy(world.sides[ACTIVE].conn);
+    cm_destroy(world.sides[ACTIVE].conn, world.now);
     deliver();
     EVENTS("", "QJ");
     connect_them();
     deliver();
-    cm_destroy(world.sides[PASSIVE].conn);
+    cm_destroy(world.sides[PASSIVE].conn, world.now);
     deliver();
     EVENTS("J", "QJQ");
     world.accepts = true;
     connect_them();
     deliver();
-    cm_destroy(world.sides[ACTIVE].conn);
+    cm_destroy(world.sides[ACTIVE].conn, world.now);
     deliver();
     EVENTS("JP", "QJQQJ");
     world.confirms = true;
     connect_them();
     deliver();
-    cm_destroy(world.sides[PASSIVE].conn);
+    cm_destroy(world.sides[PASSIVE].conn, world.now);
     deliver();
     EVENTS("JPPD", "QJQQJQT");
-    cm_destroy(world.sides[ACTIVE].conn);
+    cm_destroy(world.sides[ACTIVE].conn, world.now);
     deliver();
-    T_EQ(stats(PASSIVE).unexpected, 1); /* the DREP to one that is forgotten */
+    T_EQ(stats(PASSIVE).unexpected, 0);
     end();
+}
+
+T_TEST(cm, destroyed_and_not_heard)
+{
+    /* Shows that the peer hears of the end though the first messages that say so are lost. */
+    begin();
+    connect_them();
+    deliver();
+    cm_destroy(world.sides[ACTIVE].conn, world.now);
+    world.lose = world.tail - 1;
+    world.count = 2;
+    deliver();
+    EVENTS("P", "QT");
+    run_for(2 * cm_timeout_ns(CM_RESPONSE_TIMEOUT));
+    EVENTS("P", "QTD");
+    run_for(cm_timeout_ns(ACK_TIMEOUT));
+    EVENTS("P", "QTDX");
+    T_EQ(cm_deadline(world.sides[ACTIVE].cm), UINT64_MAX);
+    end();
+}
+
+static bool leads_out(uint64_t via)
+{
+    return via == 100 + PASSIVE;
+}
+
+T_TEST(cm, process_ends)
+{
+    /* Shows that it is told again in haste, whoever has asked to end it, until it is answered. */
+    for (int asked = 0; asked < 2; asked++) {
+        begin();
+        connect_them();
+        deliver();
+        if (asked)
+            T_EQ(cm_disconnect(world.sides[ACTIVE].conn, world.now), 0);
+        world.lose = world.head;
+        world.count = CM_RETRIES - 1;
+        T_EQ(cm_quit(world.sides[ACTIVE].cm, world.now, leads_out), 1);
+        T_EQ(cm_quit(world.sides[PASSIVE].cm, world.now, leads_out), 0);
+        run_for(CM_QUIT_NS);
+        T_EQ(cm_quit(world.sides[ACTIVE].cm, world.now, leads_out), 0);
+        run_for(cm_timeout_ns(ACK_TIMEOUT));
+        EVENTS("PdX", "QTDX");
+        end();
+    }
 }
 
 T_TEST(cm, disconnect_from_a_stranger)
@@ -542,7 +587,7 @@ T_TEST(cm, service)
     T_EQ(world.sides[ACTIVE].last.qkey, 9);
     ask_service();
     deliver();
-    cm_destroy(world.sides[PASSIVE].conn);
+    cm_destroy(world.sides[PASSIVE].conn, world.now);
     deliver();
     EVENTS("ss", "SS");
     T_EQ(world.sides[ACTIVE].last.sidr_status, CM_SIDR_REJECTED);

@@ -23,7 +23,7 @@ enum {
     SLOTS = 32,
     DESCRIPTOR_ROOM = 1024, /* 62 segments */
     SLOT_DATA = 64 * 1024,
-    SOON_MS = 5000,
+    SOON_MS = 20000, /* never waited for to the end, unless something is wrong */
     ERRORS_MAX = 64,
     NAME_BYTES = 16,
     ADDRESS_ROOM = 64,
@@ -125,7 +125,6 @@ void expect_done(struct t_peer *end, enum which which, int slot, uint32_t status
 /* The queue has nothing left. */
 void expect_empty(struct t_peer *end, enum which which);
 void expect_state(struct t_peer *end, VIP_VI_STATE state);
-/* Within a second or so. */
 void expect_error(struct t_peer *end, VIP_ERROR_CODE code);
 
 /*

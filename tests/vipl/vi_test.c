@@ -172,10 +172,12 @@ static void calls_in(VIP_VI_STATE state, struct end *a, struct end *other)
     T_EQ(VipQueryVi(a->vi, &seen, NULL, NULL, NULL), VIP_SUCCESS);
     T_EQ(seen, state);
     T_EQ(VipSetViAttributes(a->vi, &attributes), idle ? VIP_SUCCESS : VIP_INVALID_STATE);
-    T_EQ(VipConnectRequest(a->vi, (VIP_NET_ADDRESS *)here, (VIP_NET_ADDRESS *)there, 1000, &theirs),
+    T_EQ(VipConnectRequest(a->vi, (VIP_NET_ADDRESS *)here, (VIP_NET_ADDRESS *)there, SOON_MS,
+                           &theirs),
          idle ? VIP_NO_MATCH : VIP_INVALID_STATE);
     if (!idle)
-        T_EQ(VipConnectPeerRequest(a->vi, (VIP_NET_ADDRESS *)here, (VIP_NET_ADDRESS *)there, 1000),
+        T_EQ(VipConnectPeerRequest(a->vi, (VIP_NET_ADDRESS *)here, (VIP_NET_ADDRESS *)there,
+                                   SOON_MS),
              VIP_INVALID_STATE);
     T_EQ(VipConnectPeerDone(a->vi, &theirs), VIP_INVALID_STATE);
     T_EQ(VipConnectPeerWait(a->vi, &theirs), VIP_INVALID_STATE);

@@ -135,11 +135,19 @@ void roce_datagram_receive(struct qp *qp, const struct roce_from *from,
     spin_unlock_word(&qp->pub->busy);
 }
 
+/* Members of this host have had theirs in shared memory, but a network may bring a copy back. */
+static bool is_our_own(const struct roce_from *from)
+{
+    return config_get()->link != CONFIG_LINK_ROCE && udp_port_find(from->icrc.source);
+}
+
 void roce_group_receive(const struct roce_from *from, const struct wire_packet *packet)
 {
     const struct pub_mcast *members = arena_mcast();
     uint32_t high = atomic_load(&arena_header()->mcast_high);
 
+    if (is_our_own(from))
+        return;
     for (uint32_t i = 0; i < high; i++) {
         uint32_t qpn = atomic_load_explicit(&members[i].used, memory_order_acquire);
         struct qp *qp = qpn ? qp_get(qpn & (LIMIT_QP - 1)) : NULL;

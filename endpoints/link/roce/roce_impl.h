@@ -161,8 +161,10 @@ void outlet_doubt(struct roce_outlet *outlet);
 void outlets_close(struct roce_port *port);
 
 /* ---- steer.c: several processes behind one address ---- */
-/* core_lock held. bind_socket() makes port->watch.fd. */
-int steer_join(struct roce_port *port, int (*bind_socket)(struct roce_port *port));
+/* Makes port->watch.fd. `first`: no other process of this runtime directory has one. */
+typedef int steer_bind(struct roce_port *port, bool first);
+/* core_lock held. */
+int steer_join(struct roce_port *port, steer_bind *bind_socket);
 void steer_close(struct roce_port *port);
 /* core_lock held: where others hand over what is ours. */
 int steer_open(void);

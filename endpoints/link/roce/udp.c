@@ -6,9 +6,12 @@
  * cuts into packets: the ICRC covers it.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <net/if.h>
 #include <netinet/udp.h>
+#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -31,6 +34,7 @@ enum {
     SOURCE_PORT_FIRST = 0xc000, /* IBTA A17.4.5.1 */
     SOURCE_PORTS = 0x4000,
     BIND_TRIES = 64,
+    LEAVING_MS = 20, /* the sockets of a process that has just ended may take so long to go */
     ROOM_LEAST = 32, /* packets in flight from a port */
     ROOM_MOST = 512,
     DATAGRAMS = 16, /* received at a time */
@@ -150,15 +154,55 @@ static int bind_to(int fd, const struct roce_port *port, uint16_t number)
     return bind(fd, &address.any, address.size) ? -errno : 0;
 }
 
-static int open_receiver(struct roce_port *port)
+/* Without sharing it: EADDRINUSE if anybody has it. */
+static int try_alone(const struct roce_port *port)
 {
     int fd = socket_open(port->v4);
+    int error = fd < 0 ? fd : bind_to(fd, port, WIRE_UDP_PORT);
+
+    if (fd >= 0)
+        sys_close(fd);
+    return error;
+}
+
+static void tell_taken(const struct roce_port *port)
+{
+    char text[INET6_ADDRSTRLEN];
+    const void *address = port->v4 ? port->gid + 12 : port->gid;
+
+    if (config_get()->link != CONFIG_LINK_ROCE)
+        return; /* there is shared memory, and perhaps nobody needs more */
+    inet_ntop(port->v4 ? AF_INET : AF_INET6, address, text, sizeof(text));
+    dprintf(STDERR_FILENO,
+            "viaduct: UDP port %d of %s is taken, by another program, user or "
+            "VIADUCT_RUNTIME_DIR: use the same directory, or another address (VIADUCT_NICS)\n",
+            WIRE_UDP_PORT, text);
+}
+
+/*
+ * Nobody else of this runtime directory is here: then nobody at all may be. The kernel would let
+ * any process of this user share the port, and give each a part of what is the other's.
+ */
+static int claim(const struct roce_port *port)
+{
+    static int patience = LEAVING_MS;
+    int error;
+
+    while ((error = try_alone(port)) == -EADDRINUSE && patience-- > 0)
+        (void)poll(NULL, 0, 1);
+    return error;
+}
+
+static int open_receiver(struct roce_port *port, bool first)
+{
+    int error = first ? claim(port) : 0;
+    int fd = error ? error : socket_open(port->v4);
 
     if (fd < 0)
         return fd;
     set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     set(fd, IPPROTO_UDP, UDP_GRO, 1);
-    int error = bind_to(fd, port, WIRE_UDP_PORT);
+    error = bind_to(fd, port, WIRE_UDP_PORT);
     if (error) {
         sys_close(fd);
         return error;
@@ -270,6 +314,8 @@ static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_po
     if (!error)
         error = steer_join(port, open_receiver);
     if (error) {
+        if (error == -EADDRINUSE)
+            tell_taken(port);
         steer_close(port);
         free(port);
         return error;
