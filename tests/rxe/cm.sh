@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
-# In the guest: the connection manager, between ours and the kernel's; and VIPL, which is made of it,
-# with one end on each.
+# In the guest: the connection manager, between ours and the kernel's; and VIPL, which is made of
+# it, with one end on each.
 # shellcheck source=tests/rxe/bed.sh
 . "$(dirname "$0")/bed.sh"
 
