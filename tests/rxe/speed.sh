@@ -1,16 +1,16 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
-# In the guest: perftest over our NIC and over the kernel's, on one and the same cable, taking
-# turns. Writes the table of docs/performance.md. Not a test: nothing is asserted.
+# In the guest: perftest over our NIC and over the kernel's, on cables of the same kind, taking turns.
+# Writes the table of docs/performance.md. Not a test: nothing is asserted.
 #
 #   tests/rxe/guest tests/rxe/speed.sh BUILD/bin [ROUNDS [MTU...]]
 #
-# The kernel's NIC works in the initial namespace only, so the cable leads from there to there, and
-# routes by policy send everything over it:
+#   a0 10.9.0.1  rxea  client ------ b0 10.9.0.2  rxeb  server      initial namespace
+#   a0 10.9.0.1  via0  client ------ b0 10.9.0.2  via0  server      namespace "via"
 #
-#   server  b0 10.9.0.2  rxeb | via0  ------ a0 10.9.0.1  rxea | via0  client
-#
-# Each side has a processor of its own. Figures of emulated processors: ratios, not speeds.
+# Linux 6.1 has rxe in the initial namespace only, and there its module holds RoCE's port: so there
+# are two cables, laid alike, each from a namespace to itself, and routes by policy send everything
+# over it. Each side has a processor of its own. Figures of emulated processors: ratios, not speeds.
 set -eu
 bin=$1
 rounds=${2:-3}
@@ -21,8 +21,7 @@ read -ra mtus <<<"${mtus[*]}"
 export VIADUCT_RUNTIME_DIR=/run/viaduct
 port=7100
 
-lay_cable() {
-    mkdir -m 700 $VIADUCT_RUNTIME_DIR
+lay_cable() { # in the namespace that it is called in
     ip link add a0 type veth peer name b0
     sysctl -qw net.ipv4.conf.all.rp_filter=0
     for end in a0 b0; do
@@ -31,6 +30,7 @@ lay_cable() {
     done
     ip addr add 10.9.0.1/32 dev a0
     ip addr add 10.9.0.2/32 dev b0
+    ip link set lo up
     ip link set a0 up
     ip link set b0 up
     # What comes in by an end is for here; what goes out takes the cable.
@@ -42,8 +42,6 @@ lay_cable() {
     ip rule del pref 0
     ip route add 10.9.0.2 dev a0 src 10.9.0.1 table 100
     ip route add 10.9.0.1 dev b0 src 10.9.0.2 table 101
-    rdma link add rxea type rxe netdev a0
-    rdma link add rxeb type rxe netdev b0
 }
 
 gid_of() { # DEVICE, last groups of its address: the index
@@ -67,15 +65,17 @@ rxe_client() { taskset -c 1 timeout 60 "$@" -d rxea -x "$gid_a" -p $port 10.9.0.
 via() { # ADDRESS CPU PROGRAM...
     local nic=$1 cpu=$2
     shift 2
-    VIADUCT_LINK=roce VIADUCT_NICS=via0=$nic taskset -c "$cpu" timeout 60 "$bin/viaduct" run -- \
-        "$@" -d via0 -x 0 -p $port
+    VIADUCT_LINK=roce VIADUCT_NICS=via0=$nic ip netns exec via taskset -c "$cpu" timeout 60 \
+        "$bin/viaduct" run -- "$@"
 }
-via_server() { via 10.9.0.2 0 "$@"; }
-via_client() { via 10.9.0.1 1 "$@" 10.9.0.2; }
+via_server() { via 10.9.0.2 0 "$@" -d via0 -x 0 -p $port; }
+via_client() { via 10.9.0.1 1 "$@" -d via0 -x 0 -p $port 10.9.0.2; }
 
-await() {
+await() { # NIC
+    local look=env
+    [ "$1" = rxe ] || look="ip netns exec via"
     for _ in $(seq 400); do
-        ! ss -ltn | grep -q ":$port " || return 0
+        ! $look ss -ltn | grep -q ":$port " || return 0
         sleep 0.02
     done
 }
@@ -89,10 +89,10 @@ run_once() { # NIC COLUMN PROGRAM...: one figure
     port=$((port + 1))
     "${nic}_server" "$@" >/run/server.out 2>&1 &
     pid=$!
-    await
+    await "$nic"
     "${nic}_client" "$@" >/run/client.out 2>&1 || status=$?
     if ! wait $pid || [ $status -ne 0 ]; then
-        tail -n 5 /run/client.out /run/server.out >&2
+        tail -n 3 /run/client.out /run/server.out >&2
     fi
     value "$column" /run/client.out >>"/run/figures.$nic"
 }
@@ -115,14 +115,22 @@ both() { # COLUMN UNIT PROGRAM OPTIONS...
             printf "| `%s` | %d | %s | %s | %s | %.2f |\n", p, mtu, u, ours, theirs, r}'
 }
 
+mkdir -m 700 $VIADUCT_RUNTIME_DIR
+ip netns add via
+export -f lay_cable
+ip netns exec via bash -ec lay_cable
 lay_cable
+rdma link add rxea type rxe netdev a0
+rdma link add rxeb type rxe netdev b0
 gid_a=$(gid_of rxea 0a09:0001)
 gid_b=$(gid_of rxeb 0a09:0002)
 echo "| program | MTU | unit | viaduct | rxe | times better |"
 echo "|---|---|---|---|---|---|"
 for mtu in "${mtus[@]}"; do
-    ip link set a0 mtu "$mtu"
-    ip link set b0 mtu "$mtu"
+    for end in a0 b0; do
+        ip link set $end mtu "$mtu"
+        ip -n via link set $end mtu "$mtu"
+    done
     for size in 8 1024 4096; do
         both 5 us ib_send_lat -n 1000 -s $size
         both 5 us ib_write_lat -n 1000 -s $size
