@@ -98,6 +98,11 @@ void link_join(const struct nic *nic, const uint8_t mgid[16])
     roce_join(nic, mgid);
 }
 
+void link_leave(const struct nic *nic, const uint8_t mgid[16])
+{
+    roce_leave(nic, mgid);
+}
+
 void link_poll(void)
 {
     roce_poll();

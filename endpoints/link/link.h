@@ -19,7 +19,8 @@ struct link_ops {
 
     /*
      * At the move to RTR, with the attributes it will have: 0, and qp->link is set, or why it can't
-     * be reached by this link. core_lock held, busy not.
+     * be reached by this link. In SQD, when the address vector changes: the same for the new path.
+     * core_lock held, busy not.
      */
     int (*attach)(struct qp *qp, const struct ibv_qp_attr *attr);
 
@@ -95,6 +96,7 @@ void link_settle(void);
 void link_release_held(struct qp *qp);
 /* A queue pair joined a multicast group: senders everywhere must come to know. */
 void link_join(const struct nic *nic, const uint8_t mgid[16]);
+void link_leave(const struct nic *nic, const uint8_t mgid[16]);
 
 /* Is there anything to poll? Then a polling thread does; no lock held. */
 extern _Atomic uint32_t link_to_poll;

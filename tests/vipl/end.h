@@ -30,6 +30,13 @@ enum {
     MTS = 32 * 1024,
 };
 
+/* Where the other end lives. ThreadSanitizer sees one process only. */
+#ifdef __SANITIZE_THREAD__
+#define ELSEWHERE T_THREAD
+#else
+#define ELSEWHERE T_PROCESS
+#endif
+
 enum which { SEND, RECV };
 
 struct end {
@@ -125,6 +132,7 @@ void expect_done(struct t_peer *end, enum which which, int slot, uint32_t status
 /* The queue has nothing left. */
 void expect_empty(struct t_peer *end, enum which which);
 void expect_state(struct t_peer *end, VIP_VI_STATE state);
+/* Of the end's VI. */
 void expect_error(struct t_peer *end, VIP_ERROR_CODE code);
 
 /*

@@ -90,6 +90,7 @@ struct roce_port {
     unsigned room;               /* so many packets in flight */
     uint16_t ids[ROCE_IDS];      /* the receive lock: what the next packet may have, by source */
     struct roce_port *next;
+    struct roce_port *left; /* of a group, and nobody is in it */
     /* steer.c: the processes of this address */
     struct roce_roster *roster;
     int roster_fd;
@@ -127,6 +128,8 @@ struct roce_port *udp_ports(void);
  * has; 0 or negative errno.
  */
 int udp_group_join(const struct nic *nic, const uint8_t mgid[16]);
+/* core_lock held: nobody here is in the group any more by this interface. */
+void udp_group_leave(uint32_t interface, const uint8_t mgid[16]);
 /* The local address that a group is reached from: sgid, or another one of the group's family. */
 struct roce_port *udp_group_port(const struct nic *nic, const uint8_t sgid[16],
                                  const uint8_t mgid[16]);

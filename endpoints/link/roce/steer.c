@@ -325,7 +325,7 @@ int steer_open(void)
 
     if (mailbox.fd >= 0)
         return 0;
-    int fd = own_fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    int fd = own_fd(sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (fd < 0)
         return -errno;
     mailbox_address(process_slot(), &address);
