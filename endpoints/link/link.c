@@ -113,6 +113,14 @@ int link_open_nic(const struct nic *nic)
     return roce_open_nic(nic);
 }
 
+void link_watch(uint32_t qpn, uint32_t peer_qpn, bool on)
+{
+    struct qp *qp = qpn >> LIMIT_QP_BITS == process_slot() ? qp_get(qpn & (LIMIT_QP - 1)) : NULL;
+
+    if (qp && qp->link == &link_roce)
+        roce_watch(qp, peer_qpn, on);
+}
+
 uint64_t link_via(const uint8_t gid[16])
 {
     return roce_via(gid);

@@ -16,7 +16,7 @@
 #include "core/process.h"
 #include "core/requester.h"
 #include "core/rq_claim.h"
-#include "link/roce/roce_impl.h"
+#include "link/roce/roce_qp.h"
 
 _Static_assert(sizeof(struct transport_sge) == sizeof(struct ibv_sge) &&
                    offsetof(struct transport_sge, length) == offsetof(struct ibv_sge, length) &&
@@ -24,23 +24,13 @@ _Static_assert(sizeof(struct transport_sge) == sizeof(struct ibv_sge) &&
                "elements are passed on as they are");
 _Static_assert((int)TRANSPORT_SGE_MAX == (int)LIMIT_SGE, "and in the same number");
 
-struct roce_qp {
-    struct qp *qp;
-    struct transport *transport;
-    struct roce_path path;
-    bool sending;                           /* counted in its port's */
-    struct roce_xrc *xrc;                   /* XRC_RECV */
-    uint32_t rq_head;                       /* receives of an exclusive ring taken so far */
-    _Atomic uint64_t deadline_ns;           /* TRANSPORT_NEVER: none */
-    uint64_t counted_rnrs, counted_retries; /* of the transport's, in the queue pair's counters */
-    uint64_t counted_timeouts;
-    bool touched;                  /* the receive lock: on the list of those to be answered */
-    struct roce_qp *touched_next;  /* the receive lock */
-    struct roce_qp *next, **place; /* the receive lock: all of the process */
-};
-
 static struct roce_qp *all, *touched;
 static _Atomic bool drain_due;
+
+struct roce_qp *roce_qp_all(void)
+{
+    return all;
+}
 
 /* ---- memory ---- */
 
@@ -250,12 +240,17 @@ static void fail(void *owner, enum transport_failure failure)
         [FAILED_REQUEST] = IBV_EVENT_QP_REQ_ERR + 1,
         [FAILED_ACCESS] = IBV_EVENT_QP_ACCESS_ERR + 1,
         [FAILED_RECEIVE] = 0,
+        [FAILED_PEER] = IBV_EVENT_QP_FATAL + 1,
     };
+    struct qp *qp = owner;
 
     if (failure == FAILED_SENDING)
-        requester_fail(owner);
-    else
-        qp_fail(owner, events[failure]);
+        requester_fail(qp);
+    else if (failure != FAILED_PEER || qp->reliable)
+        qp_fail(qp, events[failure]);
+    /* Last: who hears of the end of the connection finds the queue pair in error. */
+    if (failure == FAILED_PEER || transport_is_refused(qp->wire->transport))
+        peer_lost(qp->wire);
 }
 
 const struct transport_calls roce_calls = {
@@ -413,6 +408,7 @@ static void detach(struct qp *qp)
     if (wire->next)
         wire->next->place = wire->place;
     untouch(wire);
+    peer_forget(wire);
     if (wire->sending)
         atomic_fetch_sub(&wire->path.port->sending, 1);
     qp->wire = NULL;
@@ -495,7 +491,7 @@ static void take_share(struct roce_qp *wire)
                         port->room / (unsigned)(all_sending > 1 ? all_sending : 1));
 }
 
-static void push(struct roce_qp *wire, uint64_t now)
+void roce_qp_push(struct roce_qp *wire, uint64_t now)
 {
     struct transport_packet packet;
 
@@ -516,7 +512,7 @@ static void push(struct roce_qp *wire, uint64_t now)
 
 static void push_now(struct qp *qp)
 {
-    push(qp->wire, now_ns());
+    roce_qp_push(qp->wire, now_ns());
 }
 
 static void posted(struct qp *qp)
@@ -590,77 +586,12 @@ void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct w
     spin_unlock_word(&qp->pub->busy);
 }
 
-static bool has_in_flight(struct roce_qp *wire, uint32_t psn)
-{
-    spin_lock_word(&wire->qp->pub->busy);
-    bool has = transport_is_in_flight(wire->transport, psn);
-    spin_unlock_word(&wire->qp->pub->busy);
-    return has;
-}
-
-static uint32_t dest_qpn(const struct roce_qp *wire)
-{
-    return transport_config_of(wire->transport)->dest_qpn;
-}
-
-static bool goes_to(const struct roce_qp *wire, const struct roce_port *port,
-                    const uint8_t peer[16])
-{
-    return wire->path.port == port && memcmp(wire->path.icrc.target, peer, 16) == 0;
-}
-
-/* Somebody who can't see our packets would have to guess one that is in flight. */
-static bool is_believable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
-                          uint32_t psn)
-{
-    for (struct roce_qp *wire = all; wire; wire = wire->next)
-        if (goes_to(wire, port, peer) && dest_qpn(wire) == qpn && has_in_flight(wire, psn))
-            return true;
-    return false;
-}
-
-/*
- * A host where nobody is at all may be one whose program is about to start: that matters only to
- * who has heard from it.
- */
-static bool concerns(const struct roce_qp *wire, uint32_t qpn, bool host)
-{
-    struct transport_stats stats;
-
-    if (!host)
-        return dest_qpn(wire) >> LIMIT_QP_BITS == qpn >> LIMIT_QP_BITS;
-    transport_get_stats(wire->transport, &stats);
-    return stats.received > 0;
-}
-
-void roce_qp_unreachable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
-                         bool host)
-{
-    uint64_t now = now_ns();
-
-    for (struct roce_qp *wire = all; wire; wire = wire->next) {
-        if (!goes_to(wire, port, peer) || !concerns(wire, qpn, host))
-            continue;
-        spin_lock_word(&wire->qp->pub->busy);
-        transport_refused(wire->transport, now);
-        push(wire, now);
-        spin_unlock_word(&wire->qp->pub->busy);
-    }
-}
-
-void roce_qp_refused(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
-                     uint32_t psn, bool host)
-{
-    if (is_believable(port, peer, qpn, psn))
-        roce_qp_unreachable(port, peer, qpn, host);
-}
-
 static void answer(struct roce_qp *wire, uint64_t now)
 {
     struct qp *qp = wire->qp;
 
     spin_lock_word(&qp->pub->busy);
-    push(wire, now);
+    roce_qp_push(wire, now);
     count_tries(wire);
     note_drained(qp);
     spin_unlock_word(&qp->pub->busy);
@@ -731,4 +662,11 @@ void roce_qp_progress(void)
         return;
     for (struct roce_qp *wire = all; wire; wire = wire->next)
         requester_drained(wire->qp);
+}
+
+/* Queue pairs are the parent's, and with it their places in our lists. */
+void roce_qp_after_fork(void)
+{
+    all = touched = NULL;
+    atomic_store(&drain_due, false);
 }

@@ -62,11 +62,11 @@ void roce_due_at(uint64_t when_ns)
 
 /* ---- what came in ---- */
 
-static bool is_reliable_request(const struct wire_packet *packet)
+static bool is_connected_request(const struct wire_packet *packet)
 {
     uint8_t service = packet->opcode & WIRE_SERVICE_MASK;
 
-    return (service == WIRE_RC || service == WIRE_XRC) &&
+    return (service == WIRE_RC || service == WIRE_UC || service == WIRE_XRC) &&
            !(wire_traits(packet->opcode) & WIRE_IS_RESPONSE);
 }
 
@@ -80,8 +80,8 @@ static void dispatch_unicast(const struct roce_from *from, const struct wire_pac
     if (!here && (steer_went_wrong(from, slot, bytes, size) || process_slot_is_taken(slot)))
         return;
     if (!qp) {
-        if (is_reliable_request(packet))
-            refusal_send(from, bytes, size);
+        if (is_connected_request(packet))
+            refusal_send(from, here ? REFUSED_BY_QP : REFUSED_BY_PROCESS, bytes, size);
         return;
     }
     if ((packet->opcode & WIRE_SERVICE_MASK) == WIRE_UD) {
@@ -128,8 +128,9 @@ static void expire(uint64_t now)
     atomic_store(&due_ns, TRANSPORT_NEVER);
     uint64_t held = faults_deliver(now);
     roce_qp_answer(now);
-    uint64_t next = roce_qp_expire(now);
+    uint64_t next = roce_qp_expire(now), round = roce_peers_expire(now);
     next = held < next ? held : next;
+    next = round < next ? round : next;
     if (next != TRANSPORT_NEVER)
         roce_due_at(next);
 }
@@ -251,6 +252,7 @@ void roce_progress(void)
     steer_progress(now);
     refusal_progress();
     roce_qp_progress();
+    roce_peers_progress();
     roce_xrc_progress();
     roce_mad_progress();
 }
@@ -276,6 +278,7 @@ void roce_after_fork(void)
     faults_after_fork();
     pcapng_after_fork();
     roce_mad_after_fork();
+    roce_peers_after_fork();
     atomic_store(&due_ns, TRANSPORT_NEVER);
     atomic_store(&link_to_poll, 0);
     atomic_store(&datagrams_used, false);

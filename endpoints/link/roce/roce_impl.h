@@ -217,15 +217,22 @@ int roce_xrc_new(struct qp *qp, struct roce_xrc **xrc_out);
 /* Engine, core_lock held: completions that could not be delivered yet. */
 void roce_xrc_progress(void);
 
+/* ---- peer.c ---- */
+/* Who is not there: what the queue pair number names, all of its process, or anybody at all. */
+enum refusal { REFUSED_BY_QP, REFUSED_BY_PROCESS, REFUSED_BY_HOST };
 /*
  * The receive lock held: `peer` says that nobody is there for a packet with this queue pair number
- * and PSN. `host`: nobody for any; else nobody in that process.
+ * and PSN.
  */
 void roce_qp_refused(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
-                     uint32_t psn, bool host);
+                     uint32_t psn, enum refusal who);
 /* The same, and it is to be believed. */
 void roce_qp_unreachable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
-                         bool host);
+                         enum refusal who);
+/* The receive lock held: ask who is silent, when it is time. The next time, or TRANSPORT_NEVER. */
+uint64_t roce_peers_expire(uint64_t now_ns);
+void roce_peers_progress(void); /* the engine thread, core_lock held */
+void roce_peers_after_fork(void);
 
 /* ---- refusal.c: of packets that nobody is there for ---- */
 /* Hear of those that are sent from this socket; `at` stays. Any thread. */
@@ -234,8 +241,9 @@ void refusal_watch(struct roce_sender *at, struct roce_port *port, struct roce_o
 /* One that was connected was told, in place of sending. Any thread. */
 void refusal_note(struct roce_outlet *outlet);
 void refusal_progress(void); /* the engine thread */
-/* The receive lock held: tell who sent this request that there is no such queue pair. */
-void refusal_send(const struct roce_from *from, const uint8_t *bytes, size_t size);
+/* The receive lock held: tell who sent this request that nobody is there for it. */
+void refusal_send(const struct roce_from *from, enum refusal who, const uint8_t *bytes,
+                  size_t size);
 
 /* ---- datagram.c ---- */
 void roce_datagram_receive(struct qp *qp, const struct roce_from *from,
@@ -254,6 +262,8 @@ void faults_after_fork(void);
 void roce_mad_receive(const struct roce_from *from, const struct wire_packet *packet,
                       const uint8_t *bytes, size_t size);
 void roce_mad_progress(void); /* core_lock held */
+/* core_lock held: nobody is there at `peer` for the datagram with this PSN. */
+void roce_mad_refused(const uint8_t peer[16], uint32_t psn);
 void roce_mad_after_fork(void);
 
 /* ---- roce.c, any thread ---- */
