@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "core/arena.h"
+#include "core/counters.h"
 #include "core/cq_impl.h"
 #include "core/mr_bind.h"
 #include "core/mr_find.h"
@@ -212,6 +213,9 @@ static void count_tries(struct roce_qp *wire)
     if (__builtin_expect(stats.timeouts != wire->counted_timeouts, 0) && wire->path.outlet)
         outlet_doubt(wire->path.outlet);
     wire->counted_timeouts = stats.timeouts;
+    if (__builtin_expect(stats.dropped != wire->counted_dropped, 0))
+        counters_add(wire->path.port->nic, COUNTER_DROPPED, stats.dropped - wire->counted_dropped);
+    wire->counted_dropped = stats.dropped;
     wire->qp->pub->rnr_waits += (uint32_t)(stats.rnrs_received - wire->counted_rnrs);
     wire->qp->pub->retries += (uint32_t)(retries - wire->counted_retries);
     wire->counted_rnrs = stats.rnrs_received;
@@ -569,11 +573,12 @@ static bool has_something_to_say(const struct roce_qp *wire, uint64_t now,
            transport_has_next(wire->transport, now);
 }
 
-void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet)
+bool roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet)
 {
     spin_lock_word(&qp->pub->busy);
     struct roce_qp *wire = qp->wire;
-    if (wire && is_from_peer(wire, from)) {
+    bool known = wire && is_from_peer(wire, from);
+    if (known) {
         transport_receive(wire->transport, from->now_ns, packet, (from->traffic_class & 3) == 3);
         if (__builtin_expect(qp_state(qp) == IBV_QPS_RTR, 0))
             qp_established(qp);
@@ -584,6 +589,7 @@ void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct w
         }
     }
     spin_unlock_word(&qp->pub->busy);
+    return known;
 }
 
 static void answer(struct roce_qp *wire, uint64_t now)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/config_host.h"
+#include "core/counters.h"
 #include "core/process.h"
 #include "trace/pcapng.h"
 
@@ -80,6 +81,7 @@ static void dispatch_unicast(const struct roce_from *from, const struct wire_pac
     if (!here && (steer_went_wrong(from, slot, bytes, size) || process_slot_is_taken(slot)))
         return;
     if (!qp) {
+        counters_add(from->port->nic, COUNTER_DROPPED, 1);
         if (is_connected_request(packet))
             refusal_send(from, here ? REFUSED_BY_QP : REFUSED_BY_PROCESS, bytes, size);
         return;
@@ -87,8 +89,8 @@ static void dispatch_unicast(const struct roce_from *from, const struct wire_pac
     if ((packet->opcode & WIRE_SERVICE_MASK) == WIRE_UD) {
         if (qp->type == IBV_QPT_UD)
             roce_datagram_receive(qp, from, packet);
-    } else if (qp->type != IBV_QPT_UD) {
-        roce_qp_receive(qp, from, packet);
+    } else if (qp->type == IBV_QPT_UD || !roce_qp_receive(qp, from, packet)) {
+        counters_add(from->port->nic, COUNTER_DROPPED, 1);
     }
 }
 
@@ -108,9 +110,12 @@ uint16_t roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_
     struct wire_packet packet;
     uint16_t id = from->id;
 
-    if (steer_is_probe(from->port, bytes, size) || !wire_parse(bytes, size, &packet) ||
-        !icrc_judge(&from->icrc, bytes, size, &unshift, &id))
+    if (steer_is_probe(from->port, bytes, size))
         return id;
+    if (!wire_parse(bytes, size, &packet) || !icrc_judge(&from->icrc, bytes, size, &unshift, &id)) {
+        counters_add(from->port->nic, COUNTER_DROPPED, 1);
+        return id;
+    }
     if (__builtin_expect(pcapng_is_open(), 0))
         pcapng_write(PCAPNG_RECEIVED, &from->icrc, from->traffic_class, from->hop_limit, id, bytes,
                      size);

@@ -72,6 +72,7 @@ struct roce_outlet {
 struct roce_port {
     struct watch watch; /* its first member; .fd: bound to (address, 4791) */
     uint8_t gid[16];
+    unsigned nic; /* its index */
     bool v4, group;
     bool no_segmentation; /* the kernel won't cut datagrams for this device */
     bool watched;         /* the engine thread hears of what comes */
@@ -192,8 +193,8 @@ uint16_t roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_
 
 /* ---- qp.c: connected queue pairs ---- */
 extern const struct transport_calls roce_calls; /* the owner is a struct qp */
-/* The receive lock held. */
-void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet);
+/* The receive lock held. False: it is not from its peer. */
+bool roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet);
 /* The receive lock held: send what the packets of this batch made due. */
 void roce_qp_answer(uint64_t now_ns);
 /* The same, but those that have no more than an ACK to say wait: true if there are any. */
