@@ -264,16 +264,23 @@ void roce_progress(void)
 
 void roce_answer(void)
 {
-    if (!atomic_load(&link_to_poll) || !spin_try(&receive_lock))
+    if (!atomic_load(&link_to_poll))
         return;
+    roce_lock(); /* who has it is not about to answer: it may have looked already */
     roce_qp_answer(now_ns());
     roce_unlock();
 }
 
-/* The program ends: what it has received is acknowledged, or the peer would ask again in vain. */
+/*
+ * The program ends: what it has received is acknowledged, or the peer would ask again in vain. A
+ * thread that has the lock may have been stopped for good.
+ */
 __attribute__((destructor)) static void say_goodbye(void)
 {
-    roce_answer();
+    if (!atomic_load(&link_to_poll) || !spin_try(&receive_lock))
+        return;
+    roce_qp_answer(now_ns());
+    roce_unlock();
 }
 
 void roce_after_fork(void)

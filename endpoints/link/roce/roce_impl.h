@@ -277,7 +277,7 @@ void roce_use_datagrams(void);
 bool roce_uses_datagrams(void);
 
 /* ---- lock of the receive side ---- */
-/* What has been received is acknowledged now; whoever is receiving just now does that anyway. */
+/* What has been received is acknowledged now. */
 void roce_answer(void);
 void roce_lock(void);
 void roce_unlock(void);
