@@ -64,7 +64,7 @@ void cma_destroy(struct cma_id *id)
 {
     if (id->conn) {
         cma_watch(id, false);
-        cm_destroy(id->conn);
+        cm_destroy(id->conn, now_ns());
     }
     if (id->state == CMA_LISTEN)
         cma_set_listening(id, false);

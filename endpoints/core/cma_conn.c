@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Between the machine that speaks, the link that carries, and the identifiers that listen. */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "core/cma_impl.h"
+#include "core/objects.h"
 #include "core/process.h"
 #include "core/thread.h"
 #include "link/link.h"
@@ -263,6 +265,28 @@ void conn_progress(void)
         return;
     cm_expire(machine, now_ns());
     cma_wake();
+}
+
+static bool are_left(void)
+{
+    if (!machine || !core_try_lock())
+        return machine;
+    unsigned left = cm_quit(machine, now_ns(), link_leads_away);
+    cma_wake();
+    core_unlock();
+    return left;
+}
+
+/*
+ * Peers in shared memory see that a process ends. Who is reached by the wire is told, and because
+ * nobody will be here to tell it again, we wait until it has heard.
+ */
+__attribute__((destructor)) static void take_leave(void)
+{
+    uint64_t end = now_ns() + CM_QUIT_NS;
+
+    while (are_left() && now_ns() < end)
+        (void)poll(NULL, 0, 1);
 }
 
 /* Identifiers are the parent's, and stay where its files' entries hold them. */

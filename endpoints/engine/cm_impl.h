@@ -21,6 +21,8 @@ struct cm_conn {
     enum cm_state state;
     bool passive;
     bool datagram; /* a SIDR exchange */
+    bool orphan;   /* its owner has destroyed it */
+    bool quits;
     struct cm_route route;
     uint32_t local_id, remote_id;
     uint64_t remote_guid, ca_guid, tid;
@@ -73,8 +75,13 @@ void cm_send_rej(struct cm_conn *conn, enum cm_reason reason, const void *data, 
 void cm_send_plain(struct cm_conn *conn, enum cm_attribute attribute);
 void cm_enter_timewait(struct cm_conn *conn, uint64_t now_ns);
 
+/* The last that is done with a conversation in its turn: who has no owner any more goes. */
 static inline void cm_tell(struct cm_conn *conn, enum cm_event event, const struct cm_mad *mad)
 {
+    if (conn->orphan) {
+        cm_forget(conn);
+        return;
+    }
     conn->cm->calls->event(conn->cm->owner, conn, event, mad);
 }
 

@@ -40,6 +40,7 @@ void transport_free(struct transport *t)
 void transport_start_receiving(struct transport *t, uint32_t psn)
 {
     t->responder.expected = psn & PSN_MASK;
+    t->responder.behind = 0;
     t->responder.on = true;
 }
 
@@ -127,18 +128,12 @@ static uint8_t service_of(const struct transport *t)
     }
 }
 
-/* IBTA 10.9.1.1: the same partition, and not two limited members. */
-static bool pkey_matches(uint16_t a, uint16_t b)
-{
-    return ((a ^ b) & 0x7fff) == 0 && ((a | b) & 0x8000);
-}
-
 static bool is_ours(const struct transport *t, const struct wire_packet *packet, unsigned traits)
 {
     uint8_t service = service_of(t);
 
     return (traits & WIRE_IS_VALID) && (packet->opcode & WIRE_SERVICE_MASK) == service &&
-           pkey_matches(packet->pkey, t->config.pkey);
+           wire_pkey_matches(packet->pkey, t->config.pkey);
 }
 
 static void congestion_seen(struct transport *t, uint64_t now_ns)

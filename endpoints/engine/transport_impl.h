@@ -110,7 +110,8 @@ struct responder {
     bool on;
     bool closing; /* stopped, but an ACK or a NAK is still to go out */
     uint32_t expected, msn;
-    bool gap_told; /* a NAK for the expected PSN went out; until it comes we are silent, */
+    uint32_t behind; /* UC: so many PSNs before the expected one have had their turn */
+    bool gap_told;   /* a NAK for the expected PSN went out; until it comes we are silent, */
     bool rnr_told;
     uint32_t gap_seen; /* unless what comes begins anew: the last PSN that came instead */
     enum message message;

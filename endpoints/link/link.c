@@ -98,6 +98,11 @@ void link_join(const struct nic *nic, const uint8_t mgid[16])
     roce_join(nic, mgid);
 }
 
+void link_leave(const struct nic *nic, const uint8_t mgid[16])
+{
+    roce_leave(nic, mgid);
+}
+
 void link_poll(void)
 {
     roce_poll();
@@ -119,6 +124,11 @@ void link_watch(uint32_t qpn, uint32_t peer_qpn, bool on)
 
     if (qp && qp->link == &link_roce)
         roce_watch(qp, peer_qpn, on);
+}
+
+bool link_leads_away(uint64_t via)
+{
+    return roce_is_via(via);
 }
 
 uint64_t link_via(const uint8_t gid[16])

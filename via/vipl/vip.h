@@ -308,6 +308,7 @@ struct conn {
     bool answered, mismatch; /* ROLE_PEER: the other one asked; somebody there wants another */
     unsigned pause_ms;
     int64_t deadline, again;
+    int64_t leave_at; /* the other side has ended it, and we follow then; 0: no */
 };
 
 struct listener {
@@ -466,6 +467,8 @@ int cq_poll(struct cq *cq, int most);
 struct queue *cq_next(struct cq *cq);
 /* Something complete waits to be taken, or to be told of. */
 bool queue_has_more(const struct queue *queue);
+/* Nothing is posted, or all of it was found complete. */
+bool queue_is_done(struct queue *queue);
 /* Everything that is posted fails: the device has been told to flush. Not under the lock. */
 void queue_flush(struct queue *queue, bool at_device);
 

@@ -347,9 +347,31 @@ static void release(struct roce_qp *wire)
     free(wire);
 }
 
+/* Drained, or at least not sending: what is under way goes on by the new path. */
+static int move(struct qp *qp, const struct ibv_qp_attr *attr)
+{
+    struct roce_qp *wire = qp->wire;
+    struct roce_path path;
+    int error = make_path(qp, &attr->ah_attr, &path);
+
+    if (error)
+        return error;
+    roce_lock();
+    spin_lock_word(&qp->pub->busy);
+    if (wire->sending)
+        atomic_fetch_sub(&wire->path.port->sending, 1);
+    wire->sending = false;
+    wire->path = path;
+    spin_unlock_word(&qp->pub->busy);
+    roce_unlock();
+    return 0;
+}
+
 /* A packet must fit the interface; in shared memory any path MTU will do. */
 static int attach(struct qp *qp, const struct ibv_qp_attr *attr)
 {
+    if (qp->wire)
+        return move(qp, attr);
     struct transport_config config = config_of(qp, attr);
     struct roce_qp *wire = calloc(1, sizeof(*wire));
     bool fits = config.mtu <= qp->context->path_mtu;

@@ -91,6 +91,7 @@ struct roce_port {
     unsigned room;               /* so many packets in flight */
     uint16_t ids[ROCE_IDS];      /* the receive lock: what the next packet may have, by source */
     struct roce_port *next;
+    struct roce_port *left; /* of a group, and nobody is in it */
     /* steer.c: the processes of this address */
     struct roce_roster *roster;
     int roster_fd;
@@ -128,6 +129,8 @@ struct roce_port *udp_ports(void);
  * has; 0 or negative errno.
  */
 int udp_group_join(const struct nic *nic, const uint8_t mgid[16]);
+/* core_lock held: nobody here is in the group any more by this interface. */
+void udp_group_leave(uint32_t interface, const uint8_t mgid[16]);
 /* The local address that a group is reached from: sgid, or another one of the group's family. */
 struct roce_port *udp_group_port(const struct nic *nic, const uint8_t sgid[16],
                                  const uint8_t mgid[16]);
@@ -162,8 +165,10 @@ void outlet_doubt(struct roce_outlet *outlet);
 void outlets_close(struct roce_port *port);
 
 /* ---- steer.c: several processes behind one address ---- */
-/* core_lock held. bind_socket() makes port->watch.fd. */
-int steer_join(struct roce_port *port, int (*bind_socket)(struct roce_port *port));
+/* Makes port->watch.fd. `first`: no other process of this runtime directory has one. */
+typedef int steer_bind(struct roce_port *port, bool first);
+/* core_lock held. */
+int steer_join(struct roce_port *port, steer_bind *bind_socket);
 void steer_close(struct roce_port *port);
 /* core_lock held: where others hand over what is ours. */
 int steer_open(void);
