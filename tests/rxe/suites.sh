@@ -26,7 +26,7 @@ now() { cut -d' ' -f1 /proc/uptime; }
 run_program() { # NAME, on the processor of the shell
     local start status=0
     start=$(now)
-    timeout 150 "$bin/$1" --plain --isolate --seconds 8 --known "$known" --not one_process \
+    timeout 150 "$bin/$1" --plain --isolate --seconds 12 --known "$known" --not one_process \
         --not two_threads --not gigabyte --not vipl_crash/told_why \
         >"/run/out/$1" 2>&1 || status=$?
     echo "$1: status $status, from $start to $(now), $(tail -n 1 "/run/out/$1")"
