@@ -49,6 +49,13 @@ void cma_set_listening(struct cma_id *id, bool on)
     *at = id->next;
 }
 
+/* While it is connected, the end of its peer is to be heard of though nothing is sent. */
+void cma_watch(const struct cma_id *id, bool on)
+{
+    if (!cma_is_datagram(id))
+        link_watch(id->qpn, id->remote_qpn, on);
+}
+
 uint8_t cma_ack_timeout_of(const struct cma_id *id)
 {
     return id->has_ack_timeout ? id->ack_timeout : CMA_ACK_TIMEOUT;
@@ -151,6 +158,10 @@ static void on_event(void *owner, struct cm_conn *conn, enum cm_event what,
     }
     if (!id)
         return;
+    if (what == CM_EVENT_RTU)
+        cma_watch(id, true);
+    else if (what != CM_EVENT_REP)
+        cma_watch(id, false);
     describe(id, what, mad, &event);
     cma_tell(id, &event);
 }
@@ -229,6 +240,22 @@ void conn_lost(uint64_t name)
     if (!machine)
         return;
     cm_lost(machine, now_ns(), name);
+    cma_wake();
+}
+
+void conn_refused(uint64_t via, const void *bytes, size_t len)
+{
+    if (!machine)
+        return;
+    cm_refused(machine, now_ns(), via, bytes, len);
+    cma_wake();
+}
+
+void conn_lost_peer(uint64_t via, uint32_t qpn)
+{
+    if (!machine)
+        return;
+    cm_lost_peer(machine, now_ns(), via, qpn);
     cma_wake();
 }
 

@@ -102,6 +102,13 @@ uint64_t cm_deadline(const struct cm *cm); /* UINT64_MAX: none */
 void cm_expire(struct cm *cm, uint64_t now_ns);
 /* Whoever is reached by `via` is gone: its conversations end as if it had said so. */
 void cm_lost(struct cm *cm, uint64_t now_ns, uint64_t via);
+/* The same for those that connect with this queue pair of its. */
+void cm_lost_peer(struct cm *cm, uint64_t now_ns, uint64_t via, uint32_t qpn);
+/*
+ * A message that was sent to `via` found nobody there: these are its bytes. Who was heard of before
+ * is gone; one who never was may come yet, and is asked on.
+ */
+void cm_refused(struct cm *cm, uint64_t now_ns, uint64_t via, const uint8_t *bytes, size_t len);
 /*
  * The process ends: so do its conversations with those that `leads_out` says can't see that. How
  * many have yet to be answered, within CM_QUIT_NS of the first call: call again.

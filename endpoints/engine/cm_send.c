@@ -35,6 +35,7 @@ void cm_ask(struct cm_conn *conn, uint64_t now_ns, struct cm_mad *mad)
 {
     encode(conn, mad, conn->last);
     conn->tries_left = CM_RETRIES;
+    conn->refusals = 0;
     cm_arm(conn, now_ns + cm_timeout_ns(conn->answer_timeout));
     transmit(conn, conn->last);
 }

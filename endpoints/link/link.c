@@ -118,6 +118,14 @@ int link_open_nic(const struct nic *nic)
     return roce_open_nic(nic);
 }
 
+void link_watch(uint32_t qpn, uint32_t peer_qpn, bool on)
+{
+    struct qp *qp = qpn >> LIMIT_QP_BITS == process_slot() ? qp_get(qpn & (LIMIT_QP - 1)) : NULL;
+
+    if (qp && qp->link == &link_roce)
+        roce_watch(qp, peer_qpn, on);
+}
+
 bool link_leads_away(uint64_t via)
 {
     return roce_is_via(via);

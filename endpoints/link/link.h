@@ -114,6 +114,11 @@ bool link_leads_out(const struct nic *nic, const uint8_t dgid[16], uint32_t qpn)
 bool link_source_for(const uint8_t dgid[16], uint8_t source_out[16]);
 
 /* ---- connection management; core_lock held ---- */
+/*
+ * Watch for the end of what our queue pair is connected to, though nothing is sent there; or don't
+ * any more. It fails then, and conn_lost_peer() follows. In shared memory that is so anyway.
+ */
+void link_watch(uint32_t qpn, uint32_t peer_qpn, bool on);
 /* A program is going to ask for connections, or to be asked: 0 or negative errno. */
 int link_open_nic(const struct nic *nic);
 /* What a route's `via` is for who is reached at this address of another host. */

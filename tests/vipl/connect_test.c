@@ -423,9 +423,11 @@ T_TEST(vipl_connect, bad_parameters)
 /* Documentation's own, nobody's: RFC 5737. */
 static const uint8_t nowhere[4] = {203, 0, 113, 1};
 
-/* Whether this host has a way there, by which packets would be lost. */
-static bool there_is_a_way(void)
+/* Whether this host has a way there, by which packets would be lost. Only via0 is known to ask. */
+static bool may_be_a_way(void)
 {
+    if (strcmp(test_device(), "via0"))
+        return true;
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(4791)};
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
@@ -441,7 +443,7 @@ T_TEST(vipl_connect, not_reachable)
     /* Shows that a host to which there is no way is not reachable, for clients and for peers. */
     struct pair p;
     VIP_NET_ADDRESS *there = (VIP_NET_ADDRESS *)p.there;
-    VIP_RETURN code = there_is_a_way() ? VIP_TIMEOUT : VIP_NOT_REACHABLE;
+    VIP_RETURN code = may_be_a_way() ? VIP_TIMEOUT : VIP_NOT_REACHABLE;
 
     pair_open(&p, VIP_SERVICE_RELIABLE_DELIVERY);
     T_EQ(there->HostAddressLen, 4);

@@ -339,39 +339,36 @@ static void on_report(struct vip_nic *nic, const struct message *message)
     }
 }
 
-/* The peer's identifier takes the place of the one we may have asked with, which is returned. */
-static struct rdma_cm_id *take_over(struct conn *conn, struct conn *fresh)
+/* The peer that was asked for goes on with the identifier of the request. */
+static void take_over(struct conn *conn, struct conn *fresh)
 {
-    struct rdma_cm_id *used = conn->id;
-
     conn->id = fresh->id;
     conn->id->context = conn;
     conn->theirs = fresh->theirs;
     conn->their_qpn = fresh->their_qpn;
     conn->answered = true;
-    fresh->id = NULL;
     if (conn_accept(conn))
         conn_finish(conn, VIP_ERROR_RESOURCE);
-    return used;
 }
 
+/* Returns the identifier, if nobody wants it. */
 static struct rdma_cm_id *on_peer(struct vip_nic *nic, struct conn *fresh)
 {
     struct conn *conn = NULL;
-    struct rdma_cm_id *used = fresh->id;
+    struct rdma_cm_id *id = fresh->id;
     VIP_RETURN code = peer_offer(nic, fresh, &conn);
 
     if (code) {
-        conn_refuse(fresh->id, code);
-        fresh->id = NULL;
+        conn_refuse(id, code);
         if (conn)
             conn_finish(conn, code);
     } else {
-        used = take_over(conn, fresh);
+        take_over(conn, fresh);
+        id = NULL;
     }
     list_remove(&nic->conns, &fresh->head);
     pool_give(fresh);
-    return used;
+    return id;
 }
 
 static struct rdma_cm_id *on_request(struct vip_nic *nic, const struct rdma_cm_event *event)
@@ -689,13 +686,14 @@ no_id:
 }
 
 /* Listeners stay: who asks while nobody waits gets an answer. */
-int cm_listen(struct vip_nic *nic, const struct address *at)
+int cm_listen(struct vip_nic *nic, const struct address *at, int *probe_out)
 {
     int error = -EADDRINUSE;
 
     for (int probe = 0; probe < PROBES && error == -EADDRINUSE; probe++) {
         uint16_t port = address_port(at, probe);
 
+        *probe_out = probe;
         for (struct listener *listener = nic->listeners; listener; listener = listener->next) {
             if (listener->port == port && address_same_host(&listener->at, at))
                 return 0;

@@ -302,7 +302,8 @@ struct conn {
     struct address local, remote;
     struct message theirs, mine;
     uint32_t their_qpn;
-    int probe; /* how many ports were tried */
+    int probe;   /* how many ports were tried */
+    int listens; /* ROLE_PEER: at which of the ports of its address */
     int stale; /* how often the request came too early */
     uint32_t my_qpn;
     bool answered, mismatch; /* ROLE_PEER: the other one asked; somebody there wants another */
@@ -579,7 +580,7 @@ void cm_stop(struct vip_nic *nic);
 void cm_fini(struct vip_nic *nic);
 void cm_wake(struct vip_nic *nic);
 /* -EADDRINUSE, -EADDRNOTAVAIL, -ENOMEM ... */
-int cm_listen(struct vip_nic *nic, const struct address *at);
+int cm_listen(struct vip_nic *nic, const struct address *at, int *probe_out);
 /* Begins to ask conn->remote, at the port of conn->probe. */
 int cm_ask(struct conn *conn);
 struct conn *conn_new(struct vip_nic *nic, enum conn_role role, struct vi *vi);

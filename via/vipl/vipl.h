@@ -340,8 +340,9 @@ typedef enum _VIP_RESOURCE_CODE {
 
 /*
  * Verbs devices repeat what arrives damaged or in part, so RDMAW_DATA and RDMAW_ABORT are never
- * raised. What an unreliable VI drops it drops silently. An RDMA write that is refused takes no
- * receive, also with immediate data, so that RDMAW_PROT tells of it always.
+ * raised. What an unreliable VI drops it drops silently. RDMAW_PROT tells of a refused RDMA write
+ * with immediate data, too: a device need not take a receive for that, but if it does,
+ * VIP_STATUS_RDMA_PROT_ERROR completes the receive.
  */
 typedef enum _VIP_ERROR_CODE {
     VIP_ERROR_POST_DESC,   /* a descriptor: not aligned, not in memory with the VI's tag, or

@@ -21,6 +21,8 @@ struct roce_qp;
 extern const struct link_ops link_roce;
 /* core_lock held. It is in no table any more: wait until nobody holds a pointer to it. */
 void roce_settle(void);
+/* core_lock held: as link_watch(). */
+void roce_watch(struct qp *qp, uint32_t peer_qpn, bool on);
 
 /* ---- datagrams ---- */
 /* The queue pair may receive from now on: from the wire too, if it can be opened. core_lock held.

@@ -312,6 +312,7 @@ static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_po
     if (!port)
         return -ENOMEM;
     memcpy(port->gid, gid, 16);
+    port->nic = (unsigned)(nic - config_get()->nics);
     port->v4 = address_is_v4(gid);
     port->interface = if_nametoindex(name);
     port->roster_fd = -1;
@@ -466,6 +467,7 @@ static int group_new(const struct roce_port *way, const uint8_t mgid[16])
     if (!port)
         return -ENOMEM;
     memcpy(port->gid, mgid, 16);
+    port->nic = way->nic;
     port->v4 = way->v4;
     port->group = true;
     port->interface = way->interface;
