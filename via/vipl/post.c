@@ -235,17 +235,19 @@ HOT VIP_RETURN admit(struct vi *vi, struct queue *queue, VIP_DESCRIPTOR *descrip
 }
 
 /*
- * One piece of data that is all right, as nearly always: it needs no table if it lies in the region
- * that the descriptor lies in. False: the long way finds out what it is.
+ * One piece of data that is all right, as nearly always, behind `first` address segments: it needs
+ * no table if it lies in the region that the descriptor lies in. False: the long way finds out what
+ * it is.
  */
 HOT bool take_piece(const struct vi *vi, struct queue *queue, const VIP_DESCRIPTOR *descriptor,
-                    VIP_MEM_HANDLE handle, const struct region *home, uint32_t *length_out)
+                    unsigned first, VIP_MEM_HANDLE handle, const struct region *home,
+                    uint32_t *length_out)
 {
-    const VIP_DATA_SEGMENT *data = &descriptor->DS[0].Local;
+    const VIP_DATA_SEGMENT *data = &descriptor->DS[first].Local;
     uint64_t address = data->Data.AddressBits;
     uint32_t length = data->Length;
 
-    if (unlikely(descriptor->CS.SegCount != 1 || !length))
+    if (unlikely(descriptor->CS.SegCount != first + 1 || !length))
         return false;
     if (data->Handle != handle)
         home = region_find(vi->head.nic, data->Handle);
@@ -279,28 +281,41 @@ static COLD void send_any(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_M
         refused_by_device(queue, entry);
 }
 
+/* The request that lies ready, for a send or an RDMA write. Returns the operation's status bits. */
+HOT uint32_t plain_request(const VIP_DESCRIPTOR *descriptor, struct ibv_send_wr *wr)
+{
+    unsigned control = descriptor->CS.Control;
+
+    if (control & VIP_CONTROL_IMMEDIATE)
+        wr->imm_data = htonl(descriptor->CS.ImmediateData);
+    if (likely(!(control & VIP_CONTROL_OP_RDMAWRITE))) {
+        wr->opcode = control ? IBV_WR_SEND_WITH_IMM : IBV_WR_SEND;
+        return VIP_STATUS_OP_SEND;
+    }
+    wr->opcode = control & VIP_CONTROL_IMMEDIATE ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE;
+    wr->wr.rdma.remote_addr = descriptor->DS[0].Remote.Data.AddressBits;
+    wr->wr.rdma.rkey = descriptor->DS[0].Remote.Handle;
+    return VIP_STATUS_OP_RDMA_WRITE;
+}
+
 /* A message of one piece, with immediate data or without, on a connection that is well. */
 HOT bool send_plain(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
                     const struct region *home, uint64_t id)
 {
     struct queue *queue = &vi->send;
     struct ibv_send_wr *wr = &queue->plain.send, *bad;
-    unsigned control = descriptor->CS.Control;
+    unsigned control = descriptor->CS.Control, first = control & VIP_CONTROL_OP_RDMAWRITE;
     uint32_t length;
 
-    if (unlikely(control & ~(unsigned)VIP_CONTROL_IMMEDIATE ||
+    if (unlikely(control & ~(unsigned)(VIP_CONTROL_OP_RDMAWRITE | VIP_CONTROL_IMMEDIATE) ||
                  vi_state(vi) != VIP_STATE_CONNECTED || queue->stopped) ||
-        unlikely(!take_piece(vi, queue, descriptor, handle, home, &length)) ||
+        unlikely(!take_piece(vi, queue, descriptor, first, handle, home, &length)) ||
         unlikely(length != descriptor->CS.Length || length > vi->max_plain))
         return false;
     wr->wr_id = id;
-    wr->opcode = IBV_WR_SEND;
-    if (control) {
-        wr->opcode = IBV_WR_SEND_WITH_IMM;
-        wr->imm_data = htonl(descriptor->CS.ImmediateData);
-    }
+    uint32_t operation = plain_request(descriptor, wr);
     wr->send_flags = IBV_SEND_SIGNALED | (length <= vi->max_inline ? IBV_SEND_INLINE : 0);
-    struct entry *entry = add_entry(vi, queue, descriptor, handle, VIP_STATUS_OP_SEND, length);
+    struct entry *entry = add_entry(vi, queue, descriptor, handle, operation, length);
     if (unlikely(ibv_post_send(vi->qp, wr, &bad)))
         refused_by_device(queue, entry);
     return true;
@@ -358,7 +373,7 @@ HOT bool recv_plain(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE ha
     uint32_t length;
 
     if (unlikely(vi_state(vi) != VIP_STATE_CONNECTED || queue->stopped) ||
-        unlikely(!take_piece(vi, queue, descriptor, handle, home, &length)))
+        unlikely(!take_piece(vi, queue, descriptor, 0, handle, home, &length)))
         return false;
     wr->wr_id = id;
     struct entry *entry = add_entry(vi, queue, descriptor, handle, VIP_STATUS_OP_RECEIVE, 0);
