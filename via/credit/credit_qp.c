@@ -102,7 +102,7 @@ int credit_qp_send(struct credit_qp *q, struct ibv_send_wr *wr)
     }
     wr->imm_data = htonl(word);
     err = ibv_post_send(q->qp, wr, &bad);
-    if (__builtin_expect(err == 0, 1)) {
+    if (err == 0) {
         credit_sent(&q->credit, word);
     }
     return -err;

@@ -281,20 +281,32 @@ static COLD void send_any(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_M
         refused_by_device(queue, entry);
 }
 
-/* The request that lies ready, for a send or an RDMA write. Returns the operation's status bits. */
+/* Nothing about the operation needs a closer look. */
+HOT bool is_plain(const struct vi *vi, unsigned control)
+{
+    if (likely(!(control & ~(unsigned)(VIP_CONTROL_OP_RDMAWRITE | VIP_CONTROL_IMMEDIATE))))
+        return true;
+    return control == VIP_CONTROL_OP_RDMAREAD && vi->reliable;
+}
+
+/* The request that lies ready, for this operation. Returns the operation's status bits. */
 HOT uint32_t plain_request(const VIP_DESCRIPTOR *descriptor, struct ibv_send_wr *wr)
 {
     unsigned control = descriptor->CS.Control;
 
     if (control & VIP_CONTROL_IMMEDIATE)
         wr->imm_data = htonl(descriptor->CS.ImmediateData);
-    if (likely(!(control & VIP_CONTROL_OP_RDMAWRITE))) {
+    if (likely(!(control & VIP_CONTROL_OP_MASK))) {
         wr->opcode = control ? IBV_WR_SEND_WITH_IMM : IBV_WR_SEND;
         return VIP_STATUS_OP_SEND;
     }
-    wr->opcode = control & VIP_CONTROL_IMMEDIATE ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE;
     wr->wr.rdma.remote_addr = descriptor->DS[0].Remote.Data.AddressBits;
     wr->wr.rdma.rkey = descriptor->DS[0].Remote.Handle;
+    if (control == VIP_CONTROL_OP_RDMAREAD) {
+        wr->opcode = IBV_WR_RDMA_READ;
+        return VIP_STATUS_OP_RDMA_READ;
+    }
+    wr->opcode = control & VIP_CONTROL_IMMEDIATE ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE;
     return VIP_STATUS_OP_RDMA_WRITE;
 }
 
@@ -304,17 +316,18 @@ HOT bool send_plain(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE ha
 {
     struct queue *queue = &vi->send;
     struct ibv_send_wr *wr = &queue->plain.send, *bad;
-    unsigned control = descriptor->CS.Control, first = control & VIP_CONTROL_OP_RDMAWRITE;
+    unsigned control = descriptor->CS.Control, first = control & VIP_CONTROL_OP_MASK ? 1 : 0;
     uint32_t length;
 
-    if (unlikely(control & ~(unsigned)(VIP_CONTROL_OP_RDMAWRITE | VIP_CONTROL_IMMEDIATE) ||
-                 vi_state(vi) != VIP_STATE_CONNECTED || queue->stopped) ||
+    if (unlikely(!is_plain(vi, control) || vi_state(vi) != VIP_STATE_CONNECTED || queue->stopped) ||
         unlikely(!take_piece(vi, queue, descriptor, first, handle, home, &length)) ||
         unlikely(length != descriptor->CS.Length || length > vi->max_plain))
         return false;
     wr->wr_id = id;
     uint32_t operation = plain_request(descriptor, wr);
-    wr->send_flags = IBV_SEND_SIGNALED | (length <= vi->max_inline ? IBV_SEND_INLINE : 0);
+    wr->send_flags = IBV_SEND_SIGNALED;
+    if (length <= vi->max_inline && operation != VIP_STATUS_OP_RDMA_READ)
+        wr->send_flags |= IBV_SEND_INLINE;
     struct entry *entry = add_entry(vi, queue, descriptor, handle, operation, length);
     if (unlikely(ibv_post_send(vi->qp, wr, &bad)))
         refused_by_device(queue, entry);
