@@ -67,7 +67,7 @@ HOT void complete_all(const struct vi *vi, struct queue *queue, const struct ibv
  * taken alone, that is fastest. When some were there at the first look, one after the other,
  * several are asked for, and again as long as several come.
  */
-static COLD void poll_many(const struct vi *vi, struct queue *queue)
+static APART void poll_many(const struct vi *vi, struct queue *queue)
 {
     struct ibv_wc wc[BATCH];
     int count = ibv_poll_cq(queue->own.verbs, BATCH, wc);
@@ -122,16 +122,32 @@ static COLD VIP_RETURN done_at_length(struct queue *queue, VIP_DESCRIPTOR **out)
     return VIP_DESCRIPTOR_ERROR;
 }
 
-/* Nothing is complete: look. False: still nothing. */
-static COLD bool look_again(const struct vi *vi, struct queue *queue)
+HOT VIP_RETURN hand_out(struct queue *queue, uint32_t taken, VIP_DESCRIPTOR **out)
 {
-    uint32_t done = queue->done;
+    VIP_DESCRIPTOR *descriptor = queue->ring[taken & queue->mask].descriptor;
 
+    if (unlikely(!descriptor))
+        return done_at_length(queue, out);
+    atomic_store_explicit(&queue->taken, taken + 1, memory_order_release);
+    return finish(queue, descriptor, out);
+}
+
+/* Nothing is complete. Apart, so that handing out is no more than it must be. */
+static APART VIP_RETURN done_by_asking(const struct vi *vi, struct queue *queue,
+                                       VIP_DESCRIPTOR **out)
+{
+    uint32_t taken = queue->done;
+
+    if (unlikely(taken == atomic_load_explicit(&queue->posted, memory_order_acquire)))
+        return done_at_length(queue, out);
     if (likely(queue->cq == &queue->own))
         poll_own(vi, queue);
     else
         cq_poll(queue->cq, INT32_MAX);
-    return queue->done != done;
+    if (taken != queue->done)
+        return hand_out(queue, taken, out);
+    lock_give(&queue->cq->lock);
+    return VIP_NOT_DONE;
 }
 
 /* What came together is handed out one by one, and the device is not asked again meanwhile. */
@@ -139,19 +155,10 @@ HOT VIP_RETURN queue_done(const struct vi *vi, struct queue *queue, VIP_DESCRIPT
 {
     lock_take(&queue->cq->lock);
     uint32_t taken = atomic_load_explicit(&queue->taken, memory_order_relaxed);
-    if (taken == queue->done) {
-        if (unlikely(taken == atomic_load_explicit(&queue->posted, memory_order_acquire)))
-            return done_at_length(queue, out);
-        if (!look_again(vi, queue)) {
-            lock_give(&queue->cq->lock);
-            return VIP_NOT_DONE;
-        }
-    }
-    VIP_DESCRIPTOR *descriptor = queue->ring[taken & queue->mask].descriptor;
-    if (unlikely(!descriptor))
-        return done_at_length(queue, out);
-    atomic_store_explicit(&queue->taken, taken + 1, memory_order_release);
-    return finish(queue, descriptor, out);
+
+    if (taken == queue->done)
+        return done_by_asking(vi, queue, out);
+    return hand_out(queue, taken, out);
 }
 
 VIP_RETURN VipSendDone(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR **DescriptorPtr)

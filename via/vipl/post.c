@@ -235,6 +235,19 @@ HOT VIP_RETURN admit(struct vi *vi, struct queue *queue, VIP_DESCRIPTOR *descrip
 }
 
 /*
+ * As two words: a device that copies it so would otherwise read, with one load, what two stores
+ * have only just written, and wait for both.
+ */
+HOT void set_piece(struct ibv_sge *piece, uint64_t address, uint32_t length, uint32_t lkey)
+{
+    bool little = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
+    uint64_t rest = little ? (uint64_t)lkey << 32 | length : (uint64_t)length << 32 | lkey;
+
+    piece->addr = address;
+    memcpy((char *)piece + offsetof(struct ibv_sge, length), &rest, sizeof(rest));
+}
+
+/*
  * One piece of data that is all right, as nearly always, behind `first` address segments: it needs
  * no table if it lies in the region that the descriptor lies in. False: the long way finds out what
  * it is.
@@ -253,7 +266,7 @@ HOT bool take_piece(const struct vi *vi, struct queue *queue, const VIP_DESCRIPT
         home = region_find(vi->head.nic, data->Handle);
     if (unlikely(!home || !region_covers(home, vi->ptag, address, length)))
         return false;
-    queue->piece = (struct ibv_sge){address, length, home->lkey};
+    set_piece(&queue->piece, address, length, home->lkey);
     *length_out = length;
     return true;
 }

@@ -42,6 +42,8 @@ enum {
 #define HOT static inline __attribute__((always_inline))
 /* And what is seldom done stays out of its way. */
 #define COLD __attribute__((noinline))
+/* Not seldom, but a call is worth less than the registers it would cost its caller. */
+#define APART __attribute__((noinline))
 
 static inline bool likely(bool x)
 {
