@@ -410,23 +410,3 @@ T_TEST(vipl_descriptor, memory_gone)
     free(descriptor);
     t_end();
 }
-
-T_TEST(vipl_descriptor, both_flavours)
-{
-    /* Shows that CS and Control, DS and Data are the same words. */
-    VIP_DESCRIPTOR descriptor;
-
-    memset(&descriptor, 0, sizeof(descriptor));
-    descriptor.CS.SegCount = 7;
-    descriptor.DS[0].Local.Length = 8;
-    T_EQ(descriptor.Control.SegCount, 7);
-    T_EQ(descriptor.Data[0].Length, 8);
-    T_EQ(sizeof(descriptor), 64);
-    T_EQ(offsetof(VIP_DESCRIPTOR, CS.SegCount), 12);
-    T_EQ(offsetof(VIP_DESCRIPTOR, CS.Control), 14);
-    T_EQ(offsetof(VIP_DESCRIPTOR, CS.ImmediateData), 20);
-    T_EQ(offsetof(VIP_DESCRIPTOR, CS.Length), 24);
-    T_EQ(offsetof(VIP_DESCRIPTOR, CS.Status), 28);
-    T_EQ(offsetof(VIP_DESCRIPTOR, DS[1]), 48);
-    T_EQ(offsetof(VIP_DESCRIPTOR, Data[0].Handle), 40);
-}

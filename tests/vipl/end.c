@@ -109,6 +109,7 @@ VIP_DESCRIPTOR *end_prepare(const struct end *end, int slot, uint32_t len)
     memset(descriptor, 0, sizeof(*descriptor));
     descriptor->CS.SegCount = 1;
     descriptor->CS.Length = len;
+    descriptor->CS.Status = UINT32_MAX; /* nothing that was there stays */
     descriptor->DS[0].Local =
         (VIP_DATA_SEGMENT){{.Address = end_data(end, slot)}, end->handle, len};
     return descriptor;
@@ -262,9 +263,14 @@ void do_error(void **state, void *arg)
     struct order *order = arg;
     struct end *end = *state;
 
-    order->result = end_error(end, order->code) ? VIP_SUCCESS : VIP_TIMEOUT;
-    order->count =
-        order->result ? atomic_load(&end->error_count) : end_error_count(end, order->code);
+    const VIP_ERROR_DESCRIPTOR *error = end_error(end, order->code);
+
+    order->result = error ? VIP_SUCCESS : VIP_TIMEOUT;
+    order->count = error ? end_error_count(end, order->code) : atomic_load(&end->error_count);
+    if (!error)
+        return;
+    T_ASSERT(error->NicHandle == end->nic && error->ViHandle == end->vi && !error->CQHandle);
+    T_EQ(error->ResourceCode, error->DescriptorPtr ? VIP_RESOURCE_DESCRIPTOR : VIP_RESOURCE_VI);
 }
 
 void do_fill(void **state, void *arg)
@@ -313,7 +319,7 @@ static void open_one(struct t_peer *peer, struct order order)
 
 struct ends ends_open(struct order order)
 {
-    struct ends ends = {.b = t_peer_start(T_PROCESS)};
+    struct ends ends = {.b = t_peer_start(ELSEWHERE)};
 
     ends.a = t_peer_start(T_INLINE);
     open_one(ends.b, order);

@@ -221,6 +221,26 @@ T_TEST(vipl_peer, many)
     peers_close(&p);
 }
 
+enum { CROWD = 8 };
+
+T_TEST(vipl_peer, same_address_crowd)
+{
+    /* Shows that any number of pairs find together at one address, on two NICs and within one. */
+    struct peers p;
+    VIP_VI_HANDLE vis[CROWD];
+
+    peers_open(&p, "", "");
+    for (int i = 0; i < CROWD; i++) {
+        struct end *end = i % 3 ? &p.b : &p.a;
+
+        T_EQ(end_create_vi(end, VIP_SERVICE_RELIABLE_DELIVERY, &vis[i]), VIP_SUCCESS);
+        T_EQ(ask(vis[i], p.at_a, p.at_b, SOON_MS), VIP_SUCCESS);
+    }
+    for (int i = 0; i < CROWD; i++)
+        T_EQ(VipConnectPeerWait(vis[i], &p.theirs), VIP_SUCCESS);
+    peers_close(&p);
+}
+
 /* ---- two processes ---- */
 
 static void do_peer_ask(void **state, void *arg)

@@ -304,12 +304,14 @@ struct conn {
     struct address local, remote;
     struct message theirs, mine;
     uint32_t their_qpn;
-    int probe; /* how many ports were tried */
+    int probe;   /* how many ports were tried */
+    int listens; /* ROLE_PEER: at which of the ports of its address */
     int stale; /* how often the request came too early */
     uint32_t my_qpn;
     bool answered, mismatch; /* ROLE_PEER: the other one asked; somebody there wants another */
     unsigned pause_ms;
     int64_t deadline, again;
+    int64_t leave_at; /* the other side has ended it, and we follow then; 0: no */
 };
 
 struct listener {
@@ -475,6 +477,8 @@ int cq_poll(struct cq *cq, int most);
 struct queue *cq_next(struct cq *cq);
 /* Something complete waits to be taken, or to be told of. */
 bool queue_has_more(const struct queue *queue);
+/* Nothing is posted, or all of it was found complete. */
+bool queue_is_done(struct queue *queue);
 /* Everything that is posted fails: the device has been told to flush. Not under the lock. */
 void queue_flush(struct queue *queue, bool at_device);
 
@@ -585,7 +589,7 @@ void cm_stop(struct vip_nic *nic);
 void cm_fini(struct vip_nic *nic);
 void cm_wake(struct vip_nic *nic);
 /* -EADDRINUSE, -EADDRNOTAVAIL, -ENOMEM ... */
-int cm_listen(struct vip_nic *nic, const struct address *at);
+int cm_listen(struct vip_nic *nic, const struct address *at, int *probe_out);
 /* Begins to ask conn->remote, at the port of conn->probe. */
 int cm_ask(struct conn *conn);
 struct conn *conn_new(struct vip_nic *nic, enum conn_role role, struct vi *vi);
