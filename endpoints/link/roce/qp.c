@@ -33,7 +33,7 @@ struct roce_qp {
     uint32_t rq_head;                       /* receives of an exclusive ring taken so far */
     _Atomic uint64_t deadline_ns;           /* TRANSPORT_NEVER: none */
     uint64_t counted_rnrs, counted_retries; /* of the transport's, in the queue pair's counters */
-    uint64_t counted_timeouts;
+    uint64_t counted_timeouts, counted_silences;
     bool touched;                  /* the receive lock: on the list of those to be answered */
     struct roce_qp *touched_next;  /* the receive lock */
     struct roce_qp *next, **place; /* the receive lock: all of the process */
@@ -222,6 +222,10 @@ static void count_tries(struct roce_qp *wire)
     if (__builtin_expect(stats.timeouts != wire->counted_timeouts, 0) && wire->path.outlet)
         outlet_doubt(wire->path.outlet);
     wire->counted_timeouts = stats.timeouts;
+    if (__builtin_expect(stats.timeouts + stats.probes != wire->counted_silences, 0) &&
+        wire->path.outlet)
+        refusal_suspect(wire->path.outlet);
+    wire->counted_silences = stats.timeouts + stats.probes;
     wire->qp->pub->rnr_waits += (uint32_t)(stats.rnrs_received - wire->counted_rnrs);
     wire->qp->pub->retries += (uint32_t)(retries - wire->counted_retries);
     wire->counted_rnrs = stats.rnrs_received;
@@ -492,7 +496,7 @@ static void take_share(struct roce_qp *wire)
     }
     int all_sending = atomic_load_explicit(&port->sending, memory_order_relaxed);
     transport_set_share(wire->transport,
-                        port->room / (unsigned)(all_sending > 1 ? all_sending : 1));
+                        all_sending > 1 ? port->room / (unsigned)all_sending : port->room);
 }
 
 static void push(struct roce_qp *wire, uint64_t now)
