@@ -43,21 +43,18 @@ struct roce_sockaddr {
     };
 };
 
-struct roce_outlet;
-
-/* A socket that sends: what comes back there is refusals. */
+/* A socket that sends to any address: what comes back there is refusals. */
 struct roce_sender {
     struct watch watch; /* its first member */
     struct roce_port *port;
-    struct roce_outlet *outlet; /* NULL: it is not connected */
 };
 
 /* A socket connected to a destination: outlet.c. */
 struct roce_outlet {
     struct spin lock; /* from the number that a packet will have until it is sent */
     struct roce_outlet *next;
-    struct roce_sender back;
     _Atomic bool refused; /* nobody was there; to be told */
+    _Atomic bool suspect; /* an answer is overdue: look for refusals */
     struct icrc_path icrc;
     unsigned sender;
     int fd;
@@ -80,6 +77,7 @@ struct roce_port {
     unsigned running;     /* calls that received something, one after the other */
     bool crowded;         /* receive several with a call */
     bool sparse;          /* they come one by one */
+    bool marks;           /* and yet the next one's traffic class is told */
     unsigned lone, calls;
     uint32_t interface;
     unsigned mtu;
@@ -241,9 +239,10 @@ void roce_peers_progress(void); /* the engine thread, core_lock held */
 void roce_peers_after_fork(void);
 
 /* ---- refusal.c: of packets that nobody is there for ---- */
-/* Hear of those that are sent from this socket; `at` stays. Any thread. */
-void refusal_watch(struct roce_sender *at, struct roce_port *port, struct roce_outlet *outlet,
-                   int fd);
+/* Hear of those that are sent from this socket, which is not connected; `at` stays. Any thread. */
+void refusal_watch(struct roce_sender *at, struct roce_port *port, int fd);
+/* An answer to what went out there is overdue: look whether somebody said why. Any thread. */
+void refusal_suspect(struct roce_outlet *outlet);
 /* One that was connected was told, in place of sending. Any thread. */
 void refusal_note(struct roce_outlet *outlet);
 void refusal_progress(void); /* the engine thread */
