@@ -13,7 +13,9 @@
 #include "vi.h"
 
 #define CLIENTS 16
+#ifndef REQUESTS
 #define REQUESTS 500
+#endif
 
 /* One VI, at either side: two descriptors and a number that goes there and back. */
 struct line {

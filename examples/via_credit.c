@@ -14,7 +14,9 @@
 #include "credit.h"
 #include "vi.h"
 
+#ifndef MESSAGES
 #define MESSAGES 20000
+#endif
 #define WINDOW 8
 #define RESERVE 1
 #define RECEIVES (WINDOW + RESERVE)

@@ -62,8 +62,10 @@ int cma_create(uint16_t space, enum ibv_qp_type qp_type, void *owner, struct cma
 
 void cma_destroy(struct cma_id *id)
 {
-    if (id->conn)
-        cm_destroy(id->conn);
+    if (id->conn) {
+        cma_watch(id, false);
+        cm_destroy(id->conn, now_ns());
+    }
     if (id->state == CMA_LISTEN)
         cma_set_listening(id, false);
     port_release(&id->port);
@@ -228,6 +230,15 @@ static int accept_connection(struct cma_id *id, const struct cma_params *params)
     return cm_accept(id->conn, now_ns(), &rep);
 }
 
+static int confirm(struct cma_id *id)
+{
+    int error = cm_confirm(id->conn, now_ns());
+
+    if (!error)
+        cma_watch(id, true);
+    return error;
+}
+
 int cma_accept(struct cma_id *id, const struct cma_params *params)
 {
     static const struct cma_params none;
@@ -240,7 +251,7 @@ int cma_accept(struct cma_id *id, const struct cma_params *params)
     else if (params && cm_state_of(id->conn) != CM_REP_RCVD)
         error = accept_connection(id, params);
     else
-        error = cm_confirm(id->conn, now_ns());
+        error = confirm(id);
     cma_wake();
     return error;
 }
@@ -264,6 +275,7 @@ int cma_disconnect(struct cma_id *id)
 {
     if (!id->conn)
         return -EINVAL;
+    cma_watch(id, false);
     cm_disconnect(id->conn, now_ns());
     cma_wake();
     return 0;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Between the machine that speaks, the link that carries, and the identifiers that listen. */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "core/cma_impl.h"
+#include "core/objects.h"
 #include "core/process.h"
 #include "core/thread.h"
 #include "link/link.h"
@@ -45,6 +47,13 @@ void cma_set_listening(struct cma_id *id, bool on)
     while (*at != id)
         at = &(*at)->next;
     *at = id->next;
+}
+
+/* While it is connected, the end of its peer is to be heard of though nothing is sent. */
+void cma_watch(const struct cma_id *id, bool on)
+{
+    if (!cma_is_datagram(id))
+        link_watch(id->qpn, id->remote_qpn, on);
 }
 
 uint8_t cma_ack_timeout_of(const struct cma_id *id)
@@ -149,6 +158,10 @@ static void on_event(void *owner, struct cm_conn *conn, enum cm_event what,
     }
     if (!id)
         return;
+    if (what == CM_EVENT_RTU)
+        cma_watch(id, true);
+    else if (what != CM_EVENT_REP)
+        cma_watch(id, false);
     describe(id, what, mad, &event);
     cma_tell(id, &event);
 }
@@ -230,12 +243,50 @@ void conn_lost(uint64_t name)
     cma_wake();
 }
 
+void conn_refused(uint64_t via, const void *bytes, size_t len)
+{
+    if (!machine)
+        return;
+    cm_refused(machine, now_ns(), via, bytes, len);
+    cma_wake();
+}
+
+void conn_lost_peer(uint64_t via, uint32_t qpn)
+{
+    if (!machine)
+        return;
+    cm_lost_peer(machine, now_ns(), via, qpn);
+    cma_wake();
+}
+
 void conn_progress(void)
 {
     if (!machine || cm_deadline(machine) == UINT64_MAX)
         return;
     cm_expire(machine, now_ns());
     cma_wake();
+}
+
+static bool are_left(void)
+{
+    if (!machine || !core_try_lock())
+        return machine;
+    unsigned left = cm_quit(machine, now_ns(), link_leads_away);
+    cma_wake();
+    core_unlock();
+    return left;
+}
+
+/*
+ * Peers in shared memory see that a process ends. Who is reached by the wire is told, and because
+ * nobody will be here to tell it again, we wait until it has heard.
+ */
+__attribute__((destructor)) static void take_leave(void)
+{
+    uint64_t end = now_ns() + CM_QUIT_NS;
+
+    while (are_left() && now_ns() < end)
+        (void)poll(NULL, 0, 1);
 }
 
 /* Identifiers are the parent's, and stay where its files' entries hold them. */

@@ -18,6 +18,7 @@ void cma_wake(void);          /* the machine's next deadline may have come neare
 struct cma_id *cma_listeners(void);
 void cma_set_listening(struct cma_id *id, bool listening);
 bool cma_hand_over(struct cma_id *listener, struct cma_id *fresh, const struct cma_event *event);
+void cma_watch(const struct cma_id *id, bool on);
 uint8_t cma_ack_timeout_of(const struct cma_id *id);
 /* The NIC is known now: no more than it carries. */
 void cma_limit_mtu(struct cma_id *id);

@@ -110,7 +110,7 @@ static void refuse(struct cm_conn *conn, const struct cm_mad *mad, bool datagram
                                              .service_id = mad->service_id});
     else
         cm_reject(conn, now_ns(), CM_REASON_INVALID_SERVICE, NULL, 0);
-    cm_destroy(conn);
+    cm_destroy(conn, now_ns());
 }
 
 void cma_on_request(struct cm_conn *conn, const struct cm_mad *mad, bool datagram)

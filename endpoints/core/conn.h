@@ -18,6 +18,10 @@ void conn_receive_wire(uint64_t via, const uint8_t own[16], const uint8_t peer[1
 uint32_t conn_slot_of(const void *bytes, size_t len, const uint8_t own[16]);
 /* The link: that process is gone. */
 void conn_lost(uint64_t name);
+/* The wire: nobody is there for this datagram, which we sent. */
+void conn_refused(uint64_t via, const void *bytes, size_t len);
+/* The wire: the peer that has this queue pair is gone. */
+void conn_lost_peer(uint64_t via, uint32_t qpn);
 /* The engine thread: what fell due. */
 void conn_progress(void);
 void conn_after_fork(void);

@@ -24,6 +24,7 @@ enum counter {
     COUNTER_RETRY_EXCEEDED, /* given up: nobody there */
     COUNTER_RNR_EXCEEDED,   /* given up: no receive */
     COUNTER_ERRORS,         /* refused, here or there */
+    COUNTER_DROPPED,        /* packets of the wire that made no sense, or were for nobody */
     COUNTERS,
 };
 

@@ -65,14 +65,20 @@ int mcast_attach(struct qp *qp, const uint8_t mgid[16])
     return 0;
 }
 
+static void entry_leave(struct qp *qp, struct pub_mcast *entry)
+{
+    atomic_store(&entry->used, 0);
+    qp->mcast_count--;
+    link_leave(qp->context->nic, entry->mgid);
+}
+
 int mcast_detach(struct qp *qp, const uint8_t mgid[16])
 {
     struct pub_mcast *entry = find(qp, mgid);
 
     if (!entry)
         return -EINVAL;
-    atomic_store(&entry->used, 0);
-    qp->mcast_count--;
+    entry_leave(qp, entry);
     return 0;
 }
 
@@ -83,7 +89,6 @@ void mcast_detach_all(struct qp *qp)
     for (uint32_t i = 0; qp->mcast_count && i < PUB_MCAST_COUNT; i++) {
         if (atomic_load(&table[i].used) != qp->qpn)
             continue;
-        atomic_store(&table[i].used, 0);
-        qp->mcast_count--;
+        entry_leave(qp, &table[i]);
     }
 }

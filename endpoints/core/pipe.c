@@ -30,7 +30,7 @@ int pipe_open(int *fd_out, int *ours_out)
 {
     int ends[2];
 
-    if (pipe2(ends, O_CLOEXEC))
+    if (sys_pipe2(ends, O_CLOEXEC))
         return -errno;
     int ours = pipe_reopen(ends[0]);
     int error = ours < 0 ? -errno : 0;

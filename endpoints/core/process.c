@@ -29,6 +29,8 @@
 #include "link/link.h"
 #include "link/shm/share.h"
 
+enum { SLOTS_IN_TURN = 64 };
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool opened;
 bool process_must_fence;
@@ -86,9 +88,11 @@ static int lock_slot(uint32_t number)
     return -EAGAIN;
 }
 
-static int take_slot(void)
+/* The first that is free, beginning behind `last`, among the first few if possible. */
+static int take_slot_after(uint32_t last)
 {
-    for (uint32_t number = 1; number < LIMIT_SLOTS; number++) {
+    for (uint32_t i = 0; i < LIMIT_SLOTS - 1; i++) {
+        uint32_t number = i < SLOTS_IN_TURN ? (last + i) % SLOTS_IN_TURN + 1 : i + 1;
         int fd = lock_slot(number);
 
         if (fd >= 0) {
@@ -100,6 +104,25 @@ static int take_slot(void)
             return fd;
     }
     return -EAGAIN;
+}
+
+/*
+ * Slots are given out in turn: who still sends to one that died must not find somebody else under
+ * the same number. Two who start at once may read the same, and then lock one after the other.
+ */
+static int take_slot(void)
+{
+    uint32_t last = 0;
+    int fd = sys_openat(runtime_fd, "last-slot", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+    if (fd >= 0)
+        (void)!sys_pread(fd, &last, sizeof(last), 0);
+    int error = take_slot_after(last);
+    if (fd >= 0) {
+        (void)!sys_pwrite(fd, &slot, sizeof(slot), 0);
+        sys_close(fd);
+    }
+    return error;
 }
 
 /* The lock is free: its process is gone, and what it left goes, too. */

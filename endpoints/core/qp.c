@@ -534,6 +534,8 @@ int qp_modify(struct qp *qp, const struct ibv_qp_attr *attr, int mask)
     int error = check_modify(qp, attr, mask, &next);
     if (!error && next == IBV_QPS_RTR && qp_state(qp) == IBV_QPS_INIT)
         error = link_choose(qp, attr);
+    else if (!error && (mask & IBV_QP_AV) && qp->link)
+        error = qp->link->attach(qp, attr);
     if (error)
         return error;
     if (next == IBV_QPS_RESET)

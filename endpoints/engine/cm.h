@@ -24,6 +24,8 @@ enum {
     CM_MARK_BITS = 10,
     CM_RESPONSE_TIMEOUT = 17, /* 4.096 us << 17: 0.54 s */
     CM_RETRIES = 15,
+    CM_QUIT_TIMEOUT = 12,    /* 17 ms */
+    CM_QUIT_NS = 300000000,  /* with all retries */
     CM_SERVICE_TIMEOUT = 24, /* what an MRA asks for: 69 s */
 };
 
@@ -100,6 +102,18 @@ uint64_t cm_deadline(const struct cm *cm); /* UINT64_MAX: none */
 void cm_expire(struct cm *cm, uint64_t now_ns);
 /* Whoever is reached by `via` is gone: its conversations end as if it had said so. */
 void cm_lost(struct cm *cm, uint64_t now_ns, uint64_t via);
+/* The same for those that connect with this queue pair of its. */
+void cm_lost_peer(struct cm *cm, uint64_t now_ns, uint64_t via, uint32_t qpn);
+/*
+ * A message that was sent to `via` found nobody there: these are its bytes. Who was heard of before
+ * is gone; one who never was may come yet, and is asked on.
+ */
+void cm_refused(struct cm *cm, uint64_t now_ns, uint64_t via, const uint8_t *bytes, size_t len);
+/*
+ * The process ends: so do its conversations with those that `leads_out` says can't see that. How
+ * many have yet to be answered, within CM_QUIT_NS of the first call: call again.
+ */
+unsigned cm_quit(struct cm *cm, uint64_t now_ns, bool (*leads_out)(uint64_t via));
 void cm_get_stats(const struct cm *cm, struct cm_stats *stats_out);
 
 /* ---- the owner's calls; -EINVAL: not in this state ---- */
@@ -119,8 +133,11 @@ int cm_reject(struct cm_conn *conn, uint64_t now_ns, enum cm_reason reason, cons
               uint8_t len);
 /* DREQ, or DREP if the peer was first. */
 int cm_disconnect(struct cm_conn *conn, uint64_t now_ns);
-/* End it as the state asks for (REJ, DREQ, DREP) and forget it. */
-void cm_destroy(struct cm_conn *conn);
+/*
+ * End it as the state asks for (REJ, DREQ, DREP): no event tells of it any more. A DREQ is sent
+ * again until it is answered; only then the conversation is forgotten.
+ */
+void cm_destroy(struct cm_conn *conn, uint64_t now_ns);
 /* Forget it without a word: the peer will ask again. */
 void cm_forget(struct cm_conn *conn);
 

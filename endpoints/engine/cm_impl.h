@@ -9,8 +9,8 @@ enum {
     CM_INDEX_BITS = 16, /* of a communication id; above it the index's lives, then the mark */
     CM_CONNS_MAX = 1 << CM_INDEX_BITS,
     CM_BUCKETS = 4096,
-    CM_PATIENCE = 21, /* 8.6 s: so long an MRA is believed before the peer is asked again */
-    CM_PLEAS = 120,   /* MRAs that are heeded in full: a quarter of an hour */
+    CM_PATIENCE = 16, /* 0.27 s: so long an MRA is believed before the peer is asked again */
+    CM_PLEAS = 1200,  /* MRAs that are heeded in full: a quarter of an hour */
 };
 
 #define CM_NEVER UINT64_MAX
@@ -21,6 +21,8 @@ struct cm_conn {
     enum cm_state state;
     bool passive;
     bool datagram; /* a SIDR exchange */
+    bool orphan;   /* its owner has destroyed it */
+    bool quits;
     struct cm_route route;
     uint32_t local_id, remote_id;
     uint64_t remote_guid, ca_guid, tid;
@@ -28,6 +30,7 @@ struct cm_conn {
     uint8_t ack_timeout;
     uint8_t answer_timeout; /* how long the peer may take */
     unsigned tries_left, pleas;
+    unsigned refusals; /* of the request that is being made */
     uint64_t deadline_ns; /* CM_NEVER: none */
     size_t heap_at;       /* 0: not in the heap */
     struct cm_conn *next; /* in its bucket, by the peer's id */
@@ -72,8 +75,13 @@ void cm_send_rej(struct cm_conn *conn, enum cm_reason reason, const void *data, 
 void cm_send_plain(struct cm_conn *conn, enum cm_attribute attribute);
 void cm_enter_timewait(struct cm_conn *conn, uint64_t now_ns);
 
+/* The last that is done with a conversation in its turn: who has no owner any more goes. */
 static inline void cm_tell(struct cm_conn *conn, enum cm_event event, const struct cm_mad *mad)
 {
+    if (conn->orphan) {
+        cm_forget(conn);
+        return;
+    }
     conn->cm->calls->event(conn->cm->owner, conn, event, mad);
 }
 

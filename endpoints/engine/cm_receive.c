@@ -207,19 +207,27 @@ static void on_drep(struct cm_conn *conn, uint64_t now_ns, const struct cm_mad *
     cm_tell(conn, CM_EVENT_DREP, mad);
 }
 
-/* Who disconnects from a conversation we have forgotten must not wait for us. */
+/*
+ * Who disconnects from a conversation we have forgotten must not wait for us, nor who accepts a
+ * request of one who is no more (IBTA 12.6.7).
+ */
 static void answer_stranger(struct cm *cm, const struct cm_route *from, const struct cm_mad *mad)
 {
-    struct cm_mad drep = {.attribute = CM_DREP,
-                          .tid = mad->tid,
-                          .local_id = mad->remote_id,
-                          .remote_id = mad->local_id};
+    struct cm_mad answer = {.attribute = CM_DREP,
+                            .tid = mad->tid,
+                            .local_id = mad->remote_id,
+                            .remote_id = mad->local_id};
     uint8_t bytes[CM_MAD_SIZE];
 
     unexpected(cm);
-    if (mad->attribute != CM_DREQ)
+    if (mad->attribute != CM_DREQ && mad->attribute != CM_REP)
         return;
-    cm_mad_encode(&drep, bytes);
+    if (mad->attribute == CM_REP) {
+        answer.attribute = CM_REJ;
+        answer.about = CM_ABOUT_REP;
+        answer.reason = CM_REASON_INVALID_COMM;
+    }
+    cm_mad_encode(&answer, bytes);
     cm->stats.sent++;
     cm->calls->send(cm->owner, from, bytes);
 }
@@ -354,6 +362,55 @@ static void lose(struct cm_conn *conn, uint64_t now_ns)
     default:
         break;
     }
+}
+
+void cm_lost_peer(struct cm *cm, uint64_t now_ns, uint64_t via, uint32_t qpn)
+{
+    for (uint32_t i = 1; i < cm->high; i++) {
+        struct cm_conn *conn = cm->conns[i];
+
+        if (conn && !conn->datagram && conn->route.via == via && conn->remote_qpn == qpn)
+            lose(conn, now_ns);
+    }
+}
+
+/* Is this the message that the conversation has said last? */
+static bool is_last_word(const struct cm_conn *conn, uint16_t attribute)
+{
+    switch (conn->state) {
+    case CM_REQ_SENT:
+        return attribute == CM_REQ;
+    case CM_REP_SENT:
+        return attribute == CM_REP;
+    case CM_ESTABLISHED:
+        return attribute == CM_RTU;
+    case CM_DREQ_SENT:
+        return attribute == CM_DREQ;
+    case CM_SIDR_REQ_SENT:
+        return attribute == CM_SIDR_REQ;
+    default:
+        return false;
+    }
+}
+
+/* One that begins: has nobody been there yet? Then each time that we asked was refused. */
+static bool may_come_yet(struct cm_conn *conn)
+{
+    unsigned asked = CM_RETRIES - conn->tries_left + 1;
+
+    if (conn->state != CM_REQ_SENT && conn->state != CM_SIDR_REQ_SENT)
+        return false;
+    return ++conn->refusals >= asked && !conn->pleas;
+}
+
+void cm_refused(struct cm *cm, uint64_t now_ns, uint64_t via, const uint8_t *bytes, size_t len)
+{
+    struct cm_mad mad;
+    struct cm_conn *conn =
+        cm_mad_decode(bytes, len, &mad) ? cm_by_local(cm, mad.local_id, via) : NULL;
+
+    if (conn && is_last_word(conn, mad.attribute) && !may_come_yet(conn))
+        lose(conn, now_ns);
 }
 
 void cm_lost(struct cm *cm, uint64_t now_ns, uint64_t via)

@@ -35,6 +35,7 @@ void cm_ask(struct cm_conn *conn, uint64_t now_ns, struct cm_mad *mad)
 {
     encode(conn, mad, conn->last);
     conn->tries_left = CM_RETRIES;
+    conn->refusals = 0;
     cm_arm(conn, now_ns + cm_timeout_ns(conn->answer_timeout));
     transmit(conn, conn->last);
 }
@@ -209,6 +210,12 @@ int cm_reject(struct cm_conn *conn, uint64_t now_ns, enum cm_reason reason, cons
     return 0;
 }
 
+static void ask_to_end(struct cm_conn *conn, uint64_t now_ns)
+{
+    conn->state = CM_DREQ_SENT;
+    cm_ask(conn, now_ns, &(struct cm_mad){.attribute = CM_DREQ, .qpn = conn->remote_qpn});
+}
+
 int cm_disconnect(struct cm_conn *conn, uint64_t now_ns)
 {
     if (conn->state == CM_DREQ_RCVD) {
@@ -218,13 +225,13 @@ int cm_disconnect(struct cm_conn *conn, uint64_t now_ns)
     }
     if (conn->state != CM_ESTABLISHED && conn->state != CM_REP_SENT)
         return -EINVAL;
-    conn->state = CM_DREQ_SENT;
-    cm_ask(conn, now_ns, &(struct cm_mad){.attribute = CM_DREQ, .qpn = conn->remote_qpn});
+    ask_to_end(conn, now_ns);
     return 0;
 }
 
-void cm_destroy(struct cm_conn *conn)
+void cm_destroy(struct cm_conn *conn, uint64_t now_ns)
 {
+    conn->orphan = true;
     switch (conn->state) {
     case CM_REQ_SENT:
     case CM_REP_SENT:
@@ -235,8 +242,10 @@ void cm_destroy(struct cm_conn *conn)
         cm_send_rej(conn, CM_REASON_CONSUMER, NULL, 0);
         break;
     case CM_ESTABLISHED:
-        cm_send(conn, &(struct cm_mad){.attribute = CM_DREQ, .qpn = conn->remote_qpn});
-        break;
+        ask_to_end(conn, now_ns);
+        return;
+    case CM_DREQ_SENT:
+        return;
     case CM_DREQ_RCVD:
         cm_send_plain(conn, CM_DREP);
         break;
@@ -247,4 +256,45 @@ void cm_destroy(struct cm_conn *conn)
         break;
     }
     cm_forget(conn);
+}
+
+/* ---- the end of the process ---- */
+
+static void quit(struct cm_conn *conn, uint64_t now_ns)
+{
+    conn->quits = true;
+    conn->answer_timeout = CM_QUIT_TIMEOUT;
+    switch (conn->state) {
+    case CM_REQ_SENT:
+    case CM_REP_SENT:
+        cm_reject(conn, now_ns, CM_REASON_TIMEOUT, NULL, 0);
+        break;
+    case CM_REQ_RCVD:
+    case CM_REP_RCVD:
+        cm_reject(conn, now_ns, CM_REASON_CONSUMER, NULL, 0);
+        break;
+    case CM_DREQ_SENT:
+        conn->tries_left = CM_RETRIES;
+        cm_arm(conn, now_ns);
+        break;
+    default:
+        cm_disconnect(conn, now_ns);
+        break;
+    }
+}
+
+unsigned cm_quit(struct cm *cm, uint64_t now_ns, bool (*leads_out)(uint64_t via))
+{
+    unsigned left = 0;
+
+    for (uint32_t i = 1; i < cm->high; i++) {
+        struct cm_conn *conn = cm->conns[i];
+
+        if (!conn || !leads_out(conn->route.via))
+            continue;
+        if (!conn->quits)
+            quit(conn, now_ns);
+        left += conn->state == CM_DREQ_SENT;
+    }
+    return left;
 }

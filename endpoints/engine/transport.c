@@ -18,6 +18,7 @@ struct transport *transport_new(const struct transport_config *config,
     t->config = *config;
     t->calls = calls;
     t->owner = owner;
+    t->pulse.at_ns = TRANSPORT_NEVER;
     window_init(&t->sender.window, config->window);
     if (sender_init(&t->sender, config) && answer_init(&t->responder, config))
         return t;
@@ -39,6 +40,7 @@ void transport_free(struct transport *t)
 void transport_start_receiving(struct transport *t, uint32_t psn)
 {
     t->responder.expected = psn & PSN_MASK;
+    t->responder.behind = 0;
     t->responder.on = true;
 }
 
@@ -70,6 +72,7 @@ void transport_stop(struct transport *t)
     t->sender.on = false;
     t->sender.timeout_at_ns = t->sender.probe_at_ns = TRANSPORT_NEVER;
     t->sender.rnr_until_ns = 0;
+    transport_watch(t, false);
     responder_stop(t);
 }
 
@@ -125,18 +128,12 @@ static uint8_t service_of(const struct transport *t)
     }
 }
 
-/* IBTA 10.9.1.1: the same partition, and not two limited members. */
-static bool pkey_matches(uint16_t a, uint16_t b)
-{
-    return ((a ^ b) & 0x7fff) == 0 && ((a | b) & 0x8000);
-}
-
 static bool is_ours(const struct transport *t, const struct wire_packet *packet, unsigned traits)
 {
     uint8_t service = service_of(t);
 
     return (traits & WIRE_IS_VALID) && (packet->opcode & WIRE_SERVICE_MASK) == service &&
-           pkey_matches(packet->pkey, t->config.pkey);
+           wire_pkey_matches(packet->pkey, t->config.pkey);
 }
 
 static void congestion_seen(struct transport *t, uint64_t now_ns)
@@ -169,6 +166,8 @@ void transport_receive(struct transport *t, uint64_t now_ns, const struct wire_p
         t->stats.dropped++;
         return;
     }
+    if (__builtin_expect(t->pulse.open || t->pulse.suspected, 0))
+        pulse_heard(t);
     if (ce && t->responder.on)
         congestion_seen(t, now_ns);
     if (traits & WIRE_IS_RESPONSE)
@@ -236,7 +235,7 @@ bool transport_next(struct transport *t, uint64_t now_ns, struct transport_packe
 {
     if (t->responder.cnp_due)
         make_cnp(t, packet_out);
-    else if (!next_of_two(t, now_ns, packet_out))
+    else if (!next_of_two(t, now_ns, packet_out) && !pulse_next(t, packet_out))
         return false;
     t->stats.sent++;
     return true;
@@ -244,7 +243,8 @@ bool transport_next(struct transport *t, uint64_t now_ns, struct transport_packe
 
 bool transport_has_next(struct transport *t, uint64_t now_ns)
 {
-    return t->responder.cnp_due || answer_ready(&t->responder) || sender_ready(t, now_ns);
+    return t->responder.cnp_due || answer_ready(&t->responder) || sender_ready(t, now_ns) ||
+           pulse_ready(t);
 }
 
 bool transport_is_urgent(struct transport *t, uint64_t now_ns)
@@ -257,24 +257,33 @@ bool transport_is_urgent(struct transport *t, uint64_t now_ns)
 
 uint64_t transport_deadline(const struct transport *t)
 {
-    return completer_deadline(&t->sender);
+    uint64_t deadline = completer_deadline(&t->sender);
+
+    return t->pulse.at_ns < deadline ? t->pulse.at_ns : deadline;
 }
 
 void transport_expire(struct transport *t, uint64_t now_ns)
 {
     completer_expire(t, now_ns);
+    pulse_expire(t, now_ns);
 }
 
 bool transport_is_in_flight(const struct transport *t, uint32_t psn)
 {
     const struct sender *s = &t->sender;
 
-    return s->on && !psn_before(psn, s->una) && psn_before(psn, s->sent);
+    return pulse_is_open(t, psn) || (s->on && !psn_before(psn, s->una) && psn_before(psn, s->sent));
 }
 
 void transport_refused(struct transport *t, uint64_t now_ns)
 {
     completer_refused(t, now_ns);
+    pulse_refused(t, now_ns);
+}
+
+bool transport_is_refused(const struct transport *t)
+{
+    return t->sender.refused;
 }
 
 /* IBTA table 45, in units of 10 us; code 0 is the longest. */

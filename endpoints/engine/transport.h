@@ -160,6 +160,7 @@ enum transport_failure {
     FAILED_REQUEST, /* the peer's request was invalid: ERR, IBV_EVENT_QP_REQ_ERR */
     FAILED_ACCESS,  /* the peer's request violated access: ERR, IBV_EVENT_QP_ACCESS_ERR */
     FAILED_RECEIVE, /* a receive of ours was at fault: ERR */
+    FAILED_PEER,    /* it is gone: ERR, IBV_EVENT_QP_FATAL; a UC goes on as it is */
 };
 
 /*
@@ -288,13 +289,24 @@ bool transport_is_urgent(struct transport *t, uint64_t now_ns);
 uint64_t transport_deadline(const struct transport *t);
 void transport_expire(struct transport *t, uint64_t now_ns);
 
-/* Is a request with this PSN sent, and not acknowledged? */
+/* Is a request with this PSN sent, and not acknowledged; or a question of transport_ask()? */
 bool transport_is_in_flight(const struct transport *t, uint32_t psn);
 /*
  * The peer's host says that nobody is there for what is in flight. It is tried again as often as
  * ever, in case that was a mistake, but without waiting long: who has died is heard of at once.
  */
 void transport_refused(struct transport *t, uint64_t now_ns);
+/* What was said so still stands: no packet has come since. */
+bool transport_is_refused(const struct transport *t);
+
+/*
+ * Watch the peer while nothing is in flight. transport_ask() asks it for a sign of life, by a
+ * packet that changes nothing; false: there is no need to. No answer means nothing; but if that, or
+ * anything else that goes there, is refused and a few more questions are not answered within 0.1 s,
+ * the peer is gone: fail(FAILED_PEER).
+ */
+void transport_watch(struct transport *t, bool on);
+bool transport_ask(struct transport *t);
 
 void transport_get_stats(const struct transport *t, struct transport_stats *stats_out);
 /* Send queue position of the oldest request that is not over, of the next to be posted. */

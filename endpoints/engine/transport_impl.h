@@ -111,7 +111,8 @@ struct responder {
     bool on;
     bool closing; /* stopped, but an ACK or a NAK is still to go out */
     uint32_t expected, msn;
-    bool gap_told; /* a NAK for the expected PSN went out; until it comes we are silent, */
+    uint32_t behind; /* UC: so many PSNs before the expected one have had their turn */
+    bool gap_told;   /* a NAK for the expected PSN went out; until it comes we are silent, */
     bool rnr_told;
     uint32_t gap_seen; /* unless what comes begins anew: the last PSN that came instead */
     enum message message;
@@ -133,6 +134,16 @@ struct responder {
     uint64_t cnp_at_ns; /* the last */
 };
 
+/* What is known of a peer that there is nothing to send to: pulse.c. */
+struct pulse {
+    bool on;        /* the owner wants to know */
+    bool due;       /* a question is to be sent */
+    bool open;      /* one was, and nothing has come since */
+    bool suspected; /* the peer is said to be gone: it is asked a few times more */
+    unsigned asked, refusals;
+    uint64_t at_ns; /* TRANSPORT_NEVER: unless suspected */
+};
+
 struct transport {
     struct transport_config config;
     const struct transport_calls *calls;
@@ -141,6 +152,7 @@ struct transport {
     struct responder responder;
     bool answer_turn;    /* answers and requests take turns */
     unsigned before_ack; /* requests sent while an ACK waits */
+    struct pulse pulse;
     struct transport_stats stats;
 };
 
@@ -212,6 +224,16 @@ void answer_nak(struct transport *t, uint8_t syndrome, uint32_t psn);
 bool answer_ready(const struct responder *r);
 bool answer_next(struct transport *t, struct transport_packet *out);
 void answer_drop_all(struct responder *r);
+
+/* ---- pulse.c ---- */
+bool pulse_ready(const struct transport *t);
+bool pulse_next(struct transport *t, struct transport_packet *out);
+/* A packet of the peer's has come. */
+void pulse_heard(struct transport *t);
+/* A question with this PSN is under way. */
+bool pulse_is_open(const struct transport *t, uint32_t psn);
+void pulse_refused(struct transport *t, uint64_t now_ns);
+void pulse_expire(struct transport *t, uint64_t now_ns);
 
 /* ---- transport.c ---- */
 /* The headers that every packet of ours has. */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The responder of an unreliable connection (IBTA 9.8.2): nobody is told anything. What does not
- * fit ends its message, and the next one to begin is taken, whatever its PSN.
+ * fit ends its message, and the next one to begin is taken, whatever its PSN; but nothing twice.
  */
 #include "engine/transport_impl.h"
+
+enum { LATE_MOST = 1024 }; /* packets that came since: nothing is that late */
 
 static enum outcome take_send(struct transport *t, const struct wire_packet *packet,
                               unsigned traits)
@@ -55,11 +57,31 @@ static bool fits(const struct responder *r, const struct wire_packet *packet, un
     return traits & (r->message == MESSAGE_SEND ? WIRE_IS_SEND : WIRE_IS_WRITE);
 }
 
+/*
+ * IBTA has any first packet begin a message, whatever its PSN: its networks neither double nor
+ * reorder. IP's do. What is a little behind has been here, or was overtaken, and is lost.
+ */
+static bool is_late(const struct responder *r, uint32_t psn)
+{
+    int32_t behind = -psn_diff(psn, r->expected);
+
+    return behind > 0 && behind <= (int32_t)r->behind;
+}
+
+static void advance(struct responder *r, uint32_t psn)
+{
+    int32_t ahead = psn_diff(psn, r->expected) + 1;
+
+    r->behind = ahead > 0 ? r->behind + (uint32_t)ahead : 1;
+    r->behind = r->behind < LATE_MOST ? r->behind : LATE_MOST;
+    r->expected = psn_add(psn, 1);
+}
+
 static enum outcome run(struct transport *t, const struct wire_packet *packet, unsigned traits)
 {
     if (!fits(&t->responder, packet, traits) || !responder_length_fits(t, packet, traits))
         return OUT_INVALID;
-    t->responder.expected = psn_add(packet->psn, 1);
+    advance(&t->responder, packet->psn);
     return traits & WIRE_IS_SEND ? take_send(t, packet, traits) : take_write(t, packet, traits);
 }
 
@@ -78,6 +100,11 @@ static void drop(struct transport *t, enum outcome outcome)
 void unreliable_receive(struct transport *t, const struct wire_packet *packet, unsigned traits)
 {
     struct responder *r = &t->responder;
+
+    if (is_late(r, packet->psn)) {
+        t->stats.dropped++;
+        return;
+    }
     enum outcome outcome = run(t, packet, traits);
 
     if (outcome != OUT_DONE) {

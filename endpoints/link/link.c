@@ -98,6 +98,11 @@ void link_join(const struct nic *nic, const uint8_t mgid[16])
     roce_join(nic, mgid);
 }
 
+void link_leave(const struct nic *nic, const uint8_t mgid[16])
+{
+    roce_leave(nic, mgid);
+}
+
 void link_poll(void)
 {
     roce_poll();
@@ -111,6 +116,19 @@ unsigned link_path_mtu(const struct nic *nic)
 int link_open_nic(const struct nic *nic)
 {
     return roce_open_nic(nic);
+}
+
+void link_watch(uint32_t qpn, uint32_t peer_qpn, bool on)
+{
+    struct qp *qp = qpn >> LIMIT_QP_BITS == process_slot() ? qp_get(qpn & (LIMIT_QP - 1)) : NULL;
+
+    if (qp && qp->link == &link_roce)
+        roce_watch(qp, peer_qpn, on);
+}
+
+bool link_leads_away(uint64_t via)
+{
+    return roce_is_via(via);
 }
 
 uint64_t link_via(const uint8_t gid[16])

@@ -19,7 +19,8 @@ struct link_ops {
 
     /*
      * At the move to RTR, with the attributes it will have: 0, and qp->link is set, or why it can't
-     * be reached by this link. core_lock held, busy not.
+     * be reached by this link. In SQD, when the address vector changes: the same for the new path.
+     * core_lock held, busy not.
      */
     int (*attach)(struct qp *qp, const struct ibv_qp_attr *attr);
 
@@ -95,6 +96,7 @@ void link_settle(void);
 void link_release_held(struct qp *qp);
 /* A queue pair joined a multicast group: senders everywhere must come to know. */
 void link_join(const struct nic *nic, const uint8_t mgid[16]);
+void link_leave(const struct nic *nic, const uint8_t mgid[16]);
 
 /* Is there anything to poll? Then a polling thread does; no lock held. */
 extern _Atomic uint32_t link_to_poll;
@@ -112,10 +114,17 @@ bool link_leads_out(const struct nic *nic, const uint8_t dgid[16], uint32_t qpn)
 bool link_source_for(const uint8_t dgid[16], uint8_t source_out[16]);
 
 /* ---- connection management; core_lock held ---- */
+/*
+ * Watch for the end of what our queue pair is connected to, though nothing is sent there; or don't
+ * any more. It fails then, and conn_lost_peer() follows. In shared memory that is so anyway.
+ */
+void link_watch(uint32_t qpn, uint32_t peer_qpn, bool on);
 /* A program is going to ask for connections, or to be asked: 0 or negative errno. */
 int link_open_nic(const struct nic *nic);
 /* What a route's `via` is for who is reached at this address of another host. */
 uint64_t link_via(const uint8_t gid[16]);
+/* That is another host, which does not see us end. */
+bool link_leads_away(uint64_t via);
 /*
  * Take a connection management datagram to a process of this host (core/process.h), which may be
  * our own, or to another host: it gets conn_receive(), never before this returns. It may be lost;

@@ -39,7 +39,7 @@ static const struct port_counter {
     {"counters/multicast_xmit_packets", NEVER, 1},
     {"counters/port_rcv_constraint_errors", NEVER, 1},
     {"counters/port_rcv_data", COUNTER_BYTES, 4},
-    {"counters/port_rcv_errors", NEVER, 1},
+    {"counters/port_rcv_errors", COUNTER_DROPPED, 1},
     {"counters/port_rcv_packets", COUNTER_MESSAGES, 1},
     {"counters/port_rcv_remote_physical_errors", NEVER, 1},
     {"counters/port_rcv_switch_relay_errors", NEVER, 1},

@@ -156,8 +156,10 @@ int ucma_open(int flags, int *fd_out)
     if (!file)
         return -ENOMEM;
     file->file.ops = &ucma_ops;
+    core_lock();
     cma_set_handler(ucma_on_event);
     removal_set_handler(ucma_nic_removed);
+    core_unlock();
     int error = ucma_channel_open(file, flags, &fd);
     if (error) {
         free(file);

@@ -183,4 +183,10 @@ uint32_t aeth_credits(uint8_t code);
 /* The largest code that grants no more than there are. */
 uint8_t aeth_credit_code(uint32_t receives);
 
+/* IBTA 10.9.1.1: the same partition, and not two limited members. */
+static inline bool wire_pkey_matches(uint16_t a, uint16_t b)
+{
+    return ((a ^ b) & 0x7fff) == 0 && ((a | b) & 0x8000);
+}
+
 #endif

@@ -2,9 +2,13 @@
 /* Which CPU each side of a measurement runs on. */
 #include "cores.h"
 
+#include "cmd.h"
+
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 /* The CPUs this process was started with, also after cores_pin. */
 static const cpu_set_t *allowed(void)
@@ -86,4 +90,18 @@ int cores_pin(int cpu)
     CPU_ZERO(&set);
     CPU_SET((size_t)cpu, &set);
     return sched_setaffinity(0, sizeof(set), &set) == 0 ? 0 : -errno;
+}
+
+pid_t cores_start(int cpu, void (*run)(void *arg), void *arg)
+{
+    pid_t child = fork();
+
+    if (child < 0)
+        complain("fork failed: %s", strerror(errno));
+    if (child == 0) {
+        cores_pin(cpu);
+        run(arg);
+        _exit(0);
+    }
+    return child;
 }

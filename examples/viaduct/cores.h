@@ -4,6 +4,7 @@
 #define VIADUCT_CORES_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 /* How many CPUs this process may use. */
 unsigned cores_allowed(void);
@@ -19,6 +20,12 @@ int cores_pick(unsigned n);
 
 /* Bind the calling thread. Negative errno if the CPU may not be used. */
 int cores_pin(int cpu);
+
+/*
+ * A child on this CPU that runs run(arg) and ends; the caller waits for it. -1: it was complained
+ * that there is none.
+ */
+pid_t cores_start(int cpu, void (*run)(void *arg), void *arg);
 
 /* Let the calling thread run on every CPU again that the process was started with. */
 void cores_unpin(void);

@@ -7,14 +7,12 @@
 #include "cores.h"
 #include "hist.h"
 
-#include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #define WARM_UP 10000u
 #define ROUNDS 200000u
@@ -37,8 +35,10 @@ static inline bool await(struct court *court, atomic_uint *ball, unsigned number
     return true;
 }
 
-static void return_balls(struct court *court)
+static void return_balls(void *arg)
 {
+    struct court *court = arg;
+
     for (unsigned i = 1; i <= WARM_UP + ROUNDS && await(court, &court->there, i); i++)
         atomic_store_explicit(&court->back, i, memory_order_release);
 }
@@ -60,17 +60,10 @@ static void serve_balls(struct court *court, struct hist *hist)
 
 static int play(struct court *court, int cpu, int other_cpu, struct hist *hist)
 {
-    pid_t other = fork();
+    pid_t other = cores_start(other_cpu, return_balls, court);
 
-    if (other < 0) {
-        complain("fork failed: %s", strerror(errno));
+    if (other < 0)
         return CMD_FAILED;
-    }
-    if (other == 0) {
-        cores_pin(other_cpu);
-        return_balls(court);
-        _exit(0);
-    }
     cores_pin(cpu);
     serve_balls(court, hist);
     atomic_store(&court->ended, 1);

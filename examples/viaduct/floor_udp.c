@@ -46,8 +46,10 @@ static bool hit(const struct court *court, unsigned end)
     return send(court->ends[end], court->ball, court->size, 0) >= 0;
 }
 
-static void return_balls(const struct court *court)
+static void return_balls(void *arg)
 {
+    const struct court *court = arg;
+
     for (unsigned i = 0; i < WARM_UP + ROUNDS; i++) {
         if (!await(court, 1) || !hit(court, 1))
             return;
@@ -93,22 +95,14 @@ static int open_ends(struct court *court)
     return 0;
 }
 
-static int play(const struct court *court, int cpu, int other_cpu, struct hist *hist)
+static int play(struct court *court, int cpu, int other_cpu, struct hist *hist)
 {
-    pid_t other = fork();
-    int code;
+    pid_t other = cores_start(other_cpu, return_balls, court);
 
-    if (other < 0) {
-        complain("fork failed: %s", strerror(errno));
+    if (other < 0)
         return CMD_FAILED;
-    }
-    if (other == 0) {
-        cores_pin(other_cpu);
-        return_balls(court);
-        _exit(0);
-    }
     cores_pin(cpu);
-    code = serve_balls(court, hist);
+    int code = serve_balls(court, hist);
     if (code != CMD_OK)
         kill(other, SIGKILL);
     waitpid(other, NULL, 0);

@@ -46,6 +46,24 @@ same() {
     diff -u "$1" "$2" || wrong "differs from $1"
 }
 
+# Two sides of a ping-pong without an end, as processes $server and $client, that are at it: both
+# are seen by top, connected to each other, and have sent something.
+play() {
+    local port
+    "$viaduct" pingpong server --port 0 --once 2>"$scratch/server" >"$scratch/ignored" &
+    server=$!
+    port=$(timeout 20 tail -n +1 -F "$scratch/server" 2>/dev/null |
+        sed -nE '/TCP port ([0-9]+)$/{s/.* //;p;q}')
+    "$viaduct" pingpong --op send --sizes 64 --iters 1000000000 --port "$port" client 127.0.0.1 \
+        >"$scratch/ignored" 2>"$scratch/client" &
+    client=$!
+    for _ in {1..500}; do
+        expect 0 top --json
+        python3 top_check.py "$client" "$server" <"$scratch/out" 2>"$scratch/why" && break
+    done
+    [ ! -s "$scratch/why" ] || wrong "$(tail -1 "$scratch/why")"
+}
+
 finish() {
     [ "$failures" -eq 0 ] && echo 'all right' && exit 0
     echo "$failures failed"

@@ -30,18 +30,7 @@ expect 0 devices
 says '^via0 '
 
 # A server that waits for its client, and then a client: both end, and neither waits for ever.
-"$viaduct" pingpong server --port 0 --once 2>"$scratch/server" >"$scratch/ignored" &
-server=$!
-port=$(timeout 20 tail -n +1 -F "$scratch/server" 2>/dev/null |
-    sed -nE '/TCP port ([0-9]+)$/{s/.* //;p;q}')
-"$viaduct" pingpong --op send --sizes 64 --iters 1000000000 --port "$port" client 127.0.0.1 \
-    >"$scratch/ignored" 2>"$scratch/client" &
-client=$!
-for _ in {1..500}; do
-    expect 0 top --json
-    python3 top_check.py "$client" "$server" <"$scratch/out" 2>"$scratch/why" && break
-done
-[ ! -s "$scratch/why" ] || wrong "$(tail -1 "$scratch/why")"
+play
 expect 0 remove via0
 says '^via0 is removed; [12] process'
 wait "$client" && wrong 'the client has not noticed'

@@ -21,20 +21,7 @@ counter() {
 }
 
 before=$(counter hw_counters/sent_pkts)
-"$viaduct" pingpong server --port 0 --once 2>"$scratch/server" >"$scratch/ignored" &
-server=$!
-port=$(timeout 20 tail -n +1 -F "$scratch/server" 2>/dev/null |
-    sed -nE '/TCP port ([0-9]+)$/{s/.* //;p;q}')
-"$viaduct" pingpong --op send --sizes 64 --iters 1000000000 --port "$port" client 127.0.0.1 \
-    >"$scratch/ignored" 2>&1 &
-client=$!
-
-# Until they are at it: both are seen, connected to each other, and have sent something.
-for _ in {1..500}; do
-    expect 0 top --json
-    python3 top_check.py "$client" "$server" <"$scratch/out" 2>"$scratch/why" && break
-done
-[ ! -s "$scratch/why" ] || wrong "$(tail -1 "$scratch/why")"
+play
 python3 json_check.py viaduct.top/1 <"$scratch/out" || wrong 'no good document'
 expect 0 top --once
 quiet

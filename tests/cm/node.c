@@ -76,8 +76,11 @@ static void describe(const struct rdma_cm_event *event, struct call *call)
 static void make_qp(struct rdma_cm_id *id)
 {
     struct ibv_qp_init_attr attr = {.cap = {4, 4, 1, 1, 0}, .qp_type = id->qp_type};
+    struct ibv_recv_wr *bad;
 
     T_EQ(rdma_create_qp(id, NULL, &attr), 0);
+    if (id->qp_type == IBV_QPT_RC)
+        T_EQ(ibv_post_recv(id->qp, &(struct ibv_recv_wr){0}, &bad), 0);
 }
 
 static void next_event(struct state *state, struct call *call)
@@ -192,6 +195,45 @@ static void do_disconnect(void **where, void *arg)
     ((struct call *)arg)->result = rdma_disconnect(state_of(where)->id) ? errno : 0;
 }
 
+struct place {
+    char nics[64], link[16];
+};
+
+static void do_place(void **where, void *arg)
+{
+    const struct place *place = arg;
+
+    (void)where;
+    T_EQ(setenv("VIADUCT_NICS", place->nics, 1), 0);
+    T_EQ(setenv("VIADUCT_LINK", place->link, 1), 0);
+}
+
+static void do_send(void **where, void *arg)
+{
+    struct ibv_send_wr empty = {.opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED}, *bad;
+
+    (void)arg;
+    T_EQ(ibv_post_send(state_of(where)->id->qp, &empty, &bad), 0);
+}
+
+static void take_completion(struct ibv_cq *cq, struct call *call)
+{
+    struct ibv_wc wc;
+
+    T_UNTIL(ibv_poll_cq(cq, 1, &wc) == 1, SOON_MS);
+    call->status = (int)wc.status;
+}
+
+static void do_sent(void **where, void *arg)
+{
+    take_completion(state_of(where)->id->send_cq, arg);
+}
+
+static void do_received(void **where, void *arg)
+{
+    take_completion(state_of(where)->id->recv_cq, arg);
+}
+
 static void do_destroy(void **where, void *arg)
 {
     struct state *state = state_of(where);
@@ -275,6 +317,15 @@ void node_kill(struct node *node)
     free(node);
 }
 
+void node_place(struct node *node, const char *nics, const char *link)
+{
+    struct place place;
+
+    snprintf(place.nics, sizeof(place.nics), "%s", nics);
+    snprintf(place.link, sizeof(place.link), "%s", link);
+    t_peer_call(node->peer, do_place, &place, sizeof(place));
+}
+
 void node_bind(struct node *node, struct call *call)
 {
     node_run(node, do_bind, call);
@@ -333,6 +384,21 @@ int node_reject(struct node *node, const char *data)
 int node_disconnect(struct node *node)
 {
     return run_with(node, do_disconnect, NULL);
+}
+
+void node_send(struct node *node)
+{
+    run_plain(node, do_send);
+}
+
+enum ibv_wc_status node_sent(struct node *node)
+{
+    return (enum ibv_wc_status)run_plain(node, do_sent).status;
+}
+
+enum ibv_wc_status node_received(struct node *node)
+{
+    return (enum ibv_wc_status)run_plain(node, do_received).status;
 }
 
 void node_destroy(struct node *node)

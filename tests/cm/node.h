@@ -15,7 +15,7 @@
 
 #include "t.h"
 
-enum { SOON_MS = 1000, DATA_MAX = 256 };
+enum { SOON_MS = 10000, DATA_MAX = 256 };
 
 /* What to do, and what came of it: travels to the party and back. */
 struct call {
@@ -49,6 +49,11 @@ uint16_t node_listen(struct node *node, int space, int backlog);
 void node_connect(struct node *node, struct call *call);
 /* Create and resolve: what event came is in the call. */
 void node_resolve(struct node *node, struct call *call);
+/*
+ * Address and link of the party's NIC, before it has done anything else: VIADUCT_NICS,
+ * VIADUCT_LINK.
+ */
+void node_place(struct node *node, const char *nics, const char *link);
 /* The next event within SOON_MS must be of this type; the call says more. */
 struct call node_expect(struct node *node, enum rdma_cm_event_type type);
 /* Whatever comes within SOON_MS; its type is -1 if nothing does. */
@@ -59,6 +64,10 @@ void node_quiet(struct node *node);
 int node_accept(struct node *node, const char *data);
 int node_reject(struct node *node, const char *data);
 int node_disconnect(struct node *node);
+/* Post a message of no bytes; how it, and a receive that make_qp() has posted, completed. */
+void node_send(struct node *node);
+enum ibv_wc_status node_sent(struct node *node);
+enum ibv_wc_status node_received(struct node *node);
 void node_destroy(struct node *node);
 void node_destroy_listener(struct node *node);
 /* Established on both sides. */

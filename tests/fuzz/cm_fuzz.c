@@ -53,7 +53,7 @@ static void on_event(void *owner, struct cm_conn *conn, enum cm_event event,
             return;
         }
     }
-    cm_destroy(conn);
+    cm_destroy(conn, run->now);
 }
 
 static void receive(struct run *run, uint8_t *bytes)
@@ -120,7 +120,7 @@ static void call(struct run *run, struct cm_conn **slot)
         cm_sidr_reply(*slot, &answer);
         break;
     case 6:
-        cm_destroy(*slot);
+        cm_destroy(*slot, run->now);
         *slot = NULL;
         break;
     default:

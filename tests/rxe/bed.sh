@@ -50,6 +50,15 @@ await() { # NETNS-COMMAND...
     done
 }
 
+# Our NIC answers, if only to refuse. Before that a request is lost, and comes again after seconds.
+await_nic() { # SIDE
+    for _ in $(seq 200); do
+        [ "$1" = via ] || return 0
+        ! ip netns exec via ss -lun | grep -q ":4791 " || return 0
+        sleep 0.05
+    done
+}
+
 note() { # NAME CLIENT SERVER: exit statuses
     if [ "$2" = 0 ] && [ "$3" = 0 ]; then
         echo "ok   $1"

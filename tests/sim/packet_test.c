@@ -1,115 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * One transport, and packets made by hand: what it answers to each, in the words of IBTA 9.7 and
- * 9.8. Node 1 of a simulation stands for the transport, its wire is not used.
- */
+/* What a reliable transport answers to each packet, and does with each answer (IBTA 9.7). */
 #include <string.h>
 
-#include "sim.h"
+#include "bench.h"
 #include "t.h"
-#include "wire/psn.h"
-
-enum { START = 0xfffffe, RTO_NS = 10000000, MTU = 1024, SENT_FIRST = 0x700 };
-
-static uint8_t payload[4096];
-
-struct bench {
-    struct sim *sim;
-    struct sim_node *node;
-    struct transport *t;
-    uint32_t psn; /* of the next packet given */
-};
-
-static struct bench bench_new(enum transport_type type)
-{
-    struct bench bench = {.sim = sim_new(1, type), .psn = START};
-
-    bench.node = &bench.sim->nodes[1];
-    bench.node->psn = SENT_FIRST;
-    bench.sim->nodes[0].psn = START;
-    bench.node->config.max_dest_rd_atomic = 4;
-    sim_start(bench.sim);
-    bench.t = bench.node->transport;
-    memset(payload, 0xa5, sizeof(payload));
-    return bench;
-}
-
-static void bench_end(struct bench *bench)
-{
-    sim_free(bench->sim);
-}
-
-static struct wire_packet make(const struct bench *bench, uint8_t operation, uint32_t length)
-{
-    uint8_t service = bench->node->config.type == TRANSPORT_UC ? WIRE_UC : WIRE_RC;
-
-    return (struct wire_packet){
-        .opcode = service | operation,
-        .pkey = 0xffff,
-        .psn = bench->psn,
-        .payload = payload,
-        .payload_length = length,
-        .ack_request = true,
-        .rkey = SIM_KEY_REMOTE,
-        .dma_length = length,
-    };
-}
-
-static void give_packet(struct bench *bench, const struct wire_packet *packet)
-{
-    transport_receive(bench->t, bench->sim->now_ns, packet, false);
-}
-
-/* A request in its turn. */
-static void give(struct bench *bench, uint8_t operation, uint32_t length)
-{
-    struct wire_packet packet = make(bench, operation, length);
-
-    give_packet(bench, &packet);
-    bench->psn = psn_add(bench->psn, 1);
-}
-
-static bool next(struct bench *bench, struct transport_packet *out)
-{
-    return transport_next(bench->t, bench->sim->now_ns, out);
-}
-
-static void expect_none(struct bench *bench)
-{
-    struct transport_packet packet;
-
-    T_ASSERT(!transport_has_next(bench->t, bench->sim->now_ns));
-    T_ASSERT(!next(bench, &packet), "an unexpected %s", wire_opcode_name(packet.headers.opcode));
-}
-
-static struct transport_packet expect(struct bench *bench, uint8_t operation, uint32_t psn)
-{
-    struct transport_packet packet;
-
-    T_ASSERT(transport_has_next(bench->t, bench->sim->now_ns));
-    T_ASSERT(next(bench, &packet), "no %s", wire_opcode_name(operation));
-    T_EQ(packet.headers.opcode & ~WIRE_SERVICE_MASK, operation);
-    T_EQ(packet.headers.psn, psn & PSN_MASK);
-    T_EQ(packet.headers.dest_qpn, bench->node->config.dest_qpn);
-    return packet;
-}
-
-static void expect_ack(struct bench *bench, uint32_t psn, uint32_t msn)
-{
-    struct transport_packet packet = expect(bench, WIRE_ACK, psn);
-
-    T_EQ(packet.headers.syndrome & AETH_TYPE_MASK, AETH_ACK);
-    T_EQ(packet.headers.msn, msn);
-    expect_none(bench);
-}
-
-static void expect_nak(struct bench *bench, uint32_t psn, uint8_t syndrome)
-{
-    struct transport_packet packet = expect(bench, WIRE_ACK, psn);
-
-    T_EQ(packet.headers.syndrome, syndrome);
-    expect_none(bench);
-}
 
 /* ---- responder: order ---- */
 
@@ -118,23 +12,23 @@ T_TEST(sim, one_nak_a_gap)
     /* Shows that a gap is told once, and closes at PSN 0 after 0xffffff as anywhere. */
     struct bench bench = bench_new(TRANSPORT_RC);
 
-    give(&bench, WIRE_WRITE_ONLY, 10);
-    expect_ack(&bench, START, 1);
+    bench_give(&bench, WIRE_WRITE_ONLY, 10);
+    bench_expect_ack(&bench, START, 1);
     for (unsigned i = 0; i < 4; i++) {
         bench.psn = psn_add(START, 2 + i);
-        give(&bench, WIRE_WRITE_ONLY, 10);
+        bench_give(&bench, WIRE_WRITE_ONLY, 10);
         if (i == 0)
-            expect_nak(&bench, START + 1, AETH_NAK | NAK_SEQUENCE);
-        expect_none(&bench);
+            bench_expect_nak(&bench, START + 1, AETH_NAK | NAK_SEQUENCE);
+        bench_expect_none(&bench);
     }
     bench.psn = START + 1;
     for (unsigned i = 1; i < 5; i++) {
-        give(&bench, WIRE_WRITE_ONLY, 10);
-        expect_ack(&bench, START + i, 1 + i);
+        bench_give(&bench, WIRE_WRITE_ONLY, 10);
+        bench_expect_ack(&bench, START + i, 1 + i);
     }
     bench.psn = psn_add(bench.psn, 1);
-    give(&bench, WIRE_WRITE_ONLY, 10);
-    expect_nak(&bench, START + 5, AETH_NAK | NAK_SEQUENCE);
+    bench_give(&bench, WIRE_WRITE_ONLY, 10);
+    bench_expect_nak(&bench, START + 5, AETH_NAK | NAK_SEQUENCE);
     bench_end(&bench);
 }
 
@@ -144,12 +38,12 @@ T_TEST(sim, one_ack_a_batch)
     struct bench bench = bench_new(TRANSPORT_RC);
 
     for (unsigned i = 0; i < 10; i++)
-        give(&bench, WIRE_WRITE_ONLY, 10);
-    expect_ack(&bench, START + 9, 10);
-    struct wire_packet quiet = make(&bench, WIRE_WRITE_ONLY, 10);
+        bench_give(&bench, WIRE_WRITE_ONLY, 10);
+    bench_expect_ack(&bench, START + 9, 10);
+    struct wire_packet quiet = bench_make(&bench, WIRE_WRITE_ONLY, 10);
     quiet.ack_request = false;
-    give_packet(&bench, &quiet);
-    expect_none(&bench);
+    bench_give_packet(&bench, &quiet);
+    bench_expect_none(&bench);
     bench_end(&bench);
 }
 
@@ -158,11 +52,11 @@ T_TEST(sim, stopped_and_still_polite)
     /* Shows that what was taken is acknowledged, even if the queue pair is stopped at once. */
     struct bench bench = bench_new(TRANSPORT_RC);
 
-    give(&bench, WIRE_WRITE_ONLY, 10);
+    bench_give(&bench, WIRE_WRITE_ONLY, 10);
     transport_stop(bench.t);
-    expect_ack(&bench, START, 1);
-    give(&bench, WIRE_WRITE_ONLY, 10);
-    expect_none(&bench);
+    bench_expect_ack(&bench, START, 1);
+    bench_give(&bench, WIRE_WRITE_ONLY, 10);
+    bench_expect_none(&bench);
     bench_end(&bench);
 }
 
@@ -210,22 +104,22 @@ T_TEST(sim, invalid_requests)
 
         sim_recv(bench.node, 1, 0, 8192);
         for (unsigned k = 0; k < order->count; k++) {
-            struct wire_packet bad = make(&bench, order->operations[k], order->lengths[k]);
+            struct wire_packet bad = bench_make(&bench, order->operations[k], order->lengths[k]);
 
-            while (next(&bench, &packet))
+            while (bench_next(&bench, &packet))
                 ;
             bad.dma_length = order->dma_length;
-            give_packet(&bench, &bad);
+            bench_give_packet(&bench, &bad);
             bench.psn = psn_add(bench.psn, 1);
         }
-        expect_nak(&bench, START + order->count - 1, AETH_NAK | NAK_INVALID_REQUEST);
+        bench_expect_nak(&bench, START + order->count - 1, AETH_NAK | NAK_INVALID_REQUEST);
         T_EQ(sim_nth(bench.node, LOG_FAIL, 0)->failure, FAILED_REQUEST);
-        give(&bench, WIRE_WRITE_ONLY, 10);
-        expect_none(&bench);
+        bench_give(&bench, WIRE_WRITE_ONLY, 10);
+        bench_expect_none(&bench);
         /* The NAK may have been lost. */
         bench.psn = START + order->count - 1;
-        give(&bench, WIRE_WRITE_ONLY, 10);
-        expect_nak(&bench, START + order->count - 1, AETH_NAK | NAK_INVALID_REQUEST);
+        bench_give(&bench, WIRE_WRITE_ONLY, 10);
+        bench_expect_nak(&bench, START + order->count - 1, AETH_NAK | NAK_INVALID_REQUEST);
         T_ASSERT(!t_failures(), "in: %s", order->name);
         bench_end(&bench);
     }
@@ -239,15 +133,15 @@ T_TEST(sim, duplicate_message)
     struct bench bench = bench_new(TRANSPORT_RC);
 
     sim_recv(bench.node, 1, 0, 100);
-    give(&bench, WIRE_SEND_ONLY, 10);
-    give(&bench, WIRE_WRITE_ONLY, 10);
-    expect_ack(&bench, START + 1, 2);
+    bench_give(&bench, WIRE_SEND_ONLY, 10);
+    bench_give(&bench, WIRE_WRITE_ONLY, 10);
+    bench_expect_ack(&bench, START + 1, 2);
     bench.node->memory[0] = 1;
     bench.psn = START;
-    give(&bench, WIRE_SEND_ONLY, 10);
-    expect_ack(&bench, START + 1, 2);
-    give(&bench, WIRE_WRITE_ONLY, 10);
-    expect_ack(&bench, START + 1, 2);
+    bench_give(&bench, WIRE_SEND_ONLY, 10);
+    bench_expect_ack(&bench, START + 1, 2);
+    bench_give(&bench, WIRE_WRITE_ONLY, 10);
+    bench_expect_ack(&bench, START + 1, 2);
     T_EQ(bench.node->memory[0], 1);
     T_EQ(sim_count(bench.node, LOG_RECV), 1);
     bench_end(&bench);
@@ -255,7 +149,7 @@ T_TEST(sim, duplicate_message)
 
 static struct wire_packet atomic_at(struct bench *bench, uint32_t psn)
 {
-    struct wire_packet packet = make(bench, WIRE_FETCH_ADD, 0);
+    struct wire_packet packet = bench_make(bench, WIRE_FETCH_ADD, 0);
 
     packet.psn = psn & PSN_MASK;
     packet.va = 64;
@@ -271,22 +165,22 @@ T_TEST(sim, duplicate_atomic)
     for (uint32_t i = 0; i < 6; i++) {
         struct wire_packet packet = atomic_at(&bench, START + i);
 
-        give_packet(&bench, &packet);
-        T_EQ(expect(&bench, WIRE_ATOMIC_ACK, START + i).headers.original, 5 * i);
+        bench_give_packet(&bench, &packet);
+        T_EQ(bench_expect(&bench, WIRE_ATOMIC_ACK, START + i).headers.original, 5 * i);
     }
     for (uint32_t i = 0; i < 6; i++) {
         struct wire_packet packet = atomic_at(&bench, START + i);
 
-        give_packet(&bench, &packet);
+        bench_give_packet(&bench, &packet);
         if (i < 2) {
-            expect_none(&bench);
+            bench_expect_none(&bench);
             continue;
         }
-        T_EQ(expect(&bench, WIRE_ATOMIC_ACK, START + i).headers.original, 5 * i);
-        expect_none(&bench);
+        T_EQ(bench_expect(&bench, WIRE_ATOMIC_ACK, START + i).headers.original, 5 * i);
+        bench_expect_none(&bench);
         packet.va += 8;
-        give_packet(&bench, &packet);
-        expect_none(&bench);
+        bench_give_packet(&bench, &packet);
+        bench_expect_none(&bench);
     }
     T_EQ(bench.node->memory[64], 30);
     bench_end(&bench);
@@ -294,7 +188,7 @@ T_TEST(sim, duplicate_atomic)
 
 static struct wire_packet read_of(struct bench *bench, uint32_t psn, uint32_t at, uint32_t length)
 {
-    struct wire_packet packet = make(bench, WIRE_READ_REQUEST, 0);
+    struct wire_packet packet = bench_make(bench, WIRE_READ_REQUEST, 0);
 
     packet.psn = psn & PSN_MASK;
     packet.va = at;
@@ -308,7 +202,7 @@ static void expect_read(struct bench *bench, uint32_t psn, uint32_t count, uint3
         bool first = i == 0, last = i == count - 1;
         uint8_t operation = first ? (last ? WIRE_READ_ONLY : WIRE_READ_FIRST)
                                   : (last ? WIRE_READ_LAST : WIRE_READ_MIDDLE);
-        struct transport_packet packet = expect(bench, operation, psn + i);
+        struct transport_packet packet = bench_expect(bench, operation, psn + i);
 
         T_EQ(packet.headers.payload_length, last ? last_length : MTU);
     }
@@ -323,23 +217,23 @@ T_TEST(sim, duplicate_read)
     struct wire_packet other = read_of(&bench, START + 2, 3 * MTU, 2 * MTU + 100);
     struct wire_packet more = read_of(&bench, START + 2, 2 * MTU, 2 * MTU + 101);
 
-    give_packet(&bench, &whole);
+    bench_give_packet(&bench, &whole);
     expect_read(&bench, START, 5, 100);
-    give_packet(&bench, &whole);
+    bench_give_packet(&bench, &whole);
     expect_read(&bench, START, 5, 100);
-    give_packet(&bench, &rest);
+    bench_give_packet(&bench, &rest);
     expect_read(&bench, START + 2, 3, 100);
-    give_packet(&bench, &rest);
-    expect(&bench, WIRE_READ_FIRST, START + 2);
-    give_packet(&bench, &rest);
+    bench_give_packet(&bench, &rest);
+    bench_expect(&bench, WIRE_READ_FIRST, START + 2);
+    bench_give_packet(&bench, &rest);
     expect_read(&bench, START + 2, 3, 100);
-    give_packet(&bench, &other);
-    give_packet(&bench, &more);
-    expect_none(&bench);
+    bench_give_packet(&bench, &other);
+    bench_give_packet(&bench, &more);
+    bench_expect_none(&bench);
     bench.psn = START + 5;
     bench.psn &= PSN_MASK;
-    give(&bench, WIRE_WRITE_ONLY, 1);
-    expect_ack(&bench, START + 5, 2);
+    bench_give(&bench, WIRE_WRITE_ONLY, 1);
+    bench_expect_ack(&bench, START + 5, 2);
     bench_end(&bench);
 }
 
@@ -349,14 +243,14 @@ T_TEST(sim, answers_in_order)
     struct bench bench = bench_new(TRANSPORT_RC);
     struct wire_packet read = read_of(&bench, START, 0, 2 * MTU);
 
-    give_packet(&bench, &read);
+    bench_give_packet(&bench, &read);
     struct wire_packet atomic = atomic_at(&bench, START + 2);
-    give_packet(&bench, &atomic);
+    bench_give_packet(&bench, &atomic);
     bench.psn = psn_add(START, 3);
-    give(&bench, WIRE_WRITE_ONLY, 1);
+    bench_give(&bench, WIRE_WRITE_ONLY, 1);
     expect_read(&bench, START, 2, MTU);
-    expect(&bench, WIRE_ATOMIC_ACK, START + 2);
-    expect_ack(&bench, START + 3, 3);
+    bench_expect(&bench, WIRE_ATOMIC_ACK, START + 2);
+    bench_expect_ack(&bench, START + 3, 3);
     bench_end(&bench);
 }
 
@@ -368,11 +262,11 @@ T_TEST(sim, too_many_reads)
     for (uint32_t i = 0; i < 5; i++) {
         struct wire_packet read = read_of(&bench, START + i, 0, 10);
 
-        give_packet(&bench, &read);
+        bench_give_packet(&bench, &read);
     }
     for (uint32_t i = 0; i < 4; i++)
-        expect(&bench, WIRE_READ_ONLY, START + i);
-    expect_nak(&bench, START + 4, AETH_NAK | NAK_INVALID_REQUEST);
+        bench_expect(&bench, WIRE_READ_ONLY, START + i);
+    bench_expect_nak(&bench, START + 4, AETH_NAK | NAK_INVALID_REQUEST);
     bench_end(&bench);
 }
 
@@ -382,10 +276,10 @@ T_TEST(sim, key_gone_while_answering)
     struct bench bench = bench_new(TRANSPORT_RC);
     struct wire_packet read = read_of(&bench, START, 0, 4 * MTU);
 
-    give_packet(&bench, &read);
-    expect(&bench, WIRE_READ_FIRST, START);
+    bench_give_packet(&bench, &read);
+    bench_expect(&bench, WIRE_READ_FIRST, START);
     bench.node->key_gone = true;
-    expect_nak(&bench, START + 1, AETH_NAK | NAK_REMOTE_ACCESS);
+    bench_expect_nak(&bench, START + 1, AETH_NAK | NAK_REMOTE_ACCESS);
     T_EQ(sim_nth(bench.node, LOG_FAIL, 0)->failure, FAILED_ACCESS);
     bench_end(&bench);
 }
@@ -394,14 +288,14 @@ T_TEST(sim, nothing_of_no_length)
 {
     /* Shows that a READ or WRITE of no bytes looks at no key. */
     struct bench bench = bench_new(TRANSPORT_RC);
-    struct wire_packet write = make(&bench, WIRE_WRITE_ONLY, 0);
+    struct wire_packet write = bench_make(&bench, WIRE_WRITE_ONLY, 0);
     struct wire_packet read = read_of(&bench, START + 1, 0, 0);
 
     write.rkey = read.rkey = SIM_KEY_GONE;
     write.va = read.va = UINT64_MAX;
-    give_packet(&bench, &write);
-    expect_ack(&bench, START, 1);
-    give_packet(&bench, &read);
+    bench_give_packet(&bench, &write);
+    bench_expect_ack(&bench, START, 1);
+    bench_give_packet(&bench, &read);
     expect_read(&bench, START + 1, 1, 0);
     bench_end(&bench);
 }
@@ -412,15 +306,15 @@ T_TEST(sim, another_try_another_nak)
     struct bench bench = bench_new(TRANSPORT_RC);
 
     bench.psn = START + 1;
-    give(&bench, WIRE_WRITE_ONLY, 10);
-    expect_nak(&bench, START, AETH_NAK | NAK_SEQUENCE);
-    give(&bench, WIRE_WRITE_ONLY, 10);
-    expect_none(&bench);
+    bench_give(&bench, WIRE_WRITE_ONLY, 10);
+    bench_expect_nak(&bench, START, AETH_NAK | NAK_SEQUENCE);
+    bench_give(&bench, WIRE_WRITE_ONLY, 10);
+    bench_expect_none(&bench);
     bench.psn = START + 1;
-    give(&bench, WIRE_WRITE_ONLY, 10);
-    expect_nak(&bench, START, AETH_NAK | NAK_SEQUENCE);
-    give(&bench, WIRE_WRITE_ONLY, 10);
-    expect_none(&bench);
+    bench_give(&bench, WIRE_WRITE_ONLY, 10);
+    bench_expect_nak(&bench, START, AETH_NAK | NAK_SEQUENCE);
+    bench_give(&bench, WIRE_WRITE_ONLY, 10);
+    bench_expect_none(&bench);
     bench_end(&bench);
 }
 
@@ -433,16 +327,16 @@ T_TEST(sim, rnr_nak)
 
     bench.node->config.min_rnr_timer = 9;
     transport_modify(bench.t, &bench.node->config);
-    give(&bench, WIRE_SEND_ONLY, 10);
-    give(&bench, WIRE_SEND_ONLY, 10);
-    expect_nak(&bench, START, AETH_RNR | 9);
+    bench_give(&bench, WIRE_SEND_ONLY, 10);
+    bench_give(&bench, WIRE_SEND_ONLY, 10);
+    bench_expect_nak(&bench, START, AETH_RNR | 9);
     sim_recv(bench.node, 1, 0, 100);
     bench.psn = START + 1;
-    give(&bench, WIRE_SEND_ONLY, 10);
-    expect_none(&bench);
+    bench_give(&bench, WIRE_SEND_ONLY, 10);
+    bench_expect_none(&bench);
     bench.psn = START;
-    give(&bench, WIRE_SEND_ONLY, 10);
-    expect_ack(&bench, START, 1);
+    bench_give(&bench, WIRE_SEND_ONLY, 10);
+    bench_expect_ack(&bench, START, 1);
     bench_end(&bench);
 }
 
@@ -458,12 +352,12 @@ T_TEST(sim, credits_granted)
     for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
         while (bench.node->recv_tail - bench.node->recv_head < steps[i].posted)
             sim_recv(bench.node, 1, 0, 100);
-        give(&bench, WIRE_WRITE_ONLY, 10);
-        T_EQ(expect(&bench, WIRE_ACK, START + i).headers.syndrome, steps[i].code);
+        bench_give(&bench, WIRE_WRITE_ONLY, 10);
+        T_EQ(bench_expect(&bench, WIRE_ACK, START + i).headers.syndrome, steps[i].code);
     }
     bench.node->shared_receives = true;
-    give(&bench, WIRE_WRITE_ONLY, 10);
-    T_EQ(expect(&bench, WIRE_ACK, START + 6).headers.syndrome, AETH_CREDIT_NONE);
+    bench_give(&bench, WIRE_WRITE_ONLY, 10);
+    T_EQ(bench_expect(&bench, WIRE_ACK, START + 6).headers.syndrome, AETH_CREDIT_NONE);
     bench_end(&bench);
 }
 
@@ -472,19 +366,12 @@ T_TEST(sim, credits_granted)
 static void answer_with(struct bench *bench, uint8_t operation, uint32_t psn, uint8_t syndrome,
                         uint32_t msn)
 {
-    struct wire_packet packet = make(bench, operation, 0);
+    struct wire_packet packet = bench_make(bench, operation, 0);
 
     packet.psn = psn & PSN_MASK;
     packet.syndrome = syndrome;
     packet.msn = msn;
-    give_packet(bench, &packet);
-}
-
-static void post(struct bench *bench, enum transport_op op, uint32_t length)
-{
-    struct transport_wr wr = sim_wr(op, 0, 0, length, 0);
-
-    T_ASSERT(sim_post(bench->node, &wr));
+    bench_give_packet(bench, &packet);
 }
 
 T_TEST(sim, credits_honoured)
@@ -493,22 +380,22 @@ T_TEST(sim, credits_honoured)
     struct bench bench = bench_new(TRANSPORT_RC);
 
     for (unsigned i = 0; i < 8; i++)
-        post(&bench, TRANSPORT_SEND, 10);
-    expect(&bench, WIRE_SEND_ONLY, SENT_FIRST);
-    expect_none(&bench);
+        bench_post(&bench, TRANSPORT_SEND, 10);
+    bench_expect(&bench, WIRE_SEND_ONLY, SENT_FIRST);
+    bench_expect_none(&bench);
     answer_with(&bench, WIRE_ACK, SENT_FIRST, 0x02, 1);
     for (unsigned i = 1; i < 4; i++)
-        expect(&bench, WIRE_SEND_ONLY, SENT_FIRST + i);
-    expect_none(&bench);
+        bench_expect(&bench, WIRE_SEND_ONLY, SENT_FIRST + i);
+    bench_expect_none(&bench);
     answer_with(&bench, WIRE_ACK, SENT_FIRST + 1, 0x00, 2);
-    expect_none(&bench);
+    bench_expect_none(&bench);
     answer_with(&bench, WIRE_ACK, SENT_FIRST + 3, 0x00, 4);
-    expect(&bench, WIRE_SEND_ONLY, SENT_FIRST + 4);
-    expect_none(&bench);
+    bench_expect(&bench, WIRE_SEND_ONLY, SENT_FIRST + 4);
+    bench_expect_none(&bench);
     answer_with(&bench, WIRE_ACK, SENT_FIRST + 4, AETH_CREDIT_NONE, 5);
     for (unsigned i = 5; i < 8; i++)
-        expect(&bench, WIRE_SEND_ONLY, SENT_FIRST + i);
-    expect_none(&bench);
+        bench_expect(&bench, WIRE_SEND_ONLY, SENT_FIRST + i);
+    bench_expect_none(&bench);
     T_EQ(sim_count(bench.node, LOG_SEND), 5);
     bench_end(&bench);
 }
@@ -518,13 +405,13 @@ T_TEST(sim, writes_need_no_credit)
     struct bench bench = bench_new(TRANSPORT_RC);
 
     for (unsigned i = 0; i < 4; i++)
-        post(&bench, TRANSPORT_WRITE, 10);
-    post(&bench, TRANSPORT_WRITE_IMM, 10);
+        bench_post(&bench, TRANSPORT_WRITE, 10);
+    bench_post(&bench, TRANSPORT_WRITE_IMM, 10);
     for (unsigned i = 0; i < 4; i++)
-        expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + i);
-    expect_none(&bench);
+        bench_expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + i);
+    bench_expect_none(&bench);
     answer_with(&bench, WIRE_ACK, SENT_FIRST + 3, 0, 4);
-    expect(&bench, WIRE_WRITE_ONLY_IMM, SENT_FIRST + 4);
+    bench_expect(&bench, WIRE_WRITE_ONLY_IMM, SENT_FIRST + 4);
     bench_end(&bench);
 }
 
@@ -533,13 +420,13 @@ T_TEST(sim, answers_that_are_none)
     /* Shows that answers to what was not sent, or is over, change nothing. */
     struct bench bench = bench_new(TRANSPORT_RC);
 
-    post(&bench, TRANSPORT_WRITE, 3 * MTU);
+    bench_post(&bench, TRANSPORT_WRITE, 3 * MTU);
     for (unsigned i = 0; i < 3; i++)
-        expect(&bench,
-               i == 0   ? WIRE_WRITE_FIRST
-               : i == 1 ? WIRE_WRITE_MIDDLE
-                        : WIRE_WRITE_LAST,
-               SENT_FIRST + i);
+        bench_expect(&bench,
+                     i == 0   ? WIRE_WRITE_FIRST
+                     : i == 1 ? WIRE_WRITE_MIDDLE
+                              : WIRE_WRITE_LAST,
+                     SENT_FIRST + i);
     static const uint32_t psns[] = {SENT_FIRST - 1, SENT_FIRST + 3, SENT_FIRST + 0x800000, 0};
     static const uint8_t syndromes[] = {0x1f, 0x60, 0x61, 0x62, 0x63, 0x2f, 0x5f, 0xff};
     for (unsigned i = 0; i < 4; i++) {
@@ -550,7 +437,7 @@ T_TEST(sim, answers_that_are_none)
     }
     answer_with(&bench, WIRE_READ_ONLY, SENT_FIRST, 0x1f, 1);
     answer_with(&bench, WIRE_ATOMIC_ACK, SENT_FIRST + 1, 0x1f, 1);
-    expect_none(&bench);
+    bench_expect_none(&bench);
     T_EQ(bench.node->logged, 0);
     answer_with(&bench, WIRE_ACK, SENT_FIRST + 2, 0x1f, 1);
     T_EQ(sim_nth(bench.node, LOG_SEND, 0)->status, TRANSPORT_SUCCESS);
@@ -564,21 +451,21 @@ T_TEST(sim, other_partitions)
     static const uint16_t pkeys[] = {0x0000, 0x8000, 0x7ffe, 0xfffe};
 
     for (unsigned i = 0; i < 4; i++) {
-        struct wire_packet packet = make(&bench, WIRE_WRITE_ONLY, 10);
+        struct wire_packet packet = bench_make(&bench, WIRE_WRITE_ONLY, 10);
 
         packet.pkey = pkeys[i];
-        give_packet(&bench, &packet);
+        bench_give_packet(&bench, &packet);
     }
-    struct wire_packet packet = make(&bench, WIRE_WRITE_ONLY, 10);
+    struct wire_packet packet = bench_make(&bench, WIRE_WRITE_ONLY, 10);
     packet.opcode |= WIRE_UC;
-    give_packet(&bench, &packet);
+    bench_give_packet(&bench, &packet);
     packet.opcode = 0x15;
-    give_packet(&bench, &packet);
-    expect_none(&bench);
-    packet = make(&bench, WIRE_WRITE_ONLY, 10);
+    bench_give_packet(&bench, &packet);
+    bench_expect_none(&bench);
+    packet = bench_make(&bench, WIRE_WRITE_ONLY, 10);
     packet.pkey = 0x7fff; /* a limited member talks to a full one */
-    give_packet(&bench, &packet);
-    expect_ack(&bench, START, 1);
+    bench_give_packet(&bench, &packet);
+    bench_expect_ack(&bench, START, 1);
     bench_end(&bench);
 }
 
@@ -587,12 +474,12 @@ T_TEST(sim, resend_asks_again)
     /* Shows that after a lost ACK the oldest packet is sent again, early, and asks for an ACK. */
     struct bench bench = bench_new(TRANSPORT_RC);
 
-    post(&bench, TRANSPORT_WRITE, 10);
-    expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST);
+    bench_post(&bench, TRANSPORT_WRITE, 10);
+    bench_expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST);
     T_ASSERT(transport_deadline(bench.t) < RTO_NS);
     bench.sim->now_ns = transport_deadline(bench.t);
     transport_expire(bench.t, bench.sim->now_ns);
-    T_ASSERT(expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST).headers.ack_request);
+    T_ASSERT(bench_expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST).headers.ack_request);
     answer_with(&bench, WIRE_ACK, SENT_FIRST, 0x1f, 1);
     T_EQ(transport_deadline(bench.t), TRANSPORT_NEVER);
     bench_end(&bench);
@@ -603,12 +490,12 @@ static void post_quiet(struct bench *bench, unsigned count)
 {
     struct transport_packet packet;
 
-    post(bench, TRANSPORT_WRITE, 10);
-    T_ASSERT(expect(bench, WIRE_WRITE_ONLY, SENT_FIRST).headers.ack_request);
+    bench_post(bench, TRANSPORT_WRITE, 10);
+    T_ASSERT(bench_expect(bench, WIRE_WRITE_ONLY, SENT_FIRST).headers.ack_request);
     answer_with(bench, WIRE_ACK, SENT_FIRST, 0x1f, 1);
     for (unsigned i = 0; i < count; i++) {
-        post(bench, TRANSPORT_WRITE, 10);
-        packet = expect(bench, WIRE_WRITE_ONLY, SENT_FIRST + 1 + i);
+        bench_post(bench, TRANSPORT_WRITE, 10);
+        packet = bench_expect(bench, WIRE_WRITE_ONLY, SENT_FIRST + 1 + i);
         T_ASSERT(!packet.headers.ack_request);
     }
 }
@@ -620,11 +507,11 @@ T_TEST(sim, quiet_messages_are_asked_about_later)
 
     bench.sim->now_ns = 1000000;
     post_quiet(&bench, 3);
-    expect_none(&bench);
+    bench_expect_none(&bench);
     bench.sim->now_ns = transport_deadline(bench.t);
     transport_expire(bench.t, bench.sim->now_ns);
-    T_ASSERT(expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + 3).headers.ack_request);
-    expect_none(&bench);
+    T_ASSERT(bench_expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + 3).headers.ack_request);
+    bench_expect_none(&bench);
     T_EQ(sim_count(bench.node, LOG_SEND), 1);
     answer_with(&bench, WIRE_ACK, SENT_FIRST + 3, 0x1f, 4);
     T_EQ(sim_count(bench.node, LOG_SEND), 4);
@@ -642,12 +529,12 @@ T_TEST(sim, quiet_messages_asked_about_now_and_then)
     post_quiet(&bench, 2);
     wr.flags |= TRANSPORT_SIGNALED;
     T_ASSERT(sim_post(bench.node, &wr));
-    T_ASSERT(expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + 3).headers.ack_request);
-    post(&bench, TRANSPORT_WRITE, 10);
-    T_ASSERT(!expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + 4).headers.ack_request);
+    T_ASSERT(bench_expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + 3).headers.ack_request);
+    bench_post(&bench, TRANSPORT_WRITE, 10);
+    T_ASSERT(!bench_expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + 4).headers.ack_request);
     bench.sim->now_ns += 50000;
-    post(&bench, TRANSPORT_WRITE, 10);
-    T_ASSERT(expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + 5).headers.ack_request);
+    bench_post(&bench, TRANSPORT_WRITE, 10);
+    T_ASSERT(bench_expect(&bench, WIRE_WRITE_ONLY, SENT_FIRST + 5).headers.ack_request);
     bench_end(&bench);
 }
 
@@ -656,16 +543,16 @@ T_TEST(sim, nak_goes_back_once)
     /* Shows that a NAK resends from its PSN, and that the same one again does not. */
     struct bench bench = bench_new(TRANSPORT_RC);
 
-    post(&bench, TRANSPORT_WRITE, 4 * MTU);
+    bench_post(&bench, TRANSPORT_WRITE, 4 * MTU);
     struct transport_packet packet;
-    while (next(&bench, &packet))
+    while (bench_next(&bench, &packet))
         ;
     answer_with(&bench, WIRE_ACK, SENT_FIRST + 1, AETH_NAK | NAK_SEQUENCE, 0);
-    expect(&bench, WIRE_WRITE_MIDDLE, SENT_FIRST + 1);
+    bench_expect(&bench, WIRE_WRITE_MIDDLE, SENT_FIRST + 1);
     answer_with(&bench, WIRE_ACK, SENT_FIRST + 1, AETH_NAK | NAK_SEQUENCE, 0);
-    expect(&bench, WIRE_WRITE_MIDDLE, SENT_FIRST + 2);
-    expect(&bench, WIRE_WRITE_LAST, SENT_FIRST + 3);
-    expect_none(&bench);
+    bench_expect(&bench, WIRE_WRITE_MIDDLE, SENT_FIRST + 2);
+    bench_expect(&bench, WIRE_WRITE_LAST, SENT_FIRST + 3);
+    bench_expect_none(&bench);
     bench_end(&bench);
 }
 
@@ -674,12 +561,12 @@ T_TEST(sim, answer_of_wrong_length)
     /* Shows that a READ's answer of another length than it must have is fatal (IBTA 9.9.2). */
     struct bench bench = bench_new(TRANSPORT_RC);
 
-    post(&bench, TRANSPORT_READ, 100);
-    expect(&bench, WIRE_READ_REQUEST, SENT_FIRST);
-    struct wire_packet answer = make(&bench, WIRE_READ_ONLY, 99);
+    bench_post(&bench, TRANSPORT_READ, 100);
+    bench_expect(&bench, WIRE_READ_REQUEST, SENT_FIRST);
+    struct wire_packet answer = bench_make(&bench, WIRE_READ_ONLY, 99);
     answer.psn = SENT_FIRST;
     answer.syndrome = 0x1f;
-    give_packet(&bench, &answer);
+    bench_give_packet(&bench, &answer);
     T_EQ(sim_nth(bench.node, LOG_SEND, 0)->status, TRANSPORT_BAD_RESP_ERR);
     bench_end(&bench);
 }
@@ -692,106 +579,23 @@ T_TEST(sim, congestion)
     unsigned before = 0, after = 0;
 
     for (unsigned i = 0; i < 3; i++) {
-        struct wire_packet marked = make(&bench, WIRE_WRITE_ONLY, 10);
+        struct wire_packet marked = bench_make(&bench, WIRE_WRITE_ONLY, 10);
 
         marked.psn = psn_add(START, i);
         transport_receive(bench.t, 1000, &marked, true);
     }
-    T_ASSERT(next(&bench, &packet));
+    T_ASSERT(bench_next(&bench, &packet));
     T_EQ(packet.headers.opcode, WIRE_CNP);
     T_ASSERT(packet.headers.becn);
-    expect_ack(&bench, START + 2, 3);
-    post(&bench, TRANSPORT_WRITE, 100 * MTU);
-    while (next(&bench, &packet))
+    bench_expect_ack(&bench, START + 2, 3);
+    bench_post(&bench, TRANSPORT_WRITE, 100 * MTU);
+    while (bench_next(&bench, &packet))
         before++;
     struct wire_packet cnp = {.opcode = WIRE_CNP, .becn = true, .pkey = 0xffff};
-    give_packet(&bench, &cnp);
+    bench_give_packet(&bench, &cnp);
     answer_with(&bench, WIRE_ACK, SENT_FIRST + before - 1, 0x1f, 0);
-    while (next(&bench, &packet))
+    while (bench_next(&bench, &packet))
         after++;
     T_ASSERT(after < before, "%u, then %u", before, after);
-    bench_end(&bench);
-}
-
-/* ---- UC ---- */
-
-static void give_uc(struct bench *bench, uint8_t operation, uint32_t psn, uint32_t length,
-                    uint32_t dma_length)
-{
-    struct wire_packet packet = make(bench, operation, length);
-
-    packet.psn = psn & PSN_MASK;
-    packet.ack_request = false;
-    packet.dma_length = dma_length;
-    give_packet(bench, &packet);
-    expect_none(bench);
-}
-
-T_TEST(sim, uc_resynchronises)
-{
-    /* Shows that a gap costs the message it is in, and the next one is taken at any PSN. */
-    struct bench bench = bench_new(TRANSPORT_UC);
-
-    sim_recv(bench.node, 1, 0, 4096);
-    sim_recv(bench.node, 2, 8192, 4096);
-    give_uc(&bench, WIRE_SEND_FIRST, START, MTU, 0);
-    give_uc(&bench, WIRE_SEND_LAST, START + 2, 10, 0);
-    T_EQ(bench.node->logged, 0);
-    give_uc(&bench, WIRE_SEND_MIDDLE, START + 3, MTU, 0);
-    give_uc(&bench, WIRE_SEND_FIRST, START + 70, MTU, 0);
-    give_uc(&bench, WIRE_SEND_MIDDLE, START + 71, MTU, 0);
-    give_uc(&bench, WIRE_SEND_LAST, START + 72, 10, 0);
-    T_EQ(sim_nth(bench.node, LOG_RECV, 0)->byte_len, 2 * MTU + 10);
-    T_EQ(sim_nth(bench.node, LOG_RECV, 0)->cookie, 1);
-    give_uc(&bench, WIRE_SEND_FIRST, START + 73, MTU, 0);
-    give_uc(&bench, WIRE_SEND_ONLY, START + 74, 7, 0);
-    T_EQ(sim_nth(bench.node, LOG_RECV, 1)->byte_len, 7);
-    T_EQ(sim_nth(bench.node, LOG_RECV, 1)->cookie, 2);
-    bench_end(&bench);
-}
-
-T_TEST(sim, uc_drops)
-{
-    /* Shows that what has no receive, no right, no room or no sense is dropped without a word. */
-    struct bench bench = bench_new(TRANSPORT_UC);
-
-    give_uc(&bench, WIRE_SEND_ONLY, START, 10, 0);
-    sim_recv(bench.node, 1, 0, 100);
-    give_uc(&bench, WIRE_SEND_ONLY, START + 1, 101, 0);
-    give_uc(&bench, WIRE_WRITE_ONLY, START + 2, 10, 11);
-    give_uc(&bench, WIRE_WRITE_ONLY_IMM, START + 3, 10, SIM_MEMORY + 10);
-    give_uc(&bench, WIRE_WRITE_FIRST, START + 4, MTU, 2 * MTU);
-    give_uc(&bench, WIRE_SEND_LAST, START + 5, 10, 0);
-    give_uc(&bench, WIRE_WRITE_LAST, START + 6, 10, 0);
-    T_EQ(bench.node->logged, 0);
-    bench.node->config.access = 0;
-    transport_modify(bench.t, &bench.node->config);
-    bench.node->memory[0] = 1;
-    give_uc(&bench, WIRE_WRITE_ONLY, START + 7, 10, 10);
-    T_EQ(bench.node->memory[0], 1);
-    give_uc(&bench, WIRE_SEND_ONLY, START + 8, 100, 0);
-    T_EQ(sim_nth(bench.node, LOG_RECV, 0)->byte_len, 100);
-    T_EQ(sim_count(bench.node, LOG_FAIL), 0);
-    bench_end(&bench);
-}
-
-T_TEST(sim, uc_sends)
-{
-    /* Shows that a UC request is over when its last packet was fetched, and sends no READ. */
-    struct bench bench = bench_new(TRANSPORT_UC);
-
-    post(&bench, TRANSPORT_SEND, 2 * MTU + 1);
-    post(&bench, TRANSPORT_WRITE_IMM, 10);
-    post(&bench, TRANSPORT_READ, 10);
-    T_ASSERT(!expect(&bench, WIRE_SEND_FIRST, SENT_FIRST).headers.ack_request);
-    expect(&bench, WIRE_SEND_MIDDLE, SENT_FIRST + 1);
-    T_EQ(sim_count(bench.node, LOG_SEND), 0);
-    T_ASSERT(!expect(&bench, WIRE_SEND_LAST, SENT_FIRST + 2).headers.ack_request);
-    expect(&bench, WIRE_WRITE_ONLY_IMM, SENT_FIRST + 3);
-    T_EQ(sim_count(bench.node, LOG_SEND), 1);
-    struct transport_packet packet;
-    T_ASSERT(!next(&bench, &packet));
-    T_EQ(sim_nth(bench.node, LOG_SEND, 2)->status, TRANSPORT_LOC_QP_OP_ERR);
-    T_EQ(transport_deadline(bench.t), TRANSPORT_NEVER);
     bench_end(&bench);
 }

@@ -193,6 +193,8 @@ static void node_fail(void *owner, enum transport_failure failure)
     struct sim_entry entry = {.kind = LOG_FAIL, .failure = failure};
 
     log_entry(node, &entry);
+    if (failure == FAILED_PEER && node->config.type == TRANSPORT_UC)
+        return;
     if (failure != FAILED_SENDING || node->config.type != TRANSPORT_UC)
         transport_stop(node->transport);
     transport_flush(node->transport);

@@ -2,8 +2,12 @@
 /* Client and server: every way in which a connection is made, or is not. */
 #include "end.h"
 
+#include <netinet/in.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 enum { SHORT_MS = 30 };
 
@@ -33,10 +37,22 @@ static void pair_close(struct pair *p)
     t_end();
 }
 
+static VIP_RETURN request_into(struct pair *p, VIP_ULONG timeout, VIP_VI_ATTRIBUTES *theirs)
+{
+    return VipConnectRequest(p->a.vi, (VIP_NET_ADDRESS *)p->here, (VIP_NET_ADDRESS *)p->there,
+                             timeout, theirs);
+}
+
+static VIP_RETURN request(struct pair *p, VIP_ULONG timeout)
+{
+    return request_into(p, timeout, &p->theirs);
+}
+
 /* A thread that asks for a connection, until it is not told that nobody waits. */
 struct asker {
     struct pair *pair;
     VIP_ULONG timeout;
+    _Atomic bool heard; /* the server has a request */
     VIP_RETURN result;
     VIP_VI_ATTRIBUTES theirs;
     pthread_t thread;
@@ -45,13 +61,24 @@ struct asker {
 static void *ask(void *arg)
 {
     struct asker *asker = arg;
-    struct pair *p = asker->pair;
 
     do {
-        asker->result =
-            VipConnectRequest(p->a.vi, (VIP_NET_ADDRESS *)p->here, (VIP_NET_ADDRESS *)p->there,
-                              asker->timeout, &asker->theirs);
+        asker->result = request_into(asker->pair, asker->timeout, &asker->theirs);
     } while (asker->result == VIP_NO_MATCH);
+    return NULL;
+}
+
+/* Asks with more and more patience until a request was heard, and is not answered. */
+static void *ask_in_vain(void *arg)
+{
+    struct asker *asker = arg;
+
+    while (!atomic_load(&asker->heard)) {
+        VIP_RETURN result = request_into(asker->pair, asker->timeout *= 2, &asker->theirs);
+
+        if (result != VIP_NO_MATCH)
+            asker->result = result;
+    }
     return NULL;
 }
 
@@ -78,12 +105,6 @@ static VIP_VI_STATE state_of(VIP_VI_HANDLE vi)
 
     T_EQ(VipQueryVi(vi, &state, NULL, NULL, NULL), VIP_SUCCESS);
     return state;
-}
-
-static VIP_RETURN request(struct pair *p, VIP_ULONG timeout)
-{
-    return VipConnectRequest(p->a.vi, (VIP_NET_ADDRESS *)p->here, (VIP_NET_ADDRESS *)p->there,
-                             timeout, &p->theirs);
 }
 
 /* ---- it works ---- */
@@ -206,6 +227,30 @@ T_TEST(vipl_connect, discriminators)
     pair_close(&p);
 }
 
+T_TEST(vipl_connect, longest_discriminator)
+{
+    /* Shows that discriminators of exactly MaxDiscriminatorLen bytes reach the other side whole. */
+    struct pair p;
+    struct asker asker = {.pair = &p, .timeout = SOON_MS};
+    VIP_NET_ADDRESS *remote = (VIP_NET_ADDRESS *)p.remote;
+    char name[ADDRESS_ROOM] = "";
+
+    pair_open(&p, VIP_SERVICE_RELIABLE_DELIVERY);
+    size_t most = p.a.limits.MaxDiscriminatorLen;
+    T_ASSERT(most < sizeof(name) / 2);
+    memset(name, 'y', most);
+    end_address(&p.a, name, p.here);
+    memcpy(name, p.name, strlen(p.name));
+    end_address(&p.b, name, p.there);
+    asker_start(&asker);
+    T_EQ(wait_for(&p, SOON_MS), VIP_SUCCESS);
+    T_EQ(remote->DiscriminatorLen, most);
+    T_MEMEQ(p.remote, p.here, 4u + remote->HostAddressLen + most);
+    T_EQ(VipConnectAccept(p.b.conn, p.b.vi), VIP_SUCCESS);
+    T_EQ(asker_join(&asker), VIP_SUCCESS);
+    pair_close(&p);
+}
+
 /* ---- it does not ---- */
 
 T_TEST(vipl_connect, rejected)
@@ -245,14 +290,15 @@ T_TEST(vipl_connect, timeouts)
     /* Shows that waiting ends in time, with nobody there, and with a server that does not answer.
      */
     struct pair p;
-    struct asker asker = {.pair = &p, .timeout = SHORT_MS * 3};
+    struct asker asker = {.pair = &p, .timeout = SHORT_MS};
 
     pair_open(&p, VIP_SERVICE_RELIABLE_DELIVERY);
     int64_t start = t_now_ns();
     T_EQ(wait_for(&p, SHORT_MS), VIP_TIMEOUT);
     T_ASSERT(t_now_ns() - start >= SHORT_MS * 1000000);
-    asker_start(&asker);
+    T_EQ(pthread_create(&asker.thread, NULL, ask_in_vain, &asker), 0);
     T_EQ(wait_for(&p, SOON_MS), VIP_SUCCESS);
+    atomic_store(&asker.heard, true);
     T_EQ(asker_join(&asker), VIP_TIMEOUT);
     T_EQ(state_of(p.a.vi), VIP_STATE_IDLE);
     /* The server comes too late, and its VI is idle again. */
@@ -374,18 +420,68 @@ T_TEST(vipl_connect, bad_parameters)
     pair_close(&p);
 }
 
+/* Documentation's own, nobody's: RFC 5737. */
+static const uint8_t nowhere[4] = {203, 0, 113, 1};
+
+/* Whether this host has a way there, by which packets would be lost. Only via0 is known to ask. */
+static bool may_be_a_way(void)
+{
+    if (strcmp(test_device(), "via0"))
+        return true;
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(4791)};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    T_ASSERT(fd >= 0);
+    memcpy(&to.sin_addr, nowhere, sizeof(nowhere));
+    bool way = !connect(fd, (struct sockaddr *)&to, sizeof(to));
+    close(fd);
+    return way;
+}
+
 T_TEST(vipl_connect, not_reachable)
 {
-    /* Shows that a host that can't be found is not reachable, and the VI is idle. */
+    /* Shows that a host to which there is no way is not reachable, for clients and for peers. */
     struct pair p;
     VIP_NET_ADDRESS *there = (VIP_NET_ADDRESS *)p.there;
+    VIP_RETURN code = may_be_a_way() ? VIP_TIMEOUT : VIP_NOT_REACHABLE;
 
     pair_open(&p, VIP_SERVICE_RELIABLE_DELIVERY);
-    there->HostAddress[0] = 203;
-    there->HostAddress[1] = 0;
-    there->HostAddress[2] = 113;
-    T_IN(request(&p, 2000), VIP_NOT_REACHABLE, VIP_TIMEOUT);
+    T_EQ(there->HostAddressLen, 4);
+    memcpy(there->HostAddress, nowhere, sizeof(nowhere));
+    T_IN(request(&p, 1000), VIP_NOT_REACHABLE, code);
     T_EQ(state_of(p.a.vi), VIP_STATE_IDLE);
+    /* Of two peers it is the one with the longer discriminator that asks. */
+    there->DiscriminatorLen = 1;
+    T_EQ(VipConnectPeerRequest(p.a.vi, (VIP_NET_ADDRESS *)p.here, there, 1000), VIP_SUCCESS);
+    T_IN(VipConnectPeerWait(p.a.vi, &p.theirs), VIP_NOT_REACHABLE, code);
+    T_EQ(state_of(p.a.vi), VIP_STATE_IDLE);
+    pair_close(&p);
+}
+
+enum { HANDLES = 32 };
+
+T_TEST(vipl_connect, address_taken)
+{
+    /* Shows that an address can be taken by a few NIC handles only, and the next is told so. */
+    struct pair p;
+    VIP_NIC_HANDLE nics[HANDLES];
+    VIP_RETURN result = VIP_TIMEOUT;
+    int count = 0;
+
+    pair_open(&p, VIP_SERVICE_RELIABLE_DELIVERY);
+    while (result == VIP_TIMEOUT && count < HANDLES) {
+        T_EQ(VipOpenNic(test_device(), &nics[count]), VIP_SUCCESS);
+        result = VipConnectWait(nics[count++], (VIP_NET_ADDRESS *)p.there, 0,
+                                (VIP_NET_ADDRESS *)p.remote, &p.theirs, &p.b.conn);
+    }
+    T_EQ(result, VIP_ERROR_RESOURCE);
+    T_EQ(VipConnectPeerRequest(p.b.vi, (VIP_NET_ADDRESS *)p.there, (VIP_NET_ADDRESS *)p.here, 1),
+         VIP_ERROR_RESOURCE);
+    T_EQ(state_of(p.b.vi), VIP_STATE_IDLE);
+    /* When they are closed it is free again. */
+    while (count)
+        T_EQ(VipCloseNic(nics[--count]), VIP_SUCCESS);
+    T_EQ(wait_for(&p, 0), VIP_TIMEOUT);
     pair_close(&p);
 }
 
@@ -444,7 +540,7 @@ T_TEST(vipl_connect, many_at_once)
 T_TEST(vipl_connect, same_port)
 {
     /* Shows that two processes may wait at one discriminator, which is one port for both. */
-    struct t_peer *b = t_peer_start(T_PROCESS), *c = t_peer_start(T_PROCESS);
+    struct t_peer *b = t_peer_start(ELSEWHERE), *c = t_peer_start(ELSEWHERE);
     struct t_peer *a = t_peer_start(T_INLINE);
     struct order open = {.level = VIP_SERVICE_RELIABLE_DELIVERY}, serve = {0}, second,
                  ask_for = {0};

@@ -128,6 +128,18 @@ static void told_at(VIP_RELIABILITY_LEVEL level)
 }
 T_LEVELS(vipl_crash, told)
 
+static void told_why_at(VIP_RELIABILITY_LEVEL level)
+{
+    /* Shows that the device says that the VI has failed, whoever noticed first. */
+    struct ends e = ends_connect(level);
+
+    post_recv(e.a, 0, 8);
+    t_peer_kill(e.b);
+    expect_error(e.a, VIP_ERROR_RDMA_TRANSPORT);
+    expect_lost(e);
+}
+T_RELIABLE_LEVELS(vipl_crash, told_why)
+
 static void connected_at(VIP_RELIABILITY_LEVEL level)
 {
     /* Shows that it finds out, at the latest, when it sends. */
@@ -188,25 +200,36 @@ enum { THREADS = 4, EACH = 500 };
 struct worker {
     struct end *end;
     _Atomic int *taken;
+    _Atomic bool *complete; /* of each slot */
     int slot, failed;
     pthread_t thread;
 };
+
+/* Takes one, whoever posted it, and tells him. */
+static VIP_RETURN take_for_all(struct worker *w)
+{
+    VIP_DESCRIPTOR *done;
+    VIP_RETURN result = VipSendDone(w->end->vi, &done);
+
+    if (result == VIP_SUCCESS) {
+        atomic_fetch_add(w->taken, 1);
+        w->complete[((char *)done - w->end->area) / DESCRIPTOR_ROOM] = true;
+    }
+    return result;
+}
 
 static void *post_many(void *arg)
 {
     struct worker *w = arg;
 
     for (int i = 0; i < EACH && !w->failed; i++) {
-        VIP_DESCRIPTOR *descriptor = end_prepare(w->end, w->slot, 8), *done;
+        VIP_DESCRIPTOR *descriptor = end_prepare(w->end, w->slot, 8);
 
+        w->complete[w->slot] = false;
         w->failed |= VipPostSend(w->end->vi, descriptor, w->end->handle) != VIP_SUCCESS;
-        /* Takes one, perhaps another thread's; goes on when its own is complete. */
-        while (!w->failed && !(*(volatile VIP_UINT32 *)&descriptor->CS.Status & VIP_STATUS_DONE)) {
-            VIP_RETURN result = VipSendDone(w->end->vi, &done);
-
-            if (result == VIP_SUCCESS)
-                atomic_fetch_add(w->taken, 1);
-            else if (result == VIP_NOT_DONE)
+        /* Takes what is complete, and goes on when its own is. */
+        while (!w->failed && !w->complete[w->slot]) {
+            if (take_for_all(w) == VIP_NOT_DONE)
                 t_relax();
         }
     }
@@ -220,18 +243,19 @@ T_TEST(vipl_thread, one_queue)
     struct worker workers[THREADS];
     struct end *a = end_of(e.a);
     _Atomic int taken = 0;
+    _Atomic bool complete[THREADS];
     VIP_DESCRIPTOR *done;
 
     for (int i = 0; i < THREADS; i++) {
-        workers[i] = (struct worker){.end = a, .slot = i, .taken = &taken};
+        workers[i] = (struct worker){.end = a, .slot = i, .taken = &taken, .complete = complete};
         T_EQ(pthread_create(&workers[i].thread, NULL, post_many, &workers[i]), 0);
     }
     for (int i = 0; i < THREADS; i++) {
         pthread_join(workers[i].thread, NULL);
         T_EQ(workers[i].failed, 0);
     }
-    while (VipSendDone(a->vi, &done) == VIP_SUCCESS)
-        taken++;
+    T_EQ(VipSendDone(a->vi, &done), VIP_DESCRIPTOR_ERROR);
+    T_ASSERT(!done);
     T_EQ(taken, THREADS * EACH);
     ends_close(e);
     t_end();

@@ -109,6 +109,7 @@ VIP_DESCRIPTOR *end_prepare(const struct end *end, int slot, uint32_t len)
     memset(descriptor, 0, sizeof(*descriptor));
     descriptor->CS.SegCount = 1;
     descriptor->CS.Length = len;
+    descriptor->CS.Status = UINT32_MAX; /* nothing that was there stays */
     descriptor->DS[0].Local =
         (VIP_DATA_SEGMENT){{.Address = end_data(end, slot)}, end->handle, len};
     return descriptor;
@@ -142,10 +143,12 @@ VIP_RETURN end_take(VIP_VI_HANDLE vi, enum which which, VIP_DESCRIPTOR **out)
     int64_t deadline = t_deadline(SOON_MS);
     VIP_RETURN result;
 
-    do {
+    for (;;) {
         result = which == RECV ? VipRecvDone(vi, out) : VipSendDone(vi, out);
-    } while (result == VIP_NOT_DONE && !t_expired(deadline));
-    return result;
+        if (result != VIP_NOT_DONE || t_expired(deadline))
+            return result;
+        t_relax();
+    }
 }
 
 struct end *end_of(struct t_peer *peer)
@@ -197,11 +200,14 @@ void do_request(void **state, void *arg)
     _Alignas(8) char here[ADDRESS_ROOM], there[ADDRESS_ROOM];
     int64_t deadline = t_deadline(SOON_MS);
 
-    do {
+    for (;;) {
         order->result = VipConnectRequest(end->vi, end_address(end, order->other, here),
                                           host_address(order->host, order->name, there), SOON_MS,
                                           &order->theirs);
-    } while (order->result == VIP_NO_MATCH && !t_expired(deadline));
+        if (order->result != VIP_NO_MATCH || t_expired(deadline))
+            return;
+        t_relax();
+    }
 }
 
 void do_post(void **state, void *arg)
@@ -262,9 +268,14 @@ void do_error(void **state, void *arg)
     struct order *order = arg;
     struct end *end = *state;
 
-    order->result = end_error(end, order->code) ? VIP_SUCCESS : VIP_TIMEOUT;
-    order->count =
-        order->result ? atomic_load(&end->error_count) : end_error_count(end, order->code);
+    const VIP_ERROR_DESCRIPTOR *error = end_error(end, order->code);
+
+    order->result = error ? VIP_SUCCESS : VIP_TIMEOUT;
+    order->count = error ? end_error_count(end, order->code) : atomic_load(&end->error_count);
+    if (!error)
+        return;
+    T_ASSERT(error->NicHandle == end->nic && error->ViHandle == end->vi && !error->CQHandle);
+    T_EQ(error->ResourceCode, error->DescriptorPtr ? VIP_RESOURCE_DESCRIPTOR : VIP_RESOURCE_VI);
 }
 
 void do_fill(void **state, void *arg)
@@ -313,7 +324,7 @@ static void open_one(struct t_peer *peer, struct order order)
 
 struct ends ends_open(struct order order)
 {
-    struct ends ends = {.b = t_peer_start(T_PROCESS)};
+    struct ends ends = {.b = t_peer_start(ELSEWHERE)};
 
     ends.a = t_peer_start(T_INLINE);
     open_one(ends.b, order);
@@ -393,10 +404,13 @@ void expect_state(struct t_peer *end, VIP_VI_STATE state)
     int64_t deadline = t_deadline(SOON_MS);
     struct order order;
 
-    do {
+    for (;;) {
         order = order_run(end, do_query, (struct order){0});
         T_EQ(order.result, VIP_SUCCESS);
-    } while (order.state != state && !t_expired(deadline));
+        if (order.state == state || t_expired(deadline))
+            break;
+        t_relax();
+    }
     T_EQ(order.state, state);
 }
 

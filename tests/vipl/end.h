@@ -23,12 +23,19 @@ enum {
     SLOTS = 32,
     DESCRIPTOR_ROOM = 1024, /* 62 segments */
     SLOT_DATA = 64 * 1024,
-    SOON_MS = 5000,
+    SOON_MS = 20000, /* never waited for to the end, unless something is wrong */
     ERRORS_MAX = 64,
     NAME_BYTES = 16,
     ADDRESS_ROOM = 64,
     MTS = 32 * 1024,
 };
+
+/* Where the other end lives. ThreadSanitizer sees one process only. */
+#ifdef __SANITIZE_THREAD__
+#define ELSEWHERE T_THREAD
+#else
+#define ELSEWHERE T_PROCESS
+#endif
 
 enum which { SEND, RECV };
 
@@ -125,7 +132,7 @@ void expect_done(struct t_peer *end, enum which which, int slot, uint32_t status
 /* The queue has nothing left. */
 void expect_empty(struct t_peer *end, enum which which);
 void expect_state(struct t_peer *end, VIP_VI_STATE state);
-/* Within a second or so. */
+/* Of the end's VI. */
 void expect_error(struct t_peer *end, VIP_ERROR_CODE code);
 
 /*

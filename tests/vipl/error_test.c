@@ -7,7 +7,7 @@
 
 static struct ends connect_with(struct order open, struct order *there_out)
 {
-    struct ends e = {.b = t_peer_start(T_PROCESS)};
+    struct ends e = {.b = t_peer_start(ELSEWHERE)};
 
     e.a = t_peer_start(T_INLINE);
     *there_out = order_run(e.b, do_open, open);
@@ -45,11 +45,18 @@ static void refused(struct order open, uint16_t control, bool bad_handle, VIP_ER
                           .there = there.area + SLOTS * DESCRIPTOR_ROOM,
                           .there_handle = bad_handle ? there.handle + 0x1000 : there.handle};
 
+    post_recv(e.b, 1, 8);
     T_EQ(order_run(e.a, do_post, order).result, VIP_SUCCESS);
     expect_done(e.a, SEND, 0, operation | VIP_STATUS_RDMA_PROT_ERROR, 0);
     expect_state(e.a, VIP_STATE_ERROR);
     expect_error(e.b, code);
     expect_state(e.b, VIP_STATE_ERROR);
+    /* Some devices take a receive for immediate data before they look at the rest. */
+    bool taken = control & VIP_CONTROL_IMMEDIATE;
+    struct order receive = order_run(e.b, do_take, (struct order){.which = RECV});
+    T_EQ(receive.found, 1);
+    T_IN(receive.status & VIP_STATUS_ERROR_MASK, VIP_STATUS_DESC_FLUSHED_ERROR,
+         taken ? VIP_STATUS_RDMA_PROT_ERROR : VIP_STATUS_DESC_FLUSHED_ERROR);
     ends_close(e);
     t_end();
 }
@@ -60,6 +67,14 @@ static void write_handle_at(VIP_RELIABILITY_LEVEL level)
     refused((struct order){.level = level}, VIP_CONTROL_OP_RDMAWRITE, true, VIP_ERROR_RDMAW_PROT);
 }
 T_RELIABLE_LEVELS(vipl_error, write_handle)
+
+static void write_immediate_at(VIP_RELIABILITY_LEVEL level)
+{
+    /* Shows that one with immediate data delivers nothing, and is told of in the same way. */
+    refused((struct order){.level = level}, VIP_CONTROL_OP_RDMAWRITE | VIP_CONTROL_IMMEDIATE, true,
+            VIP_ERROR_RDMAW_PROT);
+}
+T_RELIABLE_LEVELS(vipl_error, write_immediate)
 
 static void write_right_at(VIP_RELIABILITY_LEVEL level)
 {

@@ -96,58 +96,113 @@ T_TEST(vipl_nic, many_opens)
     t_end();
 }
 
-T_TEST(vipl_nic, bad_handles)
+/* Calls on NICs and what is theirs but VIs. */
+static void bad_nic(const struct end *a, void *no_nic)
 {
-    /* Shows that what is no handle, or not of this kind, or closed, is refused by every call. */
-    struct end a;
     VIP_NIC_ATTRIBUTES attributes;
     VIP_PROTECTION_HANDLE ptag;
     VIP_MEM_ATTRIBUTES mem;
     VIP_MEM_HANDLE handle;
     VIP_CQ_HANDLE cq;
     VIP_VI_HANDLE vi;
-    VIP_DESCRIPTOR *descriptor;
+    VIP_VI_ATTRIBUTES of_vi = end_attributes(a, VIP_SERVICE_UNRELIABLE);
+
+    T_EQ(VipCloseNic(no_nic), VIP_INVALID_PARAMETER);
+    T_EQ(VipQueryNic(no_nic, &attributes), VIP_INVALID_PARAMETER);
+    T_EQ(VipErrorCallback(no_nic, NULL, NULL), VIP_INVALID_PARAMETER);
+    T_EQ(VipCreatePtag(no_nic, &ptag), VIP_INVALID_PARAMETER);
+    T_EQ(VipDestroyPtag(no_nic, a->ptag), VIP_INVALID_PARAMETER);
+    T_EQ(VipRegisterMem(no_nic, a->area, 64, &mem, &handle), VIP_INVALID_PARAMETER);
+    T_EQ(VipDeregisterMem(no_nic, a->area, a->handle), VIP_INVALID_PARAMETER);
+    T_EQ(VipQueryMem(no_nic, a->area, a->handle, &mem), VIP_INVALID_PARAMETER);
+    T_EQ(VipSetMemAttributes(no_nic, a->area, a->handle, &mem), VIP_INVALID_PARAMETER);
+    T_EQ(VipCreateCQ(no_nic, 1, &cq), VIP_INVALID_PARAMETER);
+    T_EQ(VipCreateVi(no_nic, &of_vi, NULL, NULL, &vi), VIP_INVALID_PARAMETER);
+}
+
+static void bad_nic_names(void *no_nic, VIP_NET_ADDRESS *address)
+{
+    VIP_AUTODISCOVERY_LIST list = {0, NULL, 0};
+    char name[64] = "";
+    VIP_ULONG len = sizeof(name);
+
+    T_EQ(VipNSInit(no_nic, NULL), VIP_INVALID_PARAMETER);
+    T_EQ(VipNSShutdown(no_nic), VIP_INVALID_PARAMETER);
+    T_EQ(VipNSGetHostByName(no_nic, name, address, 0), VIP_INVALID_PARAMETER);
+    T_EQ(VipNSGetHostByAddr(no_nic, address, name, &len), VIP_INVALID_PARAMETER);
+    T_EQ(VipQuerySystemManagementInfo(no_nic, VIP_SMI_AUTODISCOVERY, &list), VIP_INVALID_PARAMETER);
+}
+
+static void bad_cq(void *no_cq)
+{
+    VIP_EVENT_HANDLE event = NULL;
     VIP_BOOLEAN recv;
+    VIP_VI_HANDLE vi;
+
+    T_EQ(VipDestroyCQ(no_cq), VIP_INVALID_PARAMETER);
+    T_EQ(VipResizeCQ(no_cq, 2), VIP_INVALID_PARAMETER);
+    T_EQ(VipCQDone(no_cq, &vi, &recv), VIP_INVALID_PARAMETER);
+    T_EQ(VipCQWait(no_cq, 0, &vi, &recv), VIP_INVALID_PARAMETER);
+    T_EQ(VipCQNotify(no_cq, NULL, NULL), VIP_INVALID_PARAMETER);
+    T_EQ(VipAddTagCQ(no_cq, &event, 1, 1), VIP_INVALID_PARAMETER);
+    T_EQ(VipRemoveTagCQ(no_cq, event, 1), VIP_INVALID_PARAMETER);
+}
+
+static void bad_connection(const struct end *a, void *bad, VIP_NET_ADDRESS *address)
+{
+    VIP_VI_ATTRIBUTES theirs = {0};
+    VIP_CONN_HANDLE conn;
+
+    T_EQ(VipConnectWait(bad, address, 1, address, &theirs, &conn), VIP_INVALID_PARAMETER);
+    T_EQ(VipConnectAccept(bad, a->vi), VIP_INVALID_PARAMETER);
+    T_EQ(VipConnectReject(bad), VIP_INVALID_PARAMETER);
+    T_EQ(VipConnectRequest(bad, NULL, address, 1, &theirs), VIP_INVALID_PARAMETER);
+    T_EQ(VipConnectPeerRequest(bad, address, address, 1), VIP_INVALID_PARAMETER);
+    T_EQ(VipConnectPeerDone(bad, &theirs), VIP_INVALID_PARAMETER);
+    T_EQ(VipConnectPeerWait(bad, &theirs), VIP_INVALID_PARAMETER);
+    T_EQ(VipDisconnect(bad), VIP_INVALID_PARAMETER);
+}
+
+static void bad_vi(const struct end *a, void *no_vi)
+{
+    VIP_VI_ATTRIBUTES attributes = end_attributes(a, VIP_SERVICE_UNRELIABLE);
+    VIP_DESCRIPTOR *descriptor = end_descriptor(a, 0);
+    VIP_BOOLEAN deferred;
+
+    T_EQ(VipDestroyVi(no_vi), VIP_INVALID_PARAMETER);
+    T_EQ(VipQueryVi(no_vi, NULL, NULL, NULL, NULL), VIP_INVALID_PARAMETER);
+    T_EQ(VipSetViAttributes(no_vi, &attributes), VIP_INVALID_PARAMETER);
+    T_EQ(VipPostSend(no_vi, descriptor, a->handle), VIP_INVALID_PARAMETER);
+    T_EQ(VipPostRecv(no_vi, descriptor, a->handle), VIP_INVALID_PARAMETER);
+    T_EQ(VipSendDone(no_vi, &descriptor), VIP_INVALID_PARAMETER);
+    T_EQ(VipRecvDone(no_vi, &descriptor), VIP_INVALID_PARAMETER);
+    T_EQ(VipSendWait(no_vi, 0, &descriptor), VIP_INVALID_PARAMETER);
+    T_EQ(VipRecvWait(no_vi, 0, &descriptor), VIP_INVALID_PARAMETER);
+    T_EQ(VipSendNotify(no_vi, NULL, NULL), VIP_INVALID_PARAMETER);
+    T_EQ(VipRecvNotify(no_vi, NULL, NULL), VIP_INVALID_PARAMETER);
+    T_EQ(VipPostDeferredSends(no_vi, VIP_FALSE, &deferred), VIP_INVALID_PARAMETER);
+    T_EQ(VipSetUserData(no_vi, &attributes), VIP_INVALID_PARAMETER);
+    T_ASSERT(!VipGetUserData(no_vi));
+}
+
+T_TEST(vipl_nic, bad_handles)
+{
+    /* Shows that what is no handle, or not of this kind, or closed, is refused by every call. */
+    struct end a;
+    _Alignas(8) char room[ADDRESS_ROOM];
+    VIP_NET_ADDRESS *address = (VIP_NET_ADDRESS *)room;
 
     end_open(&a);
-    VIP_VI_ATTRIBUTES of_vi = end_attributes(&a, VIP_SERVICE_UNRELIABLE);
+    end_address(&a, "anybody", room);
     T_EQ(end_create_vi(&a, VIP_SERVICE_UNRELIABLE, &a.vi), VIP_SUCCESS);
     for (int i = 0; i < 9; i++) {
-        void *no_nic = i == 7 ? a.vi : i == 8 ? a.ptag : not_a_handle(i);
-        void *no_vi = i == 7 ? a.nic : no_nic;
+        void *bad = i == 8 ? a.ptag : not_a_handle(i);
 
-        T_EQ(VipCloseNic(no_nic), VIP_INVALID_PARAMETER);
-        T_EQ(VipQueryNic(no_nic, &attributes), VIP_INVALID_PARAMETER);
-        T_EQ(VipCreatePtag(no_nic, &ptag), VIP_INVALID_PARAMETER);
-        T_EQ(VipDestroyPtag(no_nic, a.ptag), VIP_INVALID_PARAMETER);
-        T_EQ(VipRegisterMem(no_nic, a.area, 64, &mem, &handle), VIP_INVALID_PARAMETER);
-        T_EQ(VipDeregisterMem(no_nic, a.area, a.handle), VIP_INVALID_PARAMETER);
-        T_EQ(VipQueryMem(no_nic, a.area, a.handle, &mem), VIP_INVALID_PARAMETER);
-        T_EQ(VipSetMemAttributes(no_nic, a.area, a.handle, &mem), VIP_INVALID_PARAMETER);
-        T_EQ(VipCreateCQ(no_nic, 1, &cq), VIP_INVALID_PARAMETER);
-        T_EQ(VipDestroyCQ(no_vi), VIP_INVALID_PARAMETER);
-        T_EQ(VipResizeCQ(no_vi, 2), VIP_INVALID_PARAMETER);
-        T_EQ(VipCQDone(no_vi, &vi, &recv), VIP_INVALID_PARAMETER);
-        T_EQ(VipCQWait(no_vi, 0, &vi, &recv), VIP_INVALID_PARAMETER);
-        T_EQ(VipCQNotify(no_vi, NULL, NULL), VIP_INVALID_PARAMETER);
-        T_EQ(VipCreateVi(no_nic, &of_vi, NULL, NULL, &vi), VIP_INVALID_PARAMETER);
-        T_EQ(VipDestroyVi(no_vi), VIP_INVALID_PARAMETER);
-        T_EQ(VipQueryVi(no_vi, NULL, NULL, NULL, NULL), VIP_INVALID_PARAMETER);
-        T_EQ(VipSetViAttributes(no_vi, &of_vi), VIP_INVALID_PARAMETER);
-        T_EQ(VipDisconnect(no_vi), VIP_INVALID_PARAMETER);
-        T_EQ(VipPostSend(no_vi, end_descriptor(&a, 0), a.handle), VIP_INVALID_PARAMETER);
-        T_EQ(VipPostRecv(no_vi, end_descriptor(&a, 0), a.handle), VIP_INVALID_PARAMETER);
-        T_EQ(VipSendDone(no_vi, &descriptor), VIP_INVALID_PARAMETER);
-        T_EQ(VipRecvDone(no_vi, &descriptor), VIP_INVALID_PARAMETER);
-        T_EQ(VipSendWait(no_vi, 0, &descriptor), VIP_INVALID_PARAMETER);
-        T_EQ(VipRecvWait(no_vi, 0, &descriptor), VIP_INVALID_PARAMETER);
-        T_EQ(VipSendNotify(no_vi, NULL, NULL), VIP_INVALID_PARAMETER);
-        T_EQ(VipRecvNotify(no_vi, NULL, NULL), VIP_INVALID_PARAMETER);
-        T_EQ(VipErrorCallback(no_nic, NULL, NULL), VIP_INVALID_PARAMETER);
-        T_EQ(VipNSInit(no_nic, NULL), VIP_INVALID_PARAMETER);
-        T_EQ(VipNSShutdown(no_nic), VIP_INVALID_PARAMETER);
-        T_EQ(VipSetUserData(no_vi, &a), VIP_INVALID_PARAMETER);
-        T_ASSERT(!VipGetUserData(no_vi));
+        bad_nic(&a, i == 7 ? a.vi : bad);
+        bad_nic_names(i == 7 ? a.vi : bad, address);
+        bad_cq(i == 7 ? a.nic : bad);
+        bad_connection(&a, bad, address);
+        bad_vi(&a, i == 7 ? a.nic : bad);
     }
     T_EQ(VipPostSend(a.vi, NULL, a.handle), VIP_INVALID_PARAMETER);
     T_EQ(VipPostRecv(a.vi, NULL, a.handle), VIP_INVALID_PARAMETER);

@@ -159,7 +159,7 @@ T_TEST(vipl_transfer, no_segments)
 T_TEST(vipl_transfer, largest)
 {
     /* Shows that a message of exactly the VI's MaxTransferSize passes: 1 MiB. */
-    struct t_peer *b = t_peer_start(T_PROCESS);
+    struct t_peer *b = t_peer_start(ELSEWHERE);
     struct ends e = {t_peer_start(T_INLINE), b};
     struct order open = {.level = VIP_SERVICE_RELIABLE_DELIVERY, .mts = SLOTS / 2 * SLOT_DATA};
 
@@ -188,7 +188,7 @@ static struct order remote_slot(struct order there, int slot, struct order order
 
 static struct ends connect_rdma(VIP_RELIABILITY_LEVEL level, struct order *there_out)
 {
-    struct ends e = {.b = t_peer_start(T_PROCESS)};
+    struct ends e = {.b = t_peer_start(ELSEWHERE)};
     struct order open = {.level = level, .read = level != VIP_SERVICE_UNRELIABLE};
 
     e.a = t_peer_start(T_INLINE);
@@ -240,6 +240,7 @@ static void rdma_write_immediate_at(VIP_RELIABILITY_LEVEL level)
     struct order got = order_run(e.b, do_take, (struct order){.which = RECV});
     T_EQ(got.status, VIP_STATUS_DONE | VIP_STATUS_OP_REMOTE_RDMA_WRITE | VIP_STATUS_IMMEDIATE);
     T_EQ(got.immediate, 0xfeedbeef);
+    T_EQ(got.length, 500);
     order_run(e.b, do_compare, (struct order){.slot = 3, .len = 500, .seed = 9});
     order_run(e.b, do_compare, (struct order){.slot = 1, .len = 500, .seed = 1});
     expect_done(e.a, SEND, 0, VIP_STATUS_OP_RDMA_WRITE, 500);

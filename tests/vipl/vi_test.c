@@ -3,6 +3,7 @@
 #include "end.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 static void refused(struct end *a, const char *what, VIP_VI_ATTRIBUTES attributes, VIP_RETURN code)
@@ -31,6 +32,8 @@ T_TEST(vipl_vi, attributes_refused)
     refused(&a, "two levels", bad, VIP_INVALID_RELIABILITY_LEVEL);
     bad.ReliabilityLevel = 8;
     refused(&a, "an unknown level", bad, VIP_INVALID_RELIABILITY_LEVEL);
+    bad.ReliabilityLevel = VIP_SERVICE_UNRELIABLE | VIP_SERVICE_DFC;
+    refused(&a, "a vendor's addition", bad, VIP_INVALID_RELIABILITY_LEVEL);
     bad = good;
     bad.MaxTransferSize = 0;
     refused(&a, "no transfer size", bad, VIP_INVALID_MTU);
@@ -80,6 +83,8 @@ T_TEST(vipl_vi, attributes)
     T_ASSERT(send_empty && !recv_empty);
 
     attributes = end_attributes(&a, VIP_SERVICE_RELIABLE_RECEPTION);
+    attributes.MaxTransferSize = a.limits.MaxTransferSize;
+    T_EQ(VipSetViAttributes(a.vi, &attributes), VIP_SUCCESS);
     attributes.MaxTransferSize = 1;
     T_EQ(VipSetViAttributes(a.vi, &attributes), VIP_SUCCESS);
     T_EQ(VipQueryVi(a.vi, NULL, &seen, NULL, NULL), VIP_SUCCESS);
@@ -158,34 +163,104 @@ static void *request_forever(void *arg)
     return NULL;
 }
 
-/* What is done with a VI in a state, and what comes of it. `end` is a, `other` a bystander. */
-static void calls_in(VIP_VI_STATE state, struct end *a, struct end *other)
+/* A bystander asks for a connection: only with an idle VI could it be accepted. */
+static void accept_in(VIP_VI_STATE state, struct end *a, struct end *other)
+{
+    struct end asks = *other;
+    struct peer_thread t = {.end = &asks};
+    _Alignas(8) char remote[ADDRESS_ROOM];
+    VIP_VI_ATTRIBUTES theirs;
+    char name[NAME_BYTES];
+
+    if (state == VIP_STATE_IDLE)
+        return;
+    fresh_name(name);
+    end_address(a, name, t.room);
+    T_EQ(end_create_vi(&asks, VIP_SERVICE_RELIABLE_DELIVERY, &asks.vi), VIP_SUCCESS);
+    T_EQ(pthread_create(&t.thread, NULL, request_forever, &t), 0);
+    T_EQ(VipConnectWait(a->nic, (VIP_NET_ADDRESS *)t.room, SOON_MS, (VIP_NET_ADDRESS *)remote,
+                        &theirs, &a->conn),
+         VIP_SUCCESS);
+    T_EQ(VipConnectAccept(a->conn, a->vi), VIP_INVALID_STATE);
+    T_EQ(VipConnectReject(a->conn), VIP_SUCCESS);
+    pthread_join(t.thread, NULL);
+    T_EQ(t.result, VIP_REJECT);
+}
+
+/* Calls about connections. A peer's request, but no other, has a result to wait for. */
+static void connecting_in(VIP_VI_STATE state, struct end *a, struct end *other, bool peer)
 {
     bool idle = state == VIP_STATE_IDLE;
-    VIP_VI_ATTRIBUTES attributes = end_attributes(a, VIP_SERVICE_RELIABLE_DELIVERY), theirs;
     _Alignas(8) char here[ADDRESS_ROOM], there[ADDRESS_ROOM];
-    VIP_DESCRIPTOR *done;
-    VIP_VI_STATE seen;
+    VIP_VI_ATTRIBUTES theirs;
 
     end_address(a, "here", here);
     end_address(other, "nobody is here", there);
+    T_EQ(VipConnectRequest(a->vi, (VIP_NET_ADDRESS *)here, (VIP_NET_ADDRESS *)there, SOON_MS,
+                           &theirs),
+         idle ? VIP_NO_MATCH : VIP_INVALID_STATE);
+    if (!idle)
+        T_EQ(VipConnectPeerRequest(a->vi, (VIP_NET_ADDRESS *)here, (VIP_NET_ADDRESS *)there,
+                                   SOON_MS),
+             VIP_INVALID_STATE);
+    T_EQ(VipConnectPeerDone(a->vi, &theirs), peer ? VIP_NOT_DONE : VIP_INVALID_STATE);
+    if (!peer)
+        T_EQ(VipConnectPeerWait(a->vi, &theirs), VIP_INVALID_STATE);
+    accept_in(state, a, other);
+}
+
+/* A descriptor that a handler was given. */
+struct noticed {
+    VIP_DESCRIPTOR *descriptor;
+    _Atomic int calls;
+};
+
+static void note_descriptor(VIP_PVOID context, VIP_NIC_HANDLE nic, VIP_VI_HANDLE vi,
+                            VIP_DESCRIPTOR *descriptor)
+{
+    struct noticed *noticed = context;
+
+    (void)nic;
+    (void)vi;
+    noticed->descriptor = descriptor;
+    atomic_fetch_add(&noticed->calls, 1);
+}
+
+/* Calls on empty queues. */
+static void taking_in(struct end *a)
+{
+    VIP_DESCRIPTOR *done;
+    VIP_BOOLEAN deferred;
+
+    T_EQ(VipRecvDone(a->vi, &done), VIP_DESCRIPTOR_ERROR);
+    T_ASSERT(!done);
+    T_EQ(VipSendDone(a->vi, &done), VIP_DESCRIPTOR_ERROR);
+    T_ASSERT(!done);
+    T_EQ(VipSendWait(a->vi, SOON_MS, &done), VIP_DESCRIPTOR_ERROR);
+    T_ASSERT(!done);
+    T_EQ(VipRecvWait(a->vi, SOON_MS, &done), VIP_DESCRIPTOR_ERROR);
+    T_ASSERT(!done);
+    T_EQ(VipPostDeferredSends(a->vi, VIP_TRUE, &deferred), VIP_SUCCESS);
+    T_EQ(VipSetUserData(a->vi, a), VIP_SUCCESS);
+    T_ASSERT(VipGetUserData(a->vi) == a);
+}
+
+/* What is done with a VI in a state, and what comes of it. `end` is a, `other` a bystander. */
+static void calls_in(VIP_VI_STATE state, struct end *a, struct end *other, bool peer)
+{
+    VIP_VI_ATTRIBUTES attributes = end_attributes(a, VIP_SERVICE_RELIABLE_DELIVERY);
+    bool idle = state == VIP_STATE_IDLE;
+    struct noticed noticed = {0};
+    VIP_DESCRIPTOR *done;
+    VIP_VI_STATE seen;
+
     T_EQ(VipQueryVi(a->vi, &seen, NULL, NULL, NULL), VIP_SUCCESS);
     T_EQ(seen, state);
     T_EQ(VipSetViAttributes(a->vi, &attributes), idle ? VIP_SUCCESS : VIP_INVALID_STATE);
-    T_EQ(VipConnectRequest(a->vi, (VIP_NET_ADDRESS *)here, (VIP_NET_ADDRESS *)there, 1000, &theirs),
-         idle ? VIP_NO_MATCH : VIP_INVALID_STATE);
-    if (!idle)
-        T_EQ(VipConnectPeerRequest(a->vi, (VIP_NET_ADDRESS *)here, (VIP_NET_ADDRESS *)there, 1000),
-             VIP_INVALID_STATE);
-    T_EQ(VipConnectPeerDone(a->vi, &theirs), VIP_INVALID_STATE);
-    T_EQ(VipConnectPeerWait(a->vi, &theirs), VIP_INVALID_STATE);
+    connecting_in(state, a, other, peer);
     if (!idle)
         T_EQ(VipDestroyVi(a->vi), VIP_INVALID_STATE);
-    T_EQ(VipSetUserData(a->vi, a), VIP_SUCCESS);
-    T_EQ(VipRecvDone(a->vi, &done), VIP_DESCRIPTOR_ERROR);
-    T_ASSERT(!done);
-    T_EQ(VipSendWait(a->vi, 1, &done), VIP_DESCRIPTOR_ERROR);
-    T_ASSERT(!done);
+    taking_in(a);
 
     /* Receives: kept before there is a connection, flushed after. */
     T_EQ(VipPostRecv(a->vi, end_prepare(a, 0, 8), a->handle), VIP_SUCCESS);
@@ -202,11 +277,16 @@ static void calls_in(VIP_VI_STATE state, struct end *a, struct end *other)
         T_ASSERT(done == end_descriptor(a, 1));
         T_EQ(done->CS.Status, VIP_STATUS_DONE | VIP_STATUS_OP_SEND | VIP_STATUS_DESC_FLUSHED_ERROR);
         T_EQ(done->CS.Length, 0);
+        T_EQ(VipSendNotify(a->vi, &noticed, note_descriptor), VIP_SUCCESS);
+        T_EQ(VipPostSend(a->vi, end_prepare(a, 2, 8), a->handle), VIP_SUCCESS);
+        T_UNTIL(atomic_load(&noticed.calls) == 1, SOON_MS);
+        T_ASSERT(noticed.descriptor == end_descriptor(a, 2));
     }
 }
 
-/* From any state to idle; what was posted is complete. */
-static void end_of_state(struct end *a)
+/* From any state to idle. What was posted is complete. Nobody else may use a VI that is destroyed.
+ */
+static void end_of_state(struct end *a, struct peer_thread *asks)
 {
     VIP_VI_STATE state;
     VIP_DESCRIPTOR *done;
@@ -214,6 +294,10 @@ static void end_of_state(struct end *a)
     T_EQ(VipDisconnect(a->vi), VIP_SUCCESS);
     T_EQ(VipQueryVi(a->vi, &state, NULL, NULL, NULL), VIP_SUCCESS);
     T_EQ(state, VIP_STATE_IDLE);
+    if (asks) {
+        pthread_join(asks->thread, NULL);
+        T_EQ(asks->result, VIP_INVALID_STATE);
+    }
     while (VipRecvDone(a->vi, &done) == VIP_DESCRIPTOR_ERROR && done)
         T_EQ(done->CS.Status & VIP_STATUS_ERROR_MASK, VIP_STATUS_DESC_FLUSHED_ERROR);
     while (VipSendDone(a->vi, &done) != VIP_DESCRIPTOR_ERROR || done)
@@ -221,7 +305,7 @@ static void end_of_state(struct end *a)
     T_EQ(VipDestroyVi(a->vi), VIP_SUCCESS);
 }
 
-static void through_states(VIP_VI_STATE last)
+static void through_states(VIP_VI_STATE last, bool peer)
 {
     struct end a, b;
     struct peer_thread t = {.end = &a};
@@ -235,7 +319,12 @@ static void through_states(VIP_VI_STATE last)
     end_address(&b, name, t.room);
     T_EQ(end_create_vi(&a, VIP_SERVICE_RELIABLE_DELIVERY, &a.vi), VIP_SUCCESS);
     T_EQ(end_create_vi(&b, VIP_SERVICE_RELIABLE_DELIVERY, &b.vi), VIP_SUCCESS);
-    if (last != VIP_STATE_IDLE) {
+    if (peer) {
+        end_address(&a, name, remote);
+        T_EQ(VipConnectPeerRequest(a.vi, (VIP_NET_ADDRESS *)remote, (VIP_NET_ADDRESS *)t.room,
+                                   VIP_INFINITE),
+             VIP_SUCCESS);
+    } else if (last != VIP_STATE_IDLE) {
         T_EQ(pthread_create(&t.thread, NULL, request_forever, &t), 0);
         T_EQ(VipConnectWait(b.nic, (VIP_NET_ADDRESS *)t.room, SOON_MS, (VIP_NET_ADDRESS *)remote,
                             &theirs, &b.conn),
@@ -250,12 +339,8 @@ static void through_states(VIP_VI_STATE last)
         T_EQ(VipDisconnect(b.vi), VIP_SUCCESS);
         T_ASSERT(end_error(&a, VIP_ERROR_CONN_LOST));
     }
-    calls_in(last, &a, &b);
-    end_of_state(&a);
-    if (last == VIP_STATE_CONNECT_PENDING) {
-        pthread_join(t.thread, NULL);
-        T_EQ(t.result, VIP_INVALID_STATE);
-    }
+    calls_in(last, &a, &b, peer);
+    end_of_state(&a, last == VIP_STATE_CONNECT_PENDING && !peer ? &t : NULL);
     end_close(&a);
     end_close(&b);
     t_end();
@@ -264,23 +349,29 @@ static void through_states(VIP_VI_STATE last)
 T_TEST(vipl_vi, calls_when_idle)
 {
     /* Shows what every call does with an idle VI. */
-    through_states(VIP_STATE_IDLE);
+    through_states(VIP_STATE_IDLE, false);
 }
 
 T_TEST(vipl_vi, calls_when_pending)
 {
     /* ... one that asks for a connection ... */
-    through_states(VIP_STATE_CONNECT_PENDING);
+    through_states(VIP_STATE_CONNECT_PENDING, false);
+}
+
+T_TEST(vipl_vi, calls_when_pending_peer)
+{
+    /* ... one that asks a peer ... */
+    through_states(VIP_STATE_CONNECT_PENDING, true);
 }
 
 T_TEST(vipl_vi, calls_when_connected)
 {
     /* ... one that is connected ... */
-    through_states(VIP_STATE_CONNECTED);
+    through_states(VIP_STATE_CONNECTED, false);
 }
 
 T_TEST(vipl_vi, calls_when_in_error)
 {
     /* ... and one whose connection is lost. */
-    through_states(VIP_STATE_ERROR);
+    through_states(VIP_STATE_ERROR, false);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The cm thread: events of rdma_cm and of the device, requests that arrive, peers that ask again.
- * An event is handled under nic->lock before it is acknowledged, and identifiers are destroyed
- * without the lock, after they were taken out of their connection: so an event always finds the
- * connection it is for, or none.
+ * An event is taken and handled under nic->lock before it is acknowledged, and identifiers are
+ * destroyed without the lock, after they were taken out of their connection: so an event always
+ * finds the connection it is for, or none.
  */
 #include <poll.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 #include "vip.h"
 
-enum { BACKLOG = 64, RESOLVE_MS = 2000, REPORT_MS = 2000, RETRIES = 7 };
+enum { BACKLOG = 64, RESOLVE_MS = 2000, REPORT_MS = 2000, RETRIES = 7, GRACE_MS = 20 };
 
 /* ---- connections ---- */
 
@@ -339,39 +339,36 @@ static void on_report(struct vip_nic *nic, const struct message *message)
     }
 }
 
-/* The peer's identifier takes the place of the one we may have asked with, which is returned. */
-static struct rdma_cm_id *take_over(struct conn *conn, struct conn *fresh)
+/* The peer that was asked for goes on with the identifier of the request. */
+static void take_over(struct conn *conn, struct conn *fresh)
 {
-    struct rdma_cm_id *used = conn->id;
-
     conn->id = fresh->id;
     conn->id->context = conn;
     conn->theirs = fresh->theirs;
     conn->their_qpn = fresh->their_qpn;
     conn->answered = true;
-    fresh->id = NULL;
     if (conn_accept(conn))
         conn_finish(conn, VIP_ERROR_RESOURCE);
-    return used;
 }
 
+/* Returns the identifier, if nobody wants it. */
 static struct rdma_cm_id *on_peer(struct vip_nic *nic, struct conn *fresh)
 {
     struct conn *conn = NULL;
-    struct rdma_cm_id *used = fresh->id;
+    struct rdma_cm_id *id = fresh->id;
     VIP_RETURN code = peer_offer(nic, fresh, &conn);
 
     if (code) {
-        conn_refuse(fresh->id, code);
-        fresh->id = NULL;
+        conn_refuse(id, code);
         if (conn)
             conn_finish(conn, code);
     } else {
-        used = take_over(conn, fresh);
+        take_over(conn, fresh);
+        id = NULL;
     }
     list_remove(&nic->conns, &fresh->head);
     pool_give(fresh);
-    return used;
+    return id;
 }
 
 static struct rdma_cm_id *on_request(struct vip_nic *nic, const struct rdma_cm_event *event)
@@ -400,6 +397,23 @@ static struct rdma_cm_id *on_request(struct vip_nic *nic, const struct rdma_cm_e
     list_remove(&nic->conns, &conn->head);
     pool_give(conn);
     return event->id;
+}
+
+/*
+ * Its last acknowledgement may come behind the news that it left, by another way: what is under
+ * way has a moment to be found complete.
+ */
+static void peer_left(struct conn *conn)
+{
+    struct vi *vi = conn->vi;
+
+    if (!vi)
+        return;
+    vi->left = true;
+    if (vi->reliable && !queue_is_done(&vi->send))
+        conn->leave_at = clock_ns() + (int64_t)GRACE_MS * 1000000;
+    else
+        vi_break(vi, 0);
 }
 
 /* ---- events ---- */
@@ -433,10 +447,7 @@ static struct rdma_cm_id *on_conn_event(struct conn *conn, const struct rdma_cm_
         break;
     case RDMA_CM_EVENT_DISCONNECTED:
         conn_finish(conn, VIP_TIMEOUT);
-        if (conn->vi) {
-            conn->vi->left = true;
-            vi_break(conn->vi, 0);
-        }
+        peer_left(conn);
         break;
     default:
         break;
@@ -455,13 +466,16 @@ static struct rdma_cm_id *on_event(struct vip_nic *nic, const struct rdma_cm_eve
     return conn && conn->id == event->id ? on_conn_event(conn, event) : NULL;
 }
 
+/* librdmacm notes in an identifier what was asked for when the answer may be there already. */
 static void read_cm(struct vip_nic *nic)
 {
     struct rdma_cm_event *event;
 
-    if (rdma_get_cm_event(nic->cm, &event))
-        return;
     pthread_mutex_lock(&nic->lock);
+    if (rdma_get_cm_event(nic->cm, &event)) {
+        pthread_mutex_unlock(&nic->lock);
+        return;
+    }
     struct rdma_cm_id *used = on_event(nic, event);
     pthread_mutex_unlock(&nic->lock);
     rdma_ack_cm_event(event);
@@ -484,7 +498,11 @@ static void on_qp_event(struct vip_nic *nic, const struct ibv_async_event *event
 {
     struct vi *vi = vi_with(nic, event->element.qp);
 
-    if (vi && vi_break(vi, 0) && event->event_type == IBV_EVENT_QP_FATAL)
+    if (!vi)
+        return;
+    vi_break(vi, 0);
+    /* The connection manager may have heard of it before. */
+    if (event->event_type == IBV_EVENT_QP_FATAL && vi_state(vi) == VIP_STATE_ERROR)
         raise_error(nic, VIP_ERROR_RDMA_TRANSPORT, vi, NULL, NULL, 0);
 }
 
@@ -568,6 +586,26 @@ static struct conn *spent_report(struct vip_nic *nic, int64_t now)
     return NULL;
 }
 
+/* Where the other side left some time ago. When to come again. */
+static int64_t follow_those_who_left(struct vip_nic *nic, int64_t now)
+{
+    int64_t next = INT64_MAX;
+
+    for (struct head *head = nic->conns; head; head = head->next) {
+        struct conn *conn = (struct conn *)head;
+
+        if (!conn->vi || !conn->leave_at)
+            continue;
+        if (now >= conn->leave_at) {
+            conn->leave_at = 0;
+            vi_break(conn->vi, 0);
+        } else if (conn->leave_at < next) {
+            next = conn->leave_at;
+        }
+    }
+    return next;
+}
+
 /* When to come again. */
 static int64_t housekeeping(struct vip_nic *nic)
 {
@@ -575,8 +613,10 @@ static int64_t housekeeping(struct vip_nic *nic)
 
     for (;;) {
         pthread_mutex_lock(&nic->lock);
+        int64_t leave = follow_those_who_left(nic, now);
         deal_with_broken(nic);
         int64_t next = peers_progress(nic, now);
+        next = leave < next ? leave : next;
         struct conn *spent = spent_report(nic, now);
         pthread_mutex_unlock(&nic->lock);
         if (!spent)
@@ -646,13 +686,14 @@ no_id:
 }
 
 /* Listeners stay: who asks while nobody waits gets an answer. */
-int cm_listen(struct vip_nic *nic, const struct address *at)
+int cm_listen(struct vip_nic *nic, const struct address *at, int *probe_out)
 {
     int error = -EADDRINUSE;
 
     for (int probe = 0; probe < PROBES && error == -EADDRINUSE; probe++) {
         uint16_t port = address_port(at, probe);
 
+        *probe_out = probe;
         for (struct listener *listener = nic->listeners; listener; listener = listener->next) {
             if (listener->port == port && address_same_host(&listener->at, at))
                 return 0;

@@ -42,9 +42,10 @@ static VIP_RETURN wait_for_request(struct vip_nic *nic, const struct address *at
                                    struct conn **conn_out)
 {
     struct waiter waiter = {.at = at};
+    int probe;
 
     pthread_mutex_lock(&nic->lock);
-    int error = cm_listen(nic, at);
+    int error = cm_listen(nic, at, &probe);
     if (error) {
         pthread_mutex_unlock(&nic->lock);
         return error == -EADDRNOTAVAIL ? VIP_INVALID_PARAMETER : VIP_ERROR_RESOURCE;

@@ -1,16 +1,69 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Connections between peers: both ask. The one with the greater address sends the request, again
- * and again until the other is there; the one with the smaller listens. If the addresses are the
- * same, both send, and the greater queue pair number's request is the one that is taken.
+ * and again until the other is there; the one with the smaller listens. Nobody does both at a time:
+ * a connection manager takes an answer for a leftover if it knows the queue pair by a request of
+ * its own.
+ *
+ * If the addresses are the same, the places where the two listen are in order: two NICs can't
+ * listen at one port, so one of them has come later in the row of ports that the address stands
+ * for, and asks at the ports before. Within a NIC the greater queue pair number asks.
  */
 #include "vip.h"
 
 enum { AGAIN_FIRST_MS = 1, AGAIN_MOST_MS = 32 };
 
-static bool asks(const struct conn *conn)
+static bool is_waiting(const struct conn *conn)
 {
-    return address_compare(&conn->local, &conn->remote) >= 0;
+    return conn->role == ROLE_PEER && !conn->over && !conn->answered && conn->vi;
+}
+
+/* ---- peers at one address ---- */
+
+static bool same_address(const struct conn *conn)
+{
+    return address_equal(&conn->local, &conn->remote);
+}
+
+static bool ranks_below(const struct conn *conn, const struct conn *other)
+{
+    return conn->listens < other->listens ||
+           (conn->listens == other->listens && conn->my_qpn < other->my_qpn);
+}
+
+/* Whether somebody is there to be asked on one's own NIC. */
+static bool has_partner(const struct conn *conn)
+{
+    for (struct head *head = conn->head.nic->conns; head; head = head->next) {
+        const struct conn *other = (const struct conn *)head;
+
+        if (is_waiting(other) && ranks_below(other, conn) && same_address(other) &&
+            address_equal(&other->local, &conn->local))
+            return true;
+    }
+    return false;
+}
+
+/* A request from the same NIC is for those below; one from elsewhere comes from above. */
+static bool from_above(const struct conn *conn, uint32_t their_qpn)
+{
+    for (struct head *head = conn->head.nic->conns; head; head = head->next) {
+        const struct conn *other = (const struct conn *)head;
+
+        if (other->role == ROLE_PEER && other->my_qpn == their_qpn)
+            return ranks_below(conn, other);
+    }
+    return true;
+}
+
+/* At how many of the ports one has to ask. */
+static int ports_to_ask(const struct conn *conn)
+{
+    int order = address_compare(&conn->local, &conn->remote);
+
+    if (order)
+        return order > 0 ? PROBES : 0;
+    return conn->listens + has_partner(conn);
 }
 
 /* ---- a request came ---- */
@@ -18,12 +71,12 @@ static bool asks(const struct conn *conn)
 /* Whether this one is who is asked for, and has to answer. */
 static bool answers(const struct conn *conn, const struct conn *fresh)
 {
-    int order = address_compare(&conn->local, &conn->remote);
-
     if (!address_equal(&conn->local, &fresh->local) ||
         !address_equal(&conn->remote, &fresh->remote))
         return false;
-    return order < 0 || (order == 0 && fresh->their_qpn > conn->vi->qp->qp_num);
+    if (same_address(conn))
+        return !conn->id && from_above(conn, fresh->their_qpn);
+    return address_compare(&conn->local, &conn->remote) < 0;
 }
 
 VIP_RETURN peer_offer(struct vip_nic *nic, struct conn *fresh, struct conn **for_out)
@@ -33,7 +86,7 @@ VIP_RETURN peer_offer(struct vip_nic *nic, struct conn *fresh, struct conn **for
     for (struct head *head = nic->conns; head; head = head->next) {
         struct conn *conn = (struct conn *)head;
 
-        if (conn->role != ROLE_PEER || conn->over || conn->answered || !conn->vi)
+        if (!is_waiting(conn))
             continue;
         if (answers(conn, fresh)) {
             *for_out = conn;
@@ -55,7 +108,7 @@ void peer_refused(struct conn *conn, VIP_RETURN code)
         return;
     }
     conn->mismatch |= code == VIP_REJECT;
-    if (++conn->probe < PROBES) {
+    if (++conn->probe < ports_to_ask(conn)) {
         conn->again = 0;
         return;
     }
@@ -74,7 +127,7 @@ static int64_t peer_progress(struct conn *conn, int64_t now)
         conn_finish(conn, VIP_TIMEOUT);
         return INT64_MAX;
     }
-    if (!asks(conn) || conn->id || conn->answered)
+    if (conn->id || conn->answered || !ports_to_ask(conn))
         return conn->deadline;
     if (now >= conn->again) {
         if (cm_ask(conn))
@@ -113,7 +166,7 @@ VIP_RETURN VipConnectPeerRequest(VIP_VI_HANDLE ViHandle, VIP_NET_ADDRESS *LocalA
     pthread_mutex_lock(&vi->lock);
     pthread_mutex_lock(&nic->lock);
     struct conn *conn = conn_begin(vi, ROLE_PEER, LocalAddr, RemoteAddr, Timeout, &result);
-    int error = conn ? cm_listen(nic, &conn->local) : 0;
+    int error = conn ? cm_listen(nic, &conn->local, &conn->listens) : 0;
     if (error) {
         vi->conn = NULL;
         vi_set_state(vi, VIP_STATE_IDLE);

@@ -330,6 +330,14 @@ static void fail_rest(struct queue *queue)
     queue_settle(queue);
 }
 
+bool queue_is_done(struct queue *queue)
+{
+    lock_take(&queue->cq->lock);
+    bool is = queue->done == atomic_load(&queue->posted);
+    lock_give(&queue->cq->lock);
+    return is;
+}
+
 void queue_flush(struct queue *queue, bool at_device)
 {
     struct cq *cq = queue->cq;

@@ -42,6 +42,8 @@ enum {
 #define HOT static inline __attribute__((always_inline))
 /* And what is seldom done stays out of its way. */
 #define COLD __attribute__((noinline))
+/* Not seldom, but a call is worth less than the registers it would cost its caller. */
+#define APART __attribute__((noinline))
 
 static inline bool likely(bool x)
 {
@@ -302,12 +304,14 @@ struct conn {
     struct address local, remote;
     struct message theirs, mine;
     uint32_t their_qpn;
-    int probe; /* how many ports were tried */
+    int probe;   /* how many ports were tried */
+    int listens; /* ROLE_PEER: at which of the ports of its address */
     int stale; /* how often the request came too early */
     uint32_t my_qpn;
     bool answered, mismatch; /* ROLE_PEER: the other one asked; somebody there wants another */
     unsigned pause_ms;
     int64_t deadline, again;
+    int64_t leave_at; /* the other side has ended it, and we follow then; 0: no */
 };
 
 struct listener {
@@ -429,14 +433,21 @@ HOT uint32_t table_place(const struct table *table, VIP_MEM_HANDLE handle)
     return (handle * 0x9e3779b1u) >> table->shift;
 }
 
-/* Nearly always it is the first that is looked at. */
-HOT const struct region *region_find(struct vip_nic *nic, VIP_MEM_HANDLE handle)
+/* Nearly always it is the first that is looked at. NULL: look on. */
+HOT const struct region *region_first(struct vip_nic *nic, VIP_MEM_HANDLE handle)
 {
     const struct table *table = atomic_load_explicit(&nic->table, memory_order_acquire);
     const struct region *region =
         atomic_load_explicit(&table->slot[table_place(table, handle)], memory_order_acquire);
 
-    return likely(region && region->handle == handle) ? region : region_search(nic, handle);
+    return likely(region && region->handle == handle) ? region : NULL;
+}
+
+HOT const struct region *region_find(struct vip_nic *nic, VIP_MEM_HANDLE handle)
+{
+    const struct region *region = region_first(nic, handle);
+
+    return likely(region != NULL) ? region : region_search(nic, handle);
 }
 
 /* True if [address, address + length) lies in the region and both have the tag. */
@@ -466,6 +477,8 @@ int cq_poll(struct cq *cq, int most);
 struct queue *cq_next(struct cq *cq);
 /* Something complete waits to be taken, or to be told of. */
 bool queue_has_more(const struct queue *queue);
+/* Nothing is posted, or all of it was found complete. */
+bool queue_is_done(struct queue *queue);
 /* Everything that is posted fails: the device has been told to flush. Not under the lock. */
 void queue_flush(struct queue *queue, bool at_device);
 
@@ -576,7 +589,7 @@ void cm_stop(struct vip_nic *nic);
 void cm_fini(struct vip_nic *nic);
 void cm_wake(struct vip_nic *nic);
 /* -EADDRINUSE, -EADDRNOTAVAIL, -ENOMEM ... */
-int cm_listen(struct vip_nic *nic, const struct address *at);
+int cm_listen(struct vip_nic *nic, const struct address *at, int *probe_out);
 /* Begins to ask conn->remote, at the port of conn->probe. */
 int cm_ask(struct conn *conn);
 struct conn *conn_new(struct vip_nic *nic, enum conn_role role, struct vi *vi);

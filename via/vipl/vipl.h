@@ -86,7 +86,9 @@ typedef void *VIP_PVOID;
 typedef int VIP_BOOLEAN;
 typedef char VIP_CHAR;
 typedef unsigned char VIP_UCHAR;
+typedef short VIP_SHORT;
 typedef unsigned short VIP_USHORT;
+typedef long VIP_LONG;
 typedef unsigned long VIP_ULONG; /* of the platform's size: 64 bits on LP64 */
 typedef uint64_t VIP_UINT64;
 typedef uint32_t VIP_UINT32;
@@ -172,6 +174,11 @@ typedef VIP_USHORT VIP_RELIABILITY_LEVEL;
 #define VIP_SERVICE_UNRELIABLE 0x01
 #define VIP_SERVICE_RELIABLE_DELIVERY 0x02
 #define VIP_SERVICE_RELIABLE_RECEPTION 0x04
+#define VIP_BASE_SERVICES 0x07 /* all three */
+
+/* Vendors' additions to a level. No NIC here has them: VIP_INVALID_RELIABILITY_LEVEL. */
+#define VIP_SERVICE_ACK 0x4000
+#define VIP_SERVICE_DFC 0x8000
 
 /* Limits are those of one NIC handle. They never change while it is open. */
 typedef struct _VIP_NIC_ATTRIBUTES {
@@ -212,7 +219,7 @@ typedef struct {
     VIP_MEM_HANDLE NextHandle; /* and reports VIP_ERROR_POST_DESC if they changed */
     VIP_UINT16 SegCount;       /* segments that follow, the address segment included */
     VIP_UINT16 Control;        /* VIP_CONTROL_...; receives: ignored */
-    VIP_UINT32 Reserved;       /* 0 */
+    VIP_UINT32 Reserved;       /* 0; not looked at */
     VIP_UINT32 ImmediateData;  /* sent along, or what came along */
     VIP_UINT32 Length;         /* send: sum of the data segments; completed: bytes transferred */
     VIP_UINT32 Status;         /* VIP_STATUS_...; written by the Done, Wait and CQ calls */
@@ -264,10 +271,12 @@ VIP_ANONYMOUS typedef struct _VIP_DESCRIPTOR {
 #define VIP_CONTROL_RESERVED 0xFFF0
 
 #define VIP_STATUS_DONE 0x00000001
-#define VIP_STATUS_FORMAT_ERROR 0x00000002       /* control bits, segment count, operation */
-#define VIP_STATUS_PROTECTION_ERROR 0x00000004   /* a local segment: handle, range or tag */
-#define VIP_STATUS_LENGTH_ERROR 0x00000008       /* over MaxTransferSize; not the sum; no room */
-#define VIP_STATUS_PARTIAL_ERROR 0x00000010      /* broke off after some data had moved */
+#define VIP_STATUS_FORMAT_ERROR 0x00000002     /* control bits, segment count, operation */
+#define VIP_STATUS_PROTECTION_ERROR 0x00000004 /* a local segment: handle, range or tag */
+#define VIP_STATUS_LENGTH_ERROR 0x00000008     /* over MaxTransferSize; not the sum; no room */
+#define VIP_STATUS_PARTIAL_ERROR                                                                   \
+    0x00000010                                   /* broke off after some data had moved: a device  \
+                                                    that says so; via0 and soft-RoCE don't */
 #define VIP_STATUS_DESC_FLUSHED_ERROR 0x00000020 /* never begun: the VI is not connected */
 #define VIP_STATUS_TRANSPORT_ERROR 0x00000040    /* no answer, or no receive at the other side */
 #define VIP_STATUS_RDMA_PROT_ERROR 0x00000080    /* the other side's memory: handle, range, right */
@@ -331,7 +340,9 @@ typedef enum _VIP_RESOURCE_CODE {
 
 /*
  * Verbs devices repeat what arrives damaged or in part, so RDMAW_DATA and RDMAW_ABORT are never
- * raised. What an unreliable VI drops it drops silently.
+ * raised. What an unreliable VI drops it drops silently. RDMAW_PROT tells of a refused RDMA write
+ * with immediate data, too: a device need not take a receive for that, but if it does,
+ * VIP_STATUS_RDMA_PROT_ERROR completes the receive.
  */
 typedef enum _VIP_ERROR_CODE {
     VIP_ERROR_POST_DESC,   /* a descriptor: not aligned, not in memory with the VI's tag, or

@@ -30,14 +30,17 @@ void wait_fini(struct vip_nic *nic)
     pthread_mutex_destroy(&nic->wait.lock);
 }
 
-/* The order matters to wait_arm(): not armed any more, then a new turn. */
+/*
+ * The order matters to wait_arm(): not armed any more, then a new turn. What the thread that armed
+ * it knew of the CQ is known here, too: hence the exchange.
+ */
 static void read_channel(struct vip_nic *nic)
 {
     struct ibv_cq *verbs;
     void *context;
 
     while (ibv_get_cq_event(nic->channel, &verbs, &context) == 0) {
-        atomic_store(&((struct cq *)context)->armed, false);
+        atomic_exchange(&((struct cq *)context)->armed, false);
         ibv_ack_cq_events(verbs, 1);
     }
 }

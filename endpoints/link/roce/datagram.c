@@ -96,6 +96,36 @@ void roce_join(const struct nic *nic, const uint8_t mgid[16])
     udp_group_join(nic, mgid);
 }
 
+/* Where the member listens: 0 if nowhere. */
+static uint32_t interface_of(const struct pub_mcast *member)
+{
+    const struct nic *nic = &config_get()->nics[member->nic];
+    const struct roce_port *way = udp_group_port(nic, nic->gids[0].raw, member->mgid);
+
+    return way ? way->interface : 0;
+}
+
+/* The n-th entry is a member of this group by this interface. */
+static bool is_member(uint32_t n, const uint8_t mgid[16], uint32_t interface)
+{
+    const struct pub_mcast *member = &arena_mcast()[n];
+
+    return atomic_load_explicit(&member->used, memory_order_acquire) &&
+           !memcmp(member->mgid, mgid, 16) && interface_of(member) == interface;
+}
+
+void roce_leave(const struct nic *nic, const uint8_t mgid[16])
+{
+    const struct roce_port *way = udp_group_port(nic, nic->gids[0].raw, mgid);
+    uint32_t high = atomic_load(&arena_header()->mcast_high);
+
+    for (uint32_t i = 0; way && i < high; i++)
+        if (is_member(i, mgid, way->interface))
+            return;
+    if (way)
+        udp_group_leave(way->interface, mgid);
+}
+
 void roce_release_held(struct qp *qp)
 {
     struct transport_arrival arrival = {.status = TRANSPORT_FLUSH_ERR};
@@ -121,6 +151,8 @@ void roce_datagram_receive(struct qp *qp, const struct roce_from *from,
 {
     uint8_t grh[GRH_BYTES];
 
+    if (!wire_pkey_matches(packet->pkey, DEFAULT_PKEY))
+        return;
     make_grh(from, packet, grh);
     roce_use_datagrams();
     spin_lock_word(&qp->pub->busy);
@@ -135,16 +167,24 @@ void roce_datagram_receive(struct qp *qp, const struct roce_from *from,
     spin_unlock_word(&qp->pub->busy);
 }
 
+/* Members of this host have had theirs in shared memory, but a network may bring a copy back. */
+static bool is_our_own(const struct roce_from *from)
+{
+    return config_get()->link != CONFIG_LINK_ROCE && udp_port_find(from->icrc.source);
+}
+
 void roce_group_receive(const struct roce_from *from, const struct wire_packet *packet)
 {
     const struct pub_mcast *members = arena_mcast();
     uint32_t high = atomic_load(&arena_header()->mcast_high);
 
+    if (is_our_own(from))
+        return;
     for (uint32_t i = 0; i < high; i++) {
         uint32_t qpn = atomic_load_explicit(&members[i].used, memory_order_acquire);
         struct qp *qp = qpn ? qp_get(qpn & (LIMIT_QP - 1)) : NULL;
 
-        if (qp && qp->type == IBV_QPT_UD && !memcmp(members[i].mgid, from->icrc.target, 16))
+        if (qp && qp->type == IBV_QPT_UD && is_member(i, from->icrc.target, from->port->interface))
             roce_datagram_receive(qp, from, packet);
     }
 }

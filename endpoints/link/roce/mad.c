@@ -3,13 +3,14 @@
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "core/conn.h"
 #include "core/digest.h"
 #include "core/process.h"
 #include "link/roce/roce_impl.h"
 
-enum { MAD_SIZE = 256, WAITING_MAX = 4096 };
+enum { MAD_SIZE = 256, WAITING_MAX = 4096, SENT_KEPT = 64 };
 
 /* Received, and not yet with the connection manager, whose lock a polling thread does not have. */
 struct waiting {
@@ -19,6 +20,15 @@ struct waiting {
     uint8_t mad[MAD_SIZE];
     uint8_t bytes[WIRE_HEADERS_MAX + MAD_SIZE + WIRE_ICRC_SIZE]; /* all of the packet */
 };
+
+/* What was sent last, in case it is refused. */
+static struct {
+    uint8_t peer[16];
+    uint32_t psn;
+    uint8_t mad[MAD_SIZE];
+} sent[SENT_KEPT];
+static uint32_t next_psn; /* hard to guess */
+static bool begun;
 
 static struct waiting *first, **last = &first; /* the receive lock */
 static unsigned count;
@@ -41,16 +51,38 @@ static const struct nic *nic_of(const uint8_t gid[16])
     return &config->nics[0];
 }
 
+static uint32_t keep_sent(const uint8_t peer[16], const uint8_t mad[MAD_SIZE])
+{
+    if (!begun)
+        (void)!getrandom(&next_psn, sizeof(next_psn), 0);
+    begun = true;
+    uint32_t psn = next_psn++ & 0xffffff;
+    memcpy(sent[psn % SENT_KEPT].peer, peer, 16);
+    sent[psn % SENT_KEPT].psn = psn;
+    memcpy(sent[psn % SENT_KEPT].mad, mad, MAD_SIZE);
+    return psn;
+}
+
+void roce_mad_refused(const uint8_t peer[16], uint32_t psn)
+{
+    uint8_t mad[MAD_SIZE];
+
+    if (!begun || sent[psn % SENT_KEPT].psn != psn ||
+        memcmp(sent[psn % SENT_KEPT].peer, peer, 16) != 0)
+        return;
+    memcpy(mad, sent[psn % SENT_KEPT].mad, MAD_SIZE);
+    conn_refused(roce_via(peer), mad, MAD_SIZE);
+}
+
 void roce_send_mad(const uint8_t sgid[16], const uint8_t dgid[16], const uint8_t mad[MAD_SIZE])
 {
-    static uint32_t psn;
     struct roce_path path;
     struct roce_port *port;
     struct transport_packet packet = {
         .headers = {.opcode = WIRE_UD | WIRE_SEND_ONLY,
                     .pkey = DEFAULT_PKEY,
                     .dest_qpn = WIRE_QPN_GSI,
-                    .psn = psn++ & 0xffffff,
+                    .psn = keep_sent(dgid, mad),
                     .qkey = WIRE_QKEY_GSI,
                     .src_qpn = WIRE_QPN_GSI,
                     .payload_length = MAD_SIZE},
@@ -59,7 +91,7 @@ void roce_send_mad(const uint8_t sgid[16], const uint8_t dgid[16], const uint8_t
     };
 
     if (udp_port_open(nic_of(sgid), sgid, &port) || udp_path(port, dgid, 0, &path))
-        return; /* as lost as on any other way: it is sent again */
+        return;    /* as lost as on any other way: it is sent again */
     roce_answer(); /* the end of a connection must not overtake the last acknowledgement */
     struct roce_batch *batch = batch_take();
     batch_add(batch, &path, &packet);

@@ -10,13 +10,14 @@
 #include <string.h>
 
 #include "core/arena.h"
+#include "core/counters.h"
 #include "core/cq_impl.h"
 #include "core/mr_bind.h"
 #include "core/mr_find.h"
 #include "core/process.h"
 #include "core/requester.h"
 #include "core/rq_claim.h"
-#include "link/roce/roce_impl.h"
+#include "link/roce/roce_qp.h"
 
 _Static_assert(sizeof(struct transport_sge) == sizeof(struct ibv_sge) &&
                    offsetof(struct transport_sge, length) == offsetof(struct ibv_sge, length) &&
@@ -24,23 +25,13 @@ _Static_assert(sizeof(struct transport_sge) == sizeof(struct ibv_sge) &&
                "elements are passed on as they are");
 _Static_assert((int)TRANSPORT_SGE_MAX == (int)LIMIT_SGE, "and in the same number");
 
-struct roce_qp {
-    struct qp *qp;
-    struct transport *transport;
-    struct roce_path path;
-    bool sending;                           /* counted in its port's */
-    struct roce_xrc *xrc;                   /* XRC_RECV */
-    uint32_t rq_head;                       /* receives of an exclusive ring taken so far */
-    _Atomic uint64_t deadline_ns;           /* TRANSPORT_NEVER: none */
-    uint64_t counted_rnrs, counted_retries; /* of the transport's, in the queue pair's counters */
-    uint64_t counted_timeouts, counted_silences;
-    bool touched;                  /* the receive lock: on the list of those to be answered */
-    struct roce_qp *touched_next;  /* the receive lock */
-    struct roce_qp *next, **place; /* the receive lock: all of the process */
-};
-
 static struct roce_qp *all, *touched;
 static _Atomic bool drain_due;
+
+struct roce_qp *roce_qp_all(void)
+{
+    return all;
+}
 
 /* ---- memory ---- */
 
@@ -222,6 +213,9 @@ static void count_tries(struct roce_qp *wire)
     if (__builtin_expect(stats.timeouts != wire->counted_timeouts, 0) && wire->path.outlet)
         outlet_doubt(wire->path.outlet);
     wire->counted_timeouts = stats.timeouts;
+    if (__builtin_expect(stats.dropped != wire->counted_dropped, 0))
+        counters_add(wire->path.port->nic, COUNTER_DROPPED, stats.dropped - wire->counted_dropped);
+    wire->counted_dropped = stats.dropped;
     if (__builtin_expect(stats.timeouts + stats.probes != wire->counted_silences, 0) &&
         wire->path.outlet)
         refusal_suspect(wire->path.outlet);
@@ -254,12 +248,17 @@ static void fail(void *owner, enum transport_failure failure)
         [FAILED_REQUEST] = IBV_EVENT_QP_REQ_ERR + 1,
         [FAILED_ACCESS] = IBV_EVENT_QP_ACCESS_ERR + 1,
         [FAILED_RECEIVE] = 0,
+        [FAILED_PEER] = IBV_EVENT_QP_FATAL + 1,
     };
+    struct qp *qp = owner;
 
     if (failure == FAILED_SENDING)
-        requester_fail(owner);
-    else
-        qp_fail(owner, events[failure]);
+        requester_fail(qp);
+    else if (failure != FAILED_PEER || qp->reliable)
+        qp_fail(qp, events[failure]);
+    /* Last: who hears of the end of the connection finds the queue pair in error. */
+    if (failure == FAILED_PEER || transport_is_refused(qp->wire->transport))
+        peer_lost(qp->wire);
 }
 
 const struct transport_calls roce_calls = {
@@ -352,9 +351,31 @@ static void release(struct roce_qp *wire)
     free(wire);
 }
 
+/* Drained, or at least not sending: what is under way goes on by the new path. */
+static int move(struct qp *qp, const struct ibv_qp_attr *attr)
+{
+    struct roce_qp *wire = qp->wire;
+    struct roce_path path;
+    int error = make_path(qp, &attr->ah_attr, &path);
+
+    if (error)
+        return error;
+    roce_lock();
+    spin_lock_word(&qp->pub->busy);
+    if (wire->sending)
+        atomic_fetch_sub(&wire->path.port->sending, 1);
+    wire->sending = false;
+    wire->path = path;
+    spin_unlock_word(&qp->pub->busy);
+    roce_unlock();
+    return 0;
+}
+
 /* A packet must fit the interface; in shared memory any path MTU will do. */
 static int attach(struct qp *qp, const struct ibv_qp_attr *attr)
 {
+    if (qp->wire)
+        return move(qp, attr);
     struct transport_config config = config_of(qp, attr);
     struct roce_qp *wire = calloc(1, sizeof(*wire));
     bool fits = config.mtu <= qp->context->path_mtu;
@@ -417,6 +438,7 @@ static void detach(struct qp *qp)
     if (wire->next)
         wire->next->place = wire->place;
     untouch(wire);
+    peer_forget(wire);
     if (wire->sending)
         atomic_fetch_sub(&wire->path.port->sending, 1);
     qp->wire = NULL;
@@ -499,7 +521,7 @@ static void take_share(struct roce_qp *wire)
                         all_sending > 1 ? port->room / (unsigned)all_sending : port->room);
 }
 
-static void push(struct roce_qp *wire, uint64_t now)
+void roce_qp_push(struct roce_qp *wire, uint64_t now)
 {
     struct transport_packet packet;
 
@@ -520,7 +542,7 @@ static void push(struct roce_qp *wire, uint64_t now)
 
 static void push_now(struct qp *qp)
 {
-    push(qp->wire, now_ns());
+    roce_qp_push(qp->wire, now_ns());
 }
 
 static void posted(struct qp *qp)
@@ -577,11 +599,12 @@ static bool has_something_to_say(const struct roce_qp *wire, uint64_t now,
            transport_has_next(wire->transport, now);
 }
 
-void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet)
+bool roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet)
 {
     spin_lock_word(&qp->pub->busy);
     struct roce_qp *wire = qp->wire;
-    if (wire && is_from_peer(wire, from)) {
+    bool known = wire && is_from_peer(wire, from);
+    if (known) {
         transport_receive(wire->transport, from->now_ns, packet, (from->traffic_class & 3) == 3);
         if (__builtin_expect(qp_state(qp) == IBV_QPS_RTR, 0))
             qp_established(qp);
@@ -592,71 +615,7 @@ void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct w
         }
     }
     spin_unlock_word(&qp->pub->busy);
-}
-
-static bool has_in_flight(struct roce_qp *wire, uint32_t psn)
-{
-    spin_lock_word(&wire->qp->pub->busy);
-    bool has = transport_is_in_flight(wire->transport, psn);
-    spin_unlock_word(&wire->qp->pub->busy);
-    return has;
-}
-
-static uint32_t dest_qpn(const struct roce_qp *wire)
-{
-    return transport_config_of(wire->transport)->dest_qpn;
-}
-
-static bool goes_to(const struct roce_qp *wire, const struct roce_port *port,
-                    const uint8_t peer[16])
-{
-    return wire->path.port == port && memcmp(wire->path.icrc.target, peer, 16) == 0;
-}
-
-/* Somebody who can't see our packets would have to guess one that is in flight. */
-static bool is_believable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
-                          uint32_t psn)
-{
-    for (struct roce_qp *wire = all; wire; wire = wire->next)
-        if (goes_to(wire, port, peer) && dest_qpn(wire) == qpn && has_in_flight(wire, psn))
-            return true;
-    return false;
-}
-
-/*
- * A host where nobody is at all may be one whose program is about to start: that matters only to
- * who has heard from it.
- */
-static bool concerns(const struct roce_qp *wire, uint32_t qpn, bool host)
-{
-    struct transport_stats stats;
-
-    if (!host)
-        return dest_qpn(wire) >> LIMIT_QP_BITS == qpn >> LIMIT_QP_BITS;
-    transport_get_stats(wire->transport, &stats);
-    return stats.received > 0;
-}
-
-void roce_qp_unreachable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
-                         bool host)
-{
-    uint64_t now = now_ns();
-
-    for (struct roce_qp *wire = all; wire; wire = wire->next) {
-        if (!goes_to(wire, port, peer) || !concerns(wire, qpn, host))
-            continue;
-        spin_lock_word(&wire->qp->pub->busy);
-        transport_refused(wire->transport, now);
-        push(wire, now);
-        spin_unlock_word(&wire->qp->pub->busy);
-    }
-}
-
-void roce_qp_refused(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
-                     uint32_t psn, bool host)
-{
-    if (is_believable(port, peer, qpn, psn))
-        roce_qp_unreachable(port, peer, qpn, host);
+    return known;
 }
 
 static void answer(struct roce_qp *wire, uint64_t now)
@@ -664,7 +623,7 @@ static void answer(struct roce_qp *wire, uint64_t now)
     struct qp *qp = wire->qp;
 
     spin_lock_word(&qp->pub->busy);
-    push(wire, now);
+    roce_qp_push(wire, now);
     count_tries(wire);
     note_drained(qp);
     spin_unlock_word(&qp->pub->busy);
@@ -735,4 +694,11 @@ void roce_qp_progress(void)
         return;
     for (struct roce_qp *wire = all; wire; wire = wire->next)
         requester_drained(wire->qp);
+}
+
+/* Queue pairs are the parent's, and with it their places in our lists. */
+void roce_qp_after_fork(void)
+{
+    all = touched = NULL;
+    atomic_store(&drain_due, false);
 }

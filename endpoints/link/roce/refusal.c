@@ -30,16 +30,16 @@ enum {
 };
 
 struct notice {
-    uint8_t opcode, zero[3];
+    uint8_t opcode, who, zero[2]; /* enum refusal */
     uint8_t head[HEAD];
 };
 
 /* ---- telling ---- */
 
-void refusal_send(const struct roce_from *from, const uint8_t *bytes, size_t size)
+void refusal_send(const struct roce_from *from, enum refusal who, const uint8_t *bytes, size_t size)
 {
     static uint64_t last_ns;
-    struct notice notice = {.opcode = NOTICE_OPCODE};
+    struct notice notice = {.opcode = NOTICE_OPCODE, .who = (uint8_t)who};
     struct roce_sockaddr to;
 
     if (from->port->group || size < HEAD || from->now_ns - last_ns < NOTICE_EVERY_NS)
@@ -63,13 +63,18 @@ static uint32_t load24(const uint8_t *at)
 }
 
 static void heard(const struct roce_port *port, const struct roce_sockaddr *peer,
-                  const uint8_t head[HEAD], bool host)
+                  const uint8_t head[HEAD], enum refusal who)
 {
+    uint32_t qpn = load24(head + 5), psn = load24(head + 9);
     uint8_t gid[16];
 
     udp_take_address(peer, gid);
+    if (qpn == WIRE_QPN_GSI) {
+        roce_mad_refused(gid, psn);
+        return;
+    }
     roce_lock();
-    roce_qp_refused(port, gid, load24(head + 5), load24(head + 9), host);
+    roce_qp_refused(port, gid, qpn, psn, who);
     roce_unlock();
 }
 
@@ -111,7 +116,7 @@ static bool take_error(const struct roce_port *port, int fd)
     if (size < 0)
         return false;
     if (size == HEAD && says_unreachable(&header))
-        heard(port, &peer, head, true);
+        heard(port, &peer, head, REFUSED_BY_HOST);
     return true;
 }
 
@@ -121,8 +126,8 @@ static bool take_notice(const struct roce_port *port, int fd)
     struct roce_sockaddr peer = {.size = sizeof(peer.v6)};
     ssize_t size = recvfrom(fd, &notice, sizeof(notice), MSG_DONTWAIT, &peer.any, &peer.size);
 
-    if (size == sizeof(notice) && notice.opcode == NOTICE_OPCODE)
-        heard(port, &peer, notice.head, false);
+    if (size == sizeof(notice) && notice.opcode == NOTICE_OPCODE && notice.who < REFUSED_BY_HOST)
+        heard(port, &peer, notice.head, notice.who);
     return size >= 0;
 }
 
@@ -167,7 +172,7 @@ static void look_at(struct roce_port *port, struct roce_outlet *outlet)
     if (!refused)
         return;
     roce_lock();
-    roce_qp_unreachable(port, outlet->icrc.target, 0, true);
+    roce_qp_unreachable(port, outlet->icrc.target, 0, REFUSED_BY_HOST);
     roce_unlock();
 }
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/config_host.h"
+#include "core/counters.h"
 #include "core/process.h"
 #include "trace/pcapng.h"
 
@@ -62,11 +63,11 @@ void roce_due_at(uint64_t when_ns)
 
 /* ---- what came in ---- */
 
-static bool is_reliable_request(const struct wire_packet *packet)
+static bool is_connected_request(const struct wire_packet *packet)
 {
     uint8_t service = packet->opcode & WIRE_SERVICE_MASK;
 
-    return (service == WIRE_RC || service == WIRE_XRC) &&
+    return (service == WIRE_RC || service == WIRE_UC || service == WIRE_XRC) &&
            !(wire_traits(packet->opcode) & WIRE_IS_RESPONSE);
 }
 
@@ -80,15 +81,16 @@ static void dispatch_unicast(const struct roce_from *from, const struct wire_pac
     if (!here && (steer_went_wrong(from, slot, bytes, size) || process_slot_is_taken(slot)))
         return;
     if (!qp) {
-        if (is_reliable_request(packet))
-            refusal_send(from, bytes, size);
+        counters_add(from->port->nic, COUNTER_DROPPED, 1);
+        if (is_connected_request(packet))
+            refusal_send(from, here ? REFUSED_BY_QP : REFUSED_BY_PROCESS, bytes, size);
         return;
     }
     if ((packet->opcode & WIRE_SERVICE_MASK) == WIRE_UD) {
         if (qp->type == IBV_QPT_UD)
             roce_datagram_receive(qp, from, packet);
-    } else if (qp->type != IBV_QPT_UD) {
-        roce_qp_receive(qp, from, packet);
+    } else if (qp->type == IBV_QPT_UD || !roce_qp_receive(qp, from, packet)) {
+        counters_add(from->port->nic, COUNTER_DROPPED, 1);
     }
 }
 
@@ -108,9 +110,12 @@ uint16_t roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_
     struct wire_packet packet;
     uint16_t id = from->id;
 
-    if (steer_is_probe(from->port, bytes, size) || !wire_parse(bytes, size, &packet) ||
-        !icrc_judge(&from->icrc, bytes, size, &unshift, &id))
+    if (steer_is_probe(from->port, bytes, size))
         return id;
+    if (!wire_parse(bytes, size, &packet) || !icrc_judge(&from->icrc, bytes, size, &unshift, &id)) {
+        counters_add(from->port->nic, COUNTER_DROPPED, 1);
+        return id;
+    }
     if (__builtin_expect(pcapng_is_open(), 0))
         pcapng_write(PCAPNG_RECEIVED, &from->icrc, from->traffic_class, from->hop_limit, id, bytes,
                      size);
@@ -128,8 +133,9 @@ static void expire(uint64_t now)
     atomic_store(&due_ns, TRANSPORT_NEVER);
     uint64_t held = faults_deliver(now);
     roce_qp_answer(now);
-    uint64_t next = roce_qp_expire(now);
+    uint64_t next = roce_qp_expire(now), round = roce_peers_expire(now);
     next = held < next ? held : next;
+    next = round < next ? round : next;
     if (next != TRANSPORT_NEVER)
         roce_due_at(next);
 }
@@ -251,22 +257,30 @@ void roce_progress(void)
     steer_progress(now);
     refusal_progress();
     roce_qp_progress();
+    roce_peers_progress();
     roce_xrc_progress();
     roce_mad_progress();
 }
 
 void roce_answer(void)
 {
-    if (!atomic_load(&link_to_poll) || !spin_try(&receive_lock))
+    if (!atomic_load(&link_to_poll))
         return;
+    roce_lock(); /* who has it is not about to answer: it may have looked already */
     roce_qp_answer(now_ns());
     roce_unlock();
 }
 
-/* The program ends: what it has received is acknowledged, or the peer would ask again in vain. */
+/*
+ * The program ends: what it has received is acknowledged, or the peer would ask again in vain. A
+ * thread that has the lock may have been stopped for good.
+ */
 __attribute__((destructor)) static void say_goodbye(void)
 {
-    roce_answer();
+    if (!atomic_load(&link_to_poll) || !spin_try(&receive_lock))
+        return;
+    roce_qp_answer(now_ns());
+    roce_unlock();
 }
 
 void roce_after_fork(void)
@@ -276,6 +290,7 @@ void roce_after_fork(void)
     faults_after_fork();
     pcapng_after_fork();
     roce_mad_after_fork();
+    roce_peers_after_fork();
     atomic_store(&due_ns, TRANSPORT_NEVER);
     atomic_store(&link_to_poll, 0);
     atomic_store(&datagrams_used, false);

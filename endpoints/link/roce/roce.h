@@ -21,6 +21,8 @@ struct roce_qp;
 extern const struct link_ops link_roce;
 /* core_lock held. It is in no table any more: wait until nobody holds a pointer to it. */
 void roce_settle(void);
+/* core_lock held: as link_watch(). */
+void roce_watch(struct qp *qp, uint32_t peer_qpn, bool on);
 
 /* ---- datagrams ---- */
 /* The queue pair may receive from now on: from the wire too, if it can be opened. core_lock held.
@@ -30,6 +32,8 @@ int roce_receive_datagrams(struct qp *qp);
 void roce_release_held(struct qp *qp);
 /* A queue pair joined a group: its datagrams come over the wire, too. core_lock held. */
 void roce_join(const struct nic *nic, const uint8_t mgid[16]);
+/* One has left it. core_lock held. */
+void roce_leave(const struct nic *nic, const uint8_t mgid[16]);
 /* busy held: send it; what can't be sent is lost. The status is what its completion says. */
 enum ibv_wc_status roce_datagram(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah);
 

@@ -69,6 +69,7 @@ struct roce_outlet {
 struct roce_port {
     struct watch watch; /* its first member; .fd: bound to (address, 4791) */
     uint8_t gid[16];
+    unsigned nic; /* its index */
     bool v4, group;
     bool no_segmentation; /* the kernel won't cut datagrams for this device */
     bool watched;         /* the engine thread hears of what comes */
@@ -88,6 +89,7 @@ struct roce_port {
     unsigned room;               /* so many packets in flight */
     uint16_t ids[ROCE_IDS];      /* the receive lock: what the next packet may have, by source */
     struct roce_port *next;
+    struct roce_port *left; /* of a group, and nobody is in it */
     /* steer.c: the processes of this address */
     struct roce_roster *roster;
     int roster_fd;
@@ -125,6 +127,8 @@ struct roce_port *udp_ports(void);
  * has; 0 or negative errno.
  */
 int udp_group_join(const struct nic *nic, const uint8_t mgid[16]);
+/* core_lock held: nobody here is in the group any more by this interface. */
+void udp_group_leave(uint32_t interface, const uint8_t mgid[16]);
 /* The local address that a group is reached from: sgid, or another one of the group's family. */
 struct roce_port *udp_group_port(const struct nic *nic, const uint8_t sgid[16],
                                  const uint8_t mgid[16]);
@@ -159,8 +163,10 @@ void outlet_doubt(struct roce_outlet *outlet);
 void outlets_close(struct roce_port *port);
 
 /* ---- steer.c: several processes behind one address ---- */
-/* core_lock held. bind_socket() makes port->watch.fd. */
-int steer_join(struct roce_port *port, int (*bind_socket)(struct roce_port *port));
+/* Makes port->watch.fd. `first`: no other process of this runtime directory has one. */
+typedef int steer_bind(struct roce_port *port, bool first);
+/* core_lock held. */
+int steer_join(struct roce_port *port, steer_bind *bind_socket);
 void steer_close(struct roce_port *port);
 /* core_lock held: where others hand over what is ours. */
 int steer_open(void);
@@ -190,8 +196,8 @@ uint16_t roce_dispatch(const struct roce_from *from, const uint8_t *bytes, size_
 
 /* ---- qp.c: connected queue pairs ---- */
 extern const struct transport_calls roce_calls; /* the owner is a struct qp */
-/* The receive lock held. */
-void roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet);
+/* The receive lock held. False: it is not from its peer. */
+bool roce_qp_receive(struct qp *qp, const struct roce_from *from, const struct wire_packet *packet);
 /* The receive lock held: send what the packets of this batch made due. */
 void roce_qp_answer(uint64_t now_ns);
 /* The same, but those that have no more than an ACK to say wait: true if there are any. */
@@ -215,15 +221,22 @@ int roce_xrc_new(struct qp *qp, struct roce_xrc **xrc_out);
 /* Engine, core_lock held: completions that could not be delivered yet. */
 void roce_xrc_progress(void);
 
+/* ---- peer.c ---- */
+/* Who is not there: what the queue pair number names, all of its process, or anybody at all. */
+enum refusal { REFUSED_BY_QP, REFUSED_BY_PROCESS, REFUSED_BY_HOST };
 /*
  * The receive lock held: `peer` says that nobody is there for a packet with this queue pair number
- * and PSN. `host`: nobody for any; else nobody in that process.
+ * and PSN.
  */
 void roce_qp_refused(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
-                     uint32_t psn, bool host);
+                     uint32_t psn, enum refusal who);
 /* The same, and it is to be believed. */
 void roce_qp_unreachable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
-                         bool host);
+                         enum refusal who);
+/* The receive lock held: ask who is silent, when it is time. The next time, or TRANSPORT_NEVER. */
+uint64_t roce_peers_expire(uint64_t now_ns);
+void roce_peers_progress(void); /* the engine thread, core_lock held */
+void roce_peers_after_fork(void);
 
 /* ---- refusal.c: of packets that nobody is there for ---- */
 /* Hear of those that are sent from this socket, which is not connected; `at` stays. Any thread. */
@@ -233,8 +246,9 @@ void refusal_suspect(struct roce_outlet *outlet);
 /* One that was connected was told, in place of sending. Any thread. */
 void refusal_note(struct roce_outlet *outlet);
 void refusal_progress(void); /* the engine thread */
-/* The receive lock held: tell who sent this request that there is no such queue pair. */
-void refusal_send(const struct roce_from *from, const uint8_t *bytes, size_t size);
+/* The receive lock held: tell who sent this request that nobody is there for it. */
+void refusal_send(const struct roce_from *from, enum refusal who, const uint8_t *bytes,
+                  size_t size);
 
 /* ---- datagram.c ---- */
 void roce_datagram_receive(struct qp *qp, const struct roce_from *from,
@@ -253,6 +267,8 @@ void faults_after_fork(void);
 void roce_mad_receive(const struct roce_from *from, const struct wire_packet *packet,
                       const uint8_t *bytes, size_t size);
 void roce_mad_progress(void); /* core_lock held */
+/* core_lock held: nobody is there at `peer` for the datagram with this PSN. */
+void roce_mad_refused(const uint8_t peer[16], uint32_t psn);
 void roce_mad_after_fork(void);
 
 /* ---- roce.c, any thread ---- */
@@ -265,7 +281,7 @@ void roce_use_datagrams(void);
 bool roce_uses_datagrams(void);
 
 /* ---- lock of the receive side ---- */
-/* What has been received is acknowledged now; whoever is receiving just now does that anyway. */
+/* What has been received is acknowledged now. */
 void roce_answer(void);
 void roce_lock(void);
 void roce_unlock(void);

@@ -197,13 +197,13 @@ static void probe_wait(struct roce_port *port, unsigned count)
 /* ---- coming ---- */
 
 /* The roster is locked: nobody else comes meanwhile. */
-static int join(struct roce_port *port, int (*bind_socket)(struct roce_port *port))
+static int join(struct roce_port *port, steer_bind *bind_socket)
 {
     uint32_t slot = process_slot();
 
     atomic_store(&port->roster->members[slot], process_name());
     unsigned count = roster_count(port->roster);
-    int error = bind_socket(port);
+    int error = bind_socket(port, count == 1);
     if (error) {
         atomic_store(&port->roster->members[slot], 0);
         return error;
@@ -218,7 +218,7 @@ static int join(struct roce_port *port, int (*bind_socket)(struct roce_port *por
     return 0;
 }
 
-int steer_join(struct roce_port *port, int (*bind_socket)(struct roce_port *port))
+int steer_join(struct roce_port *port, steer_bind *bind_socket)
 {
     int error = roster_open(port);
 
@@ -325,7 +325,7 @@ int steer_open(void)
 
     if (mailbox.fd >= 0)
         return 0;
-    int fd = own_fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    int fd = own_fd(sys_socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (fd < 0)
         return -errno;
     mailbox_address(process_slot(), &address);

@@ -6,9 +6,12 @@
  * cuts into packets: the ICRC covers it.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <net/if.h>
 #include <netinet/udp.h>
+#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -25,12 +28,16 @@
 #ifndef UDP_NO_CHECK6_RX
 #define UDP_NO_CHECK6_RX 102
 #endif
+#ifndef SO_BINDTOIFINDEX
+#define SO_BINDTOIFINDEX 62
+#endif
 
 enum {
     RECEIVE_BUFFER = 8 << 20,
     SOURCE_PORT_FIRST = 0xc000, /* IBTA A17.4.5.1 */
     SOURCE_PORTS = 0x4000,
     BIND_TRIES = 64,
+    LEAVING_MS = 20, /* the sockets of a process that has just ended may take so long to go */
     ROOM_LEAST = 32, /* packets in flight from a port */
     ROOM_MOST = 512,
     DATAGRAMS = 16,     /* received at a time */
@@ -44,6 +51,7 @@ enum {
 
 static _Atomic(struct roce_port *) ports;
 static unsigned port_count;
+static struct roce_port *left_groups; /* core_lock */
 
 struct roce_port *udp_ports(void)
 {
@@ -102,7 +110,8 @@ static void set_family(int fd, bool v4)
 
 static int socket_open(bool v4)
 {
-    int fd = own_fd(socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    int fd =
+        own_fd(sys_socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 
     if (fd < 0)
         return -errno;
@@ -159,15 +168,55 @@ static int bind_to(int fd, const struct roce_port *port, uint16_t number)
     return bind(fd, &address.any, address.size) ? -errno : 0;
 }
 
-static int open_receiver(struct roce_port *port)
+/* Without sharing it: EADDRINUSE if anybody has it. */
+static int try_alone(const struct roce_port *port)
 {
     int fd = socket_open(port->v4);
+    int error = fd < 0 ? fd : bind_to(fd, port, WIRE_UDP_PORT);
+
+    if (fd >= 0)
+        sys_close(fd);
+    return error;
+}
+
+static void tell_taken(const struct roce_port *port)
+{
+    char text[INET6_ADDRSTRLEN];
+    const void *address = port->v4 ? port->gid + 12 : port->gid;
+
+    if (config_get()->link != CONFIG_LINK_ROCE)
+        return; /* there is shared memory, and perhaps nobody needs more */
+    inet_ntop(port->v4 ? AF_INET : AF_INET6, address, text, sizeof(text));
+    dprintf(STDERR_FILENO,
+            "viaduct: UDP port %d of %s is taken, by another program, user or "
+            "VIADUCT_RUNTIME_DIR: use the same directory, or another address (VIADUCT_NICS)\n",
+            WIRE_UDP_PORT, text);
+}
+
+/*
+ * Nobody else of this runtime directory is here: then nobody at all may be. The kernel would let
+ * any process of this user share the port, and give each a part of what is the other's.
+ */
+static int claim(const struct roce_port *port)
+{
+    static int patience = LEAVING_MS;
+    int error;
+
+    while ((error = try_alone(port)) == -EADDRINUSE && patience-- > 0)
+        (void)poll(NULL, 0, 1);
+    return error;
+}
+
+static int open_receiver(struct roce_port *port, bool first)
+{
+    int error = first ? claim(port) : 0;
+    int fd = error ? error : socket_open(port->v4);
 
     if (fd < 0)
         return fd;
     set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     set(fd, IPPROTO_UDP, UDP_GRO, 1);
-    int error = bind_to(fd, port, WIRE_UDP_PORT);
+    error = bind_to(fd, port, WIRE_UDP_PORT);
     if (error) {
         sys_close(fd);
         return error;
@@ -237,7 +286,7 @@ unsigned roce_path_mtu(const struct nic *nic)
 {
     if (config_get()->link == CONFIG_LINK_SHM)
         return LIMIT_MTU;
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int fd = sys_socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return LIMIT_MTU;
     unsigned mtu = udp_path_mtu(interface_mtu(fd, nic->gids[0].ndev));
@@ -272,6 +321,7 @@ static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_po
     if (!port)
         return -ENOMEM;
     memcpy(port->gid, gid, 16);
+    port->nic = (unsigned)(nic - config_get()->nics);
     port->v4 = address_is_v4(gid);
     port->interface = if_nametoindex(name);
     port->roster_fd = -1;
@@ -279,6 +329,8 @@ static int port_new(const struct nic *nic, const uint8_t gid[16], struct roce_po
     if (!error)
         error = steer_join(port, open_receiver);
     if (error) {
+        if (error == -EADDRINUSE)
+            tell_taken(port);
         steer_close(port);
         free(port);
         return error;
@@ -297,6 +349,21 @@ static void port_add(struct roce_port *port)
     port_count++;
     roce_unlock();
     roce_port_opened();
+}
+
+/* Who is just looking at it goes on from there. */
+static void port_remove(struct roce_port *port)
+{
+    struct roce_port *before = ports;
+
+    if (before == port) {
+        ports = port->next;
+    } else {
+        while (before->next != port)
+            before = before->next;
+        before->next = port->next;
+    }
+    port_count--;
 }
 
 int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out)
@@ -319,7 +386,7 @@ int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port
 bool roce_source_for(const uint8_t dgid[16], uint8_t source_out[16])
 {
     struct roce_sockaddr address;
-    int fd = socket(address_is_v4(dgid) ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int fd = sys_socket(address_is_v4(dgid) ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
     fill_address(dgid, WIRE_UDP_PORT, 0, &address);
     bool found = fd >= 0 && connect(fd, &address.any, address.size) == 0 &&
@@ -357,46 +424,99 @@ static int join_interface(int fd, const struct roce_port *port, const uint8_t mg
     return failed && errno != EADDRINUSE ? -errno : 0;
 }
 
-static int group_new(const struct nic *nic, const uint8_t mgid[16], struct roce_port **port_out)
+static struct roce_port *group_find(const uint8_t mgid[16], uint32_t interface)
 {
-    const struct roce_port *way = udp_group_port(nic, nic->gids[0].raw, mgid);
-    struct roce_port *port = way ? calloc(1, sizeof(*port)) : NULL;
+    struct roce_port *port = ports;
+
+    while (port && !(port->group && port->interface == interface && !memcmp(port->gid, mgid, 16)))
+        port = port->next;
+    return port;
+}
+
+/* One that was left before will do. */
+static struct roce_port *group_take(void)
+{
+    struct roce_port *port = left_groups;
 
     if (!port)
-        return way ? -ENOMEM : -EADDRNOTAVAIL;
+        return calloc(1, sizeof(*port));
+    left_groups = port->left;
+    return port;
+}
+
+static void group_put(struct roce_port *port)
+{
+    port->left = left_groups;
+    left_groups = port;
+}
+
+/* Only what this socket itself has joined: the host may be in the group by other interfaces. */
+static int group_open(const struct roce_port *port)
+{
+    int fd = socket_open(port->v4);
+
+    if (fd < 0)
+        return fd;
+    set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (port->v4)
+        set(fd, IPPROTO_IP, IP_MULTICAST_ALL, 0);
+    else
+        set(fd, SOL_SOCKET, SO_BINDTOIFINDEX, (int)port->interface);
+    int error = bind_to(fd, port, WIRE_UDP_PORT);
+    error = error ? error : join_interface(fd, port, port->gid);
+    if (error)
+        sys_close(fd);
+    return error ? error : fd;
+}
+
+static int group_new(const struct roce_port *way, const uint8_t mgid[16])
+{
+    struct roce_port *port = group_take();
+
+    if (!port)
+        return -ENOMEM;
     memcpy(port->gid, mgid, 16);
+    port->nic = way->nic;
     port->v4 = way->v4;
     port->group = true;
     port->interface = way->interface;
     port->roster_fd = -1;
-    int fd = socket_open(port->v4);
-    int error = fd < 0 ? fd : 0;
-    if (!error) {
-        set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-        set(fd, IPPROTO_IP, IP_MULTICAST_ALL, 0);
-        error = bind_to(fd, port, WIRE_UDP_PORT);
-    }
-    if (!error)
-        error = join_interface(fd, way, mgid);
-    if (error) {
-        if (fd >= 0)
-            sys_close(fd);
-        free(port);
-        return error;
+    int fd = group_open(port);
+    if (fd < 0) {
+        group_put(port);
+        return fd;
     }
     port->watch.fd = fd;
-    *port_out = port;
+    port_add(port);
     return 0;
 }
 
 int udp_group_join(const struct nic *nic, const uint8_t mgid[16])
 {
-    struct roce_port *port = udp_port_find(mgid);
-    int error = port ? 0 : group_new(nic, mgid, &port);
+    const struct roce_port *way = udp_group_port(nic, nic->gids[0].raw, mgid);
 
-    if (!error && !udp_port_find(mgid))
-        port_add(port);
-    return error;
+    if (!way)
+        return -EADDRNOTAVAIL;
+    return group_find(mgid, way->interface) ? 0 : group_new(way, mgid);
+}
+
+/* The engine thread may be about to look at it: it finds no socket. */
+void udp_group_leave(uint32_t interface, const uint8_t mgid[16])
+{
+    struct roce_port *port = group_find(mgid, interface);
+
+    if (!port)
+        return;
+    roce_lock();
+    port_remove(port);
+    if (port->watched)
+        thread_unwatch(&port->watch);
+    port->watched = false;
+    int fd = port->watch.fd;
+    port->watch.fd = -1;
+    roce_unlock();
+    sys_close(fd);
+    group_put(port);
 }
 
 /* Two threads may both open it; one of the two sockets is closed again. */
@@ -662,6 +782,10 @@ void udp_after_fork(void)
                 sys_close(atomic_load(&port->senders[i]) - 1);
         free(port);
     }
-    ports = NULL;
+    for (struct roce_port *port = left_groups, *next; port; port = next) {
+        next = port->left;
+        free(port);
+    }
+    ports = left_groups = NULL;
     port_count = 0;
 }

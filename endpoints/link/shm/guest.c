@@ -457,7 +457,7 @@ int guest_open(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-    listener.fd = own_fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    listener.fd = own_fd(sys_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (listener.fd < 0)
         return -errno;
     process_socket_path(process_slot(), address.sun_path, sizeof(address.sun_path));

@@ -28,7 +28,7 @@ static int ask(int dir_fd, uint32_t slot, enum shm_type what)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     struct shm_msg msg = {.type = what};
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = sys_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     if (fd < 0)
         return -1;

@@ -199,7 +199,7 @@ static int connect_to(uint32_t slot)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     /* Not blocking: who does not accept any more must not hold up our engine. */
-    int fd = own_fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    int fd = own_fd(sys_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 
     if (fd < 0)
         return -errno;
