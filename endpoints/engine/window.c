@@ -150,6 +150,8 @@ void window_timed(struct window *w, uint32_t una, uint64_t now_ns)
 
     w->timing = false;
     w->least_ns -= (w->least_ns - PROBE_LEAST_NS) / 256;
+    w->best_ns += w->best_ns / 64 + 1;
+    w->best_ns = !w->srtt_ns || rtt < w->best_ns ? rtt : w->best_ns;
     if (!w->srtt_ns) {
         rtt = rtt < FIRST_RTT_MOST_NS ? rtt : FIRST_RTT_MOST_NS;
         w->srtt_ns = rtt ? rtt : 1;
