@@ -21,6 +21,11 @@
 #include "core/wr.h"
 #include "link/link.h"
 
+/* On the way of every message. */
+#define STRAIGHT static inline __attribute__((always_inline))
+/* And what is not stays out of its way. */
+#define COLD static __attribute__((cold, noinline))
+
 enum {
     ATTACH_FLOOR_NS = 100000000,   /* a peer on a busy machine gets this long to answer */
     CONNECT_FLOOR_NS = 2000000000, /* one that is known to live gets longer to let us in */
@@ -36,13 +41,13 @@ static _Atomic uint32_t stalled_count;
 
 /* ---- completing ---- */
 
-static bool is_signalled(const struct qp *qp, const struct ibv_send_wr *wr)
+STRAIGHT bool is_signalled(const struct qp *qp, const struct ibv_send_wr *wr)
 {
     return qp->sq_sig_all || (wr->send_flags & IBV_SEND_SIGNALED);
 }
 
-void requester_push(struct qp *qp, uint64_t wr_id, enum ibv_wr_opcode opcode, uint32_t byte_len,
-                    uint32_t position, enum ibv_wc_status status)
+STRAIGHT void push(struct qp *qp, uint64_t wr_id, enum ibv_wr_opcode opcode, uint32_t byte_len,
+                   uint32_t position, enum ibv_wc_status status)
 {
     struct cqe *cqe = cq_push_begin(qp->send_cq);
 
@@ -63,10 +68,16 @@ void requester_push(struct qp *qp, uint64_t wr_id, enum ibv_wr_opcode opcode, ui
     cq_push_end(qp->send_cq, cqe);
 }
 
+void requester_push(struct qp *qp, uint64_t wr_id, enum ibv_wr_opcode opcode, uint32_t byte_len,
+                    uint32_t position, enum ibv_wc_status status)
+{
+    push(qp, wr_id, opcode, byte_len, position, status);
+}
+
 static void push_completion(struct qp *qp, const struct ibv_send_wr *wr, uint32_t position,
                             enum ibv_wc_status status)
 {
-    requester_push(qp, wr->wr_id, wr->opcode, wr_byte_len(wr), position, status);
+    push(qp, wr->wr_id, wr->opcode, wr_byte_len(wr), position, status);
 }
 
 /* IBTA 10.3.1: an error in the send queue of a connected RC moves to ERR, of UC and UD to SQE. */
@@ -90,7 +101,7 @@ void requester_drop_remote(struct qp *qp)
 }
 
 /* What was done of the WQE at the head does not concern the next one. */
-static void forget_progress(struct qp *qp)
+STRAIGHT void forget_progress(struct qp *qp)
 {
     if (__builtin_expect(qp->remote_op != 0, 0))
         requester_drop_remote(qp);
@@ -121,22 +132,33 @@ void requester_count_error(const struct qp *qp, enum ibv_wc_status status)
     counters_add(qp->pub->nic, counter_of(status), 1);
 }
 
-/* The WQE at the head is over. */
-static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_status status)
+COLD void complete_failed(struct qp *qp, const struct ibv_send_wr *wr, uint32_t position,
+                          enum ibv_wc_status status)
 {
-    uint32_t position = qp->sq_head++;
-
-    forget_progress(qp);
-    if (status == IBV_WC_SUCCESS) {
-        qp->pub->messages++;
-        if (is_signalled(qp, wr))
-            push_completion(qp, wr, position, status);
-        return;
-    }
     qp->stall = STALL_NONE;
     requester_count_error(qp, status);
     push_completion(qp, wr, position, status);
     requester_fail(qp);
+}
+
+/* The WQE at the head is over. */
+STRAIGHT void complete_now(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_status status)
+{
+    uint32_t position = qp->sq_head++;
+
+    forget_progress(qp);
+    if (__builtin_expect(status != IBV_WC_SUCCESS, 0)) {
+        complete_failed(qp, wr, position, status);
+        return;
+    }
+    qp->pub->messages++;
+    if (is_signalled(qp, wr))
+        push(qp, wr->wr_id, wr->opcode, wr_byte_len(wr), position, IBV_WC_SUCCESS);
+}
+
+static void complete(struct qp *qp, const struct ibv_send_wr *wr, enum ibv_wc_status status)
+{
+    complete_now(qp, wr, status);
 }
 
 /* ---- running ---- */
@@ -149,8 +171,8 @@ static enum ibv_wc_status run_bind(struct qp *qp, const struct ibv_send_wr *wr)
                    &wr->bind_mw.bind_info);
 }
 
-static enum verdict run(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
-                        enum ibv_wc_status *status)
+STRAIGHT enum verdict run(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah,
+                          enum ibv_wc_status *status)
 {
     switch (wr->opcode) {
     case IBV_WR_BIND_MW:
@@ -518,7 +540,7 @@ void requester_give_up(struct qp *qp)
 
 /* ---- posting ---- */
 
-static int check_inline(const struct qp *qp, const struct ibv_send_wr *wr)
+STRAIGHT int check_inline(const struct qp *qp, const struct ibv_send_wr *wr)
 {
     uint64_t length = 0;
 
@@ -529,7 +551,7 @@ static int check_inline(const struct qp *qp, const struct ibv_send_wr *wr)
     return length > qp->cap.max_inline_data || !wr_may_inline(wr->opcode) ? EINVAL : 0;
 }
 
-static int check_post(struct qp *qp, const struct ibv_send_wr *wr)
+STRAIGHT int check_post(struct qp *qp, const struct ibv_send_wr *wr)
 {
     if (wr->num_sge < 0 || (uint32_t)wr->num_sge > qp->cap.max_send_sge ||
         !wr_opcode_allowed(qp->type, wr->opcode))
@@ -565,33 +587,36 @@ static int post_stored(struct qp *qp, const struct ibv_send_wr *wr, const struct
     return 0;
 }
 
-static int post_running(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah)
+COLD int post_stalled(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah)
+{
+    if (!stall_expired(qp, STALL_NONE))
+        return post_stored(qp, wr, ah, true);
+    enum ibv_wc_status status = give_up_status(qp);
+    qp->sq_tail++;
+    qp->stall = STALL_NONE;
+    complete(qp, wr, status);
+    return 0;
+}
+
+STRAIGHT int post_running(struct qp *qp, const struct ibv_send_wr *wr, const struct ah *ah)
 {
     enum ibv_wc_status status = IBV_WC_SUCCESS;
 
-    if (__builtin_expect(run(qp, wr, ah, &status) == VERDICT_DONE, 1)) {
-        qp->sq_tail++;
-        complete(qp, wr, status);
-        return 0;
-    }
-    if (stall_expired(qp, STALL_NONE)) {
-        qp->sq_tail++;
-        status = give_up_status(qp);
-        qp->stall = STALL_NONE;
-        complete(qp, wr, status);
-        return 0;
-    }
-    return post_stored(qp, wr, ah, true);
+    if (__builtin_expect(run(qp, wr, ah, &status) != VERDICT_DONE, 0))
+        return post_stalled(qp, wr, ah);
+    qp->sq_tail++;
+    complete_now(qp, wr, status);
+    return 0;
 }
 
-static int post_flushed(struct qp *qp, const struct ibv_send_wr *wr)
+COLD int post_flushed(struct qp *qp, const struct ibv_send_wr *wr)
 {
     push_completion(qp, wr, qp->sq_tail++, IBV_WC_WR_FLUSH_ERR);
     qp->sq_head = qp->sq_tail;
     return 0;
 }
 
-static int post_one(struct qp *qp, const struct ibv_send_wr *wr)
+STRAIGHT int post_one(struct qp *qp, const struct ibv_send_wr *wr)
 {
     int error = check_post(qp, wr);
 
@@ -611,7 +636,7 @@ static int post_one(struct qp *qp, const struct ibv_send_wr *wr)
 }
 
 /* The link keeps what is posted; it goes out with posted(). */
-static int post_to_link(struct qp *qp, const struct ibv_send_wr *wr)
+COLD int post_to_link(struct qp *qp, const struct ibv_send_wr *wr)
 {
     int error = check_post(qp, wr);
     enum ibv_qp_state state = qp_state(qp);
@@ -629,7 +654,7 @@ static int post_to_link(struct qp *qp, const struct ibv_send_wr *wr)
     return ENOMEM;
 }
 
-static int post_any(struct qp *qp, const struct ibv_send_wr *wr)
+STRAIGHT int post_any(struct qp *qp, const struct ibv_send_wr *wr)
 {
     return __builtin_expect(qp->link != NULL, 0) ? post_to_link(qp, wr) : post_one(qp, wr);
 }

@@ -105,8 +105,9 @@ static bool wanted(const struct bench_options *opts, enum measure_test test, enu
            !(op == OP_ATOMIC && test == TEST_BW);
 }
 
-static void add_case(const struct bench_options *opts, enum measure_test test, enum measure_op op,
-                     enum measure_api api, uint64_t size, struct bench_results *plan)
+static struct measure_case *add_case(const struct bench_options *opts, enum measure_test test,
+                                     enum measure_op op, enum measure_api api, uint64_t size,
+                                     struct bench_results *plan)
 {
     struct bench_entry *entry = &plan->entries[plan->count++];
 
@@ -116,21 +117,34 @@ static void add_case(const struct bench_options *opts, enum measure_test test, e
         .op = op,
         .api = api,
         .size = size,
-        .batch = opts->batch != 0    ? (unsigned)opts->batch
+        .batch = api == API_VIPL     ? 1
+                 : opts->batch != 0  ? (unsigned)opts->batch
                  : test == TEST_RATE ? 16
                                      : 1,
         .iters = opts->iters,
         .seconds = opts->seconds,
     };
+    return &entry->result.which;
 }
 
-/* One for each interface that has the operation, so that they stand beside each other. */
+/*
+ * One for each interface that has the operation, so that they stand beside each other. Beside VIPL
+ * the rate of verbs is measured in two ways, for VIPL has no chains, and a completion for each
+ * message.
+ */
 static void add_cases(const struct bench_options *opts, enum measure_test test, enum measure_op op,
                       uint64_t size, struct bench_results *plan)
 {
     for (unsigned api = 0; api < API_COUNT; api++) {
         if ((opts->apis & 1u << api) && measure_api_has((enum measure_api)api, op))
             add_case(opts, test, op, (enum measure_api)api, size, plan);
+        if (api == API_VERBS && opts->apis == MEASURE_ALL_APIS && test == TEST_RATE &&
+            measure_api_has(API_VIPL, op)) {
+            struct measure_case *which = add_case(opts, test, op, API_VERBS, size, plan);
+
+            which->batch = 1;
+            which->single = true;
+        }
     }
 }
 
@@ -138,7 +152,7 @@ static unsigned plan_most(const struct bench_options *opts)
 {
     unsigned sizes = opts->sizes.from != 0 ? sizes_count(&opts->sizes) : 1;
 
-    return TEST_COUNT * OP_COUNT * API_COUNT * sizes;
+    return TEST_COUNT * OP_COUNT * (API_COUNT + 1) * sizes;
 }
 
 /* One entry for each line of the result, in its order. */
@@ -272,7 +286,7 @@ static int one_round(struct session *session, const struct bench_options *opts,
     progress_show(progress, plan, index, round, "viaduct");
     code = session_measure(session, which, &turns->own[round]);
     for (unsigned r = 0; r < RIVAL_COUNT && code == CMD_OK; r++) {
-        if (!(opts->against & 1u << r) || which->api != API_VERBS ||
+        if (!(opts->against & 1u << r) || which->api != API_VERBS || which->single ||
             !rival_plays((enum rival)r, which))
             continue;
         progress_show(progress, plan, index, round, rival_names[r]);
@@ -299,11 +313,22 @@ static unsigned group_size(const struct bench_results *plan, unsigned first)
     for (; first + count < plan->count; count++) {
         const struct measure_case *next = &plan->entries[first + count].result.which;
 
-        if (next->api == API_VERBS || next->test != which->test || next->op != which->op ||
-            next->size != which->size)
+        if ((next->api == API_VERBS && !next->single) || next->test != which->test ||
+            next->op != which->op || next->size != which->size)
             break;
     }
     return count;
+}
+
+/* Of a group VIPL is the last. */
+static void compare(const struct bench_results *plan, unsigned first, unsigned count,
+                    struct bench_entry *vipl)
+{
+    for (unsigned i = first; i < first + count; i++) {
+        const struct bench_entry *verbs = &plan->entries[i];
+
+        *(verbs->result.which.single ? &vipl->single : &vipl->verbs) = verbs->value;
+    }
 }
 
 /* All take turns, so that what else the machine does meets all alike. */
@@ -324,8 +349,8 @@ static int measure_group(struct session *session, const struct bench_options *op
         struct bench_entry *entry = &plan->entries[first + i];
 
         summarize(entry, &turns[i], rounds);
-        if (i > 0 && plan->entries[first].result.which.api == API_VERBS)
-            entry->verbs = plan->entries[first].value;
+        if (entry->result.which.api == API_VIPL)
+            compare(plan, first, i, entry);
     }
     free(turns);
     return code;

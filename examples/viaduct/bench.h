@@ -32,7 +32,8 @@ struct bench_options {
 struct bench_entry {
     struct measure_result result;
     double value;
-    double verbs; /* over VIPL: the same without it */
+    double verbs;  /* over VIPL: the same without it */
+    double single; /* and with a call and a completion for each message */
     double rivals[RIVAL_COUNT];
 };
 

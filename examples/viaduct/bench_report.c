@@ -65,12 +65,14 @@ struct other {
     double value;
 };
 
-static unsigned others_of(const struct bench_entry *entry, struct other others_out[RIVAL_COUNT + 1])
+static unsigned others_of(const struct bench_entry *entry, struct other others_out[RIVAL_COUNT + 2])
 {
     unsigned count = 0;
 
     if (entry->verbs > 0)
         others_out[count++] = (struct other){measure_api_names[API_VERBS], entry->verbs};
+    if (entry->single > 0)
+        others_out[count++] = (struct other){"verbs, single", entry->single};
     for (unsigned r = 0; r < RIVAL_COUNT; r++) {
         if (entry->rivals[r] > 0)
             others_out[count++] = (struct other){rival_names[r], entry->rivals[r]};
@@ -99,7 +101,7 @@ static void print_versus(const struct bench_options *opts, const struct bench_re
 {
     static const char *const heads[] = {"test",  "op",    "size_bytes", "unit",  "viaduct",
                                         "rival", "value", "difference", "ratio", "better"};
-    struct other others[RIVAL_COUNT + 1];
+    struct other others[RIVAL_COUNT + 2];
     struct table table;
 
     table_init(&table, heads, sizeof(heads) / sizeof(heads[0]));
@@ -158,7 +160,7 @@ static int print_json(const struct bench_options *opts, const struct option_set 
 {
     json_t *lines = json_array();
     json_t *versus = json_array();
-    struct other others[RIVAL_COUNT + 1];
+    struct other others[RIVAL_COUNT + 2];
 
     for (unsigned i = 0; i < results->count; i++) {
         const struct bench_entry *entry = &results->entries[i];
@@ -200,7 +202,7 @@ static void plot_rival(struct plot_panel *panel, const struct bench_entry *entry
 static void plot_entry(struct plot_panel *panel, const struct bench_entry *entry, bool first)
 {
     const struct measure_case *which = &entry->result.which;
-    struct plot_style style = {.colour = which->op + OP_COUNT * which->api};
+    struct plot_style style = {.colour = which->op + OP_COUNT * which->api, .dash = which->single};
 
     plot_add(panel, measure_case_name(which), style, (double)which->size,
              in_unit(which, entry->value));

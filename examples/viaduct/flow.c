@@ -2,7 +2,7 @@
 /*
  * Bandwidth and message rate: every queue pair is kept full. Work is posted in chains; a
  * quarter of a queue shares one completion, whose wr_id says which queue pair it was and how
- * many messages are done.
+ * many messages are done. A single one posts, signals, polls and receives one at a time.
  */
 #include "cmd.h"
 #include "pass.h"
@@ -34,6 +34,8 @@ static void flow_init(struct flow *flow, struct pass *pass)
     if (flow->batch > config->depth)
         flow->batch = config->depth;
     flow->signal_every = config->depth / 4 > 64 ? 64 : config->depth / 4 + 1;
+    if (pass->which.single)
+        flow->signal_every = 1;
     for (unsigned i = 0; i < flow->batch; i++) {
         pass_request(pass, &flow->sge, &flow->chain[i]);
         flow->chain[i].next = i + 1 < flow->batch ? &flow->chain[i + 1] : NULL;
@@ -87,10 +89,16 @@ static int fill(struct flow *flow, unsigned index)
     return CMD_OK;
 }
 
+static int poll_max(const struct pass *pass)
+{
+    return pass->which.single ? 1 : POLL_MAX;
+}
+
 int pass_flow_client(struct pass *pass, uint64_t iters)
 {
     struct flow flow;
     struct ibv_wc wc[POLL_MAX];
+    int most = poll_max(pass);
     uint64_t done = 0;
 
     flow_init(&flow, pass);
@@ -100,7 +108,7 @@ int pass_flow_client(struct pass *pass, uint64_t iters)
             return CMD_FAILED;
     }
     while (done < iters) {
-        int n = wait_completions(pass->rig, pass->rig->send_cq, POLL_MAX, wc);
+        int n = wait_completions(pass->rig, pass->rig->send_cq, most, wc);
 
         if (n < 0)
             return CMD_FAILED;
@@ -132,11 +140,12 @@ static int repay(struct pass *pass, unsigned index)
 int pass_flow_server(struct pass *pass, uint64_t iters)
 {
     struct ibv_wc wc[POLL_MAX];
+    unsigned most = (unsigned)poll_max(pass), chain = pass->which.single ? 1 : RECV_CHAIN;
 
     for (uint64_t received = 0; received < iters;) {
         uint64_t left = iters - received;
-        int n = wait_completions(pass->rig, pass->rig->recv_cq,
-                                 left < POLL_MAX ? (int)left : POLL_MAX, wc);
+        int n = wait_completions(pass->rig, pass->rig->recv_cq, left < most ? (int)left : (int)most,
+                                 wc);
 
         if (n < 0)
             return CMD_FAILED;
@@ -144,7 +153,7 @@ int pass_flow_server(struct pass *pass, uint64_t iters)
         for (int i = 0; i < n; i++) {
             unsigned index = (unsigned)wc[i].wr_id;
 
-            if (++pass->queues[index].recvs_owed >= RECV_CHAIN && repay(pass, index) != CMD_OK)
+            if (++pass->queues[index].recvs_owed >= chain && repay(pass, index) != CMD_OK)
                 return CMD_FAILED;
         }
     }

@@ -22,8 +22,12 @@ const char *const measure_api_names[] = {"verbs", "vipl", NULL};
 const char *measure_case_name(const struct measure_case *which)
 {
     static const char *const vipl_names[] = {"vipl send", "vipl write", "vipl read", "none"};
+    static const char *const single_names[] = {"single send", "single write", "single read",
+                                               "single atomic"};
 
-    return which->api == API_VIPL ? vipl_names[which->op] : measure_op_names[which->op];
+    if (which->api == API_VIPL)
+        return vipl_names[which->op];
+    return which->single ? single_names[which->op] : measure_op_names[which->op];
 }
 
 bool measure_api_has(enum measure_api api, enum measure_op op)

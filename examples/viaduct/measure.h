@@ -36,6 +36,7 @@ struct measure_case {
     enum measure_api api;
     size_t size;
     unsigned batch; /* work requests in one post: bw and rate */
+    bool single;    /* verbs used as VIPL has to be: a call and a completion for each message */
     uint64_t iters; /* 0: by time */
     double seconds;
 };
@@ -51,7 +52,7 @@ struct measure_result {
     double bytes_per_s, messages_per_s;
 };
 
-/* "send", or "vipl send". */
+/* "send", "single send", or "vipl send". */
 const char *measure_case_name(const struct measure_case *which);
 
 /* Whether the interface has such an operation: VIA has no atomics. */

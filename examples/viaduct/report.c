@@ -102,6 +102,7 @@ json_t *report_json(const struct measure_result *r, const struct rig_config *con
     json_object_set_new(object, "qps", json_integer(config->qps));
     json_object_set_new(object, "depth", json_integer(config->depth));
     json_object_set_new(object, "batch", json_integer(r->which.batch));
+    json_object_set_new(object, "single", json_boolean(r->which.single));
     json_object_set_new(object, "bytes_per_s", report_real(r->bytes_per_s));
     json_object_set_new(object, "messages_per_s", report_real(r->messages_per_s));
     return object;

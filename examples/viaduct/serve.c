@@ -84,8 +84,9 @@ static int obey_measure(struct rig *rig, const json_t *order)
     const char *test_name = "", *op_name = "";
     json_int_t size = 0, batch = 0;
     struct measure_case which = {0};
-    int bad = json_unpack((json_t *)order, "{s:s, s:s, s:I, s:I}", "test", &test_name, "op",
-                          &op_name, "size_bytes", &size, "batch", &batch);
+    int single = 0;
+    int bad = json_unpack((json_t *)order, "{s:s, s:s, s:I, s:I, s:b}", "test", &test_name, "op",
+                          &op_name, "size_bytes", &size, "batch", &batch, "single", &single);
     int test = find_word(measure_test_names, test_name);
     int op = find_word(measure_op_names, op_name);
 
@@ -96,6 +97,7 @@ static int obey_measure(struct rig *rig, const json_t *order)
     which.op = (enum measure_op)op;
     which.size = (size_t)size;
     which.batch = (unsigned)batch;
+    which.single = single != 0;
     return measure_server(rig, &which);
 }
 

@@ -198,9 +198,10 @@ int session_measure(struct session *session, const struct measure_case *which,
     if (which->api == API_VIPL)
         return vipl_case(session, which, 0, result_out);
 
-    json_t *order = json_pack("{s:s, s:s, s:s, s:I, s:i}", "do", "measure", "test",
+    json_t *order = json_pack("{s:s, s:s, s:s, s:I, s:i, s:b}", "do", "measure", "test",
                               measure_test_names[which->test], "op", measure_op_names[which->op],
-                              "size_bytes", (json_int_t)which->size, "batch", (int)which->batch);
+                              "size_bytes", (json_int_t)which->size, "batch", (int)which->batch,
+                              "single", (int)which->single);
     int code = send_json(session->channel, order);
 
     return code != CMD_OK ? code : measure_client(&session->rig, which, result_out);

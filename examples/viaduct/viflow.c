@@ -7,6 +7,8 @@
 #include "vicase.h"
 #include "wait.h"
 
+enum { REAP_MAX = 16 };
+
 struct viflow {
     struct pass *pass;
     struct virig *rig;
@@ -81,20 +83,42 @@ static int return_credits(struct viflow *flow, struct virig_vi *vi)
     return send_word(flow, vi, word, 0);
 }
 
-/* Take what one VI has: 1 if there was something, 0, or -CMD_FAILED. */
-static int poll_vi(struct viflow *flow, struct virig_vi *vi)
+/* Take completed sends, not so many that the receiver runs dry meanwhile: how many, or -CMD_FAILED.
+ */
+static int reap(struct viflow *flow, struct virig_vi *vi)
 {
     VIP_DESCRIPTOR *d;
-    int sent = vi->posted != vi->done ? virig_try(flow->rig, vi, false, &d) : 0;
-    int came = sent >= 0 && flow->credits ? virig_try(flow->rig, vi, true, &d) : 0;
+    int count = 0, took = 1;
 
+    while (took > 0 && count < REAP_MAX && vi->posted != vi->done) {
+        took = virig_try(flow->rig, vi, false, &d);
+        count += took > 0;
+    }
+    return took < 0 ? took : count;
+}
+
+/* A server has messages to take. A client has credits to take, when it comes to be short of them.
+ */
+static bool must_receive(const struct viflow *flow, const struct virig_vi *vi, bool client)
+{
+    return flow->credits && (!client || credit_available(&vi->credit) <= flow->rig->which.depth);
+}
+
+/* Take what one VI has: 1 if there was something, 0, or -CMD_FAILED. */
+static int poll_vi(struct viflow *flow, struct virig_vi *vi, bool client)
+{
+    VIP_DESCRIPTOR *d;
+    int sent = reap(flow, vi), came = 0;
+
+    if (sent >= 0 && must_receive(flow, vi, client))
+        came = virig_try(flow->rig, vi, true, &d);
     if (sent < 0 || came < 0)
         return -CMD_FAILED;
     if (came > 0 && arrived(flow, vi, d) != CMD_OK)
         return -CMD_FAILED;
-    if (flow->credits && return_credits(flow, vi) != CMD_OK)
+    if (sent + came > 0 && flow->credits && return_credits(flow, vi) != CMD_OK)
         return -CMD_FAILED;
-    return sent > 0 || came > 0;
+    return sent + came > 0;
 }
 
 /* Nothing is there: sleep on the VI that must have something next. */
@@ -116,7 +140,7 @@ static int look(struct viflow *flow, bool client, uint64_t *idle)
     bool found = false;
 
     for (unsigned i = 0; i < flow->rig->which.vis; i++) {
-        int n = poll_vi(flow, &flow->rig->vis[i]);
+        int n = poll_vi(flow, &flow->rig->vis[i], client);
 
         if (n < 0 || (client && fill(flow, &flow->rig->vis[i]) != CMD_OK))
             return CMD_FAILED;

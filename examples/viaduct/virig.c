@@ -33,9 +33,15 @@ int virig_failed(const char *what, VIP_RETURN result)
 
 /* --- memory --- */
 
+/* More than can be under way, if there is room: then the sender may be ahead. */
+static unsigned receives_of(const struct vicase *which)
+{
+    return which->depth < VIRIG_DEPTH_MAX / 2 ? 2 * which->depth : VIRIG_DEPTH_MAX;
+}
+
 static size_t slots_of(const struct vicase *which)
 {
-    return 2 * (size_t)which->depth + VIRIG_RESERVE;
+    return which->depth + receives_of(which) + (size_t)VIRIG_RESERVE;
 }
 
 /* With an address segment in front, for RDMA. */
@@ -334,7 +340,7 @@ static int prepare_vi(struct virig *rig, struct virig_vi *vi)
     uint32_t hello;
 
     credit_init(&vi->credit, VIRIG_RESERVE);
-    for (unsigned i = 0; i < rig->which.depth + VIRIG_RESERVE; i++) {
+    for (unsigned i = 0; i < receives_of(&rig->which) + VIRIG_RESERVE; i++) {
         VIP_DESCRIPTOR *d = virig_slot(rig, vi->receives, i);
 
         describe(rig, d, 0, rig->receive_part, rig->handle, rig->part_bytes);

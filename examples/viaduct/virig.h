@@ -3,7 +3,7 @@
  * One side's half of a measurement over VIPL: a NIC, memory, and VIs that are connected to the
  * other side's. It is made for one case, because a VI's level and its CQ belong to its creation.
  *
- *     memory:   | descriptors, 2 * depth a VI | send part | receive part |
+ *     memory:   | descriptors of all VIs | send part | receive part |
  *
  * With less than full reuse, messages start from a pool of buffers that are registered one by one.
  */
@@ -45,7 +45,7 @@ struct vicase {
 struct virig_vi {
     VIP_VI_HANDLE vi;
     struct credit credit;
-    char *sends, *receives; /* descriptors: depth of each, and the reserve's receives */
+    char *sends, *receives; /* descriptors */
     uint64_t posted, done;  /* sends since the connection was made */
     unsigned slot;          /* of the next send */
     unsigned ready[2];      /* completions the CQ has told of: sends, receives */

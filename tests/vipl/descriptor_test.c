@@ -110,6 +110,33 @@ T_TEST(vipl_descriptor, read_on_unreliable)
                  VIP_STATUS_OP_RDMA_READ | VIP_STATUS_FORMAT_ERROR);
 }
 
+T_TEST(vipl_descriptor, failures_among_many)
+{
+    /* Shows that what fails by itself keeps its turn among many that complete together. */
+    struct ends e = ends_connect(VIP_SERVICE_UNRELIABLE);
+    struct end *a = end_of(e.a);
+
+    for (int round = 0; round < 8; round++) {
+        for (int i = 0; i < SLOTS; i++) {
+            VIP_DESCRIPTOR *descriptor = end_prepare(a, i, (uint32_t)i + 1);
+
+            if (i % 8 == round)
+                reserved_bits(a, descriptor);
+            T_EQ(VipPostSend(a->vi, descriptor, a->handle), VIP_SUCCESS);
+        }
+        for (int i = 0; i < SLOTS; i++) {
+            bool fails = i % 8 == round;
+
+            expect_done(e.a, SEND, i, fails ? VIP_STATUS_FORMAT_ERROR : VIP_STATUS_OP_SEND,
+                        fails ? 0 : (uint32_t)i + 1);
+        }
+        expect_empty(e.a, SEND);
+    }
+    expect_state(e.a, VIP_STATE_CONNECTED);
+    ends_close(e);
+    t_end();
+}
+
 /* ---- length ---- */
 
 static void not_the_sum(struct end *a, VIP_DESCRIPTOR *descriptor)

@@ -189,9 +189,10 @@ static inline int credit_take(const struct credit *c, uint32_t *word_out)
 static inline bool credit_due(const struct credit *c)
 {
     const struct credit_count *data = &c->count[CREDIT_DATA];
-    uint32_t owed = data->granted - data->announced;
 
-    return owed > 0 && owed >= data->announced - data->arrived;
+    /* granted - announced, what we have to tell of, is not less than announced - arrived. */
+    return (int32_t)(data->granted + data->arrived - 2 * data->announced) >= 0 &&
+           data->granted != data->announced;
 }
 
 /*

@@ -20,7 +20,7 @@ int credit_qp_init(struct credit_qp *q, struct ibv_qp *qp, unsigned reserve, cre
 }
 
 /* An update that can't be sent now stays due: every later call here tries it again. */
-static void send_update(struct credit_qp *q)
+static __attribute__((noinline)) void send_update(struct credit_qp *q)
 {
     struct ibv_send_wr wr, *bad;
     uint32_t word;
@@ -37,6 +37,14 @@ static void send_update(struct credit_qp *q)
     }
 }
 
+/* On the way of every message, and seldom true. */
+static inline void update_if_due(struct credit_qp *q)
+{
+    if (__builtin_expect(credit_due(&q->credit), 0)) {
+        send_update(q);
+    }
+}
+
 int credit_qp_recv(struct credit_qp *q, struct ibv_recv_wr *wr)
 {
     struct ibv_recv_wr *bad;
@@ -50,12 +58,12 @@ int credit_qp_recv(struct credit_qp *q, struct ibv_recv_wr *wr)
         return -err;
     }
     credit_posted(&q->credit);
-    send_update(q);
+    update_if_due(q);
     return 0;
 }
 
-/* Waits for a credit as the caller wants it. */
-static int take(struct credit_qp *q, uint32_t *word_out)
+/* There is no word: waits for one as the caller wants it. */
+static __attribute__((noinline)) int wait_for_word(struct credit_qp *q, uint32_t *word_out)
 {
     int err;
 
@@ -85,8 +93,11 @@ int credit_qp_send(struct credit_qp *q, struct ibv_send_wr *wr)
     if (!takes_receive(wr->opcode)) {
         return -ibv_post_send(q->qp, wr, &bad);
     }
-    err = take(q, &word);
-    if (err != 0) {
+    err = credit_take(&q->credit, &word);
+    if (__builtin_expect(err != 0, 0)) {
+        err = wait_for_word(q, &word);
+    }
+    if (__builtin_expect(err != 0, 0)) {
         return err;
     }
     wr->imm_data = htonl(word);
@@ -99,20 +110,22 @@ int credit_qp_send(struct credit_qp *q, struct ibv_send_wr *wr)
 
 int credit_qp_seen(struct credit_qp *q, const struct ibv_wc *wc)
 {
-    int kind;
+    int kind = CREDIT_SENT;
 
-    if (wc->status != IBV_WC_SUCCESS) {
+    if (__builtin_expect(wc->status != IBV_WC_SUCCESS, 0)) {
         return -EIO;
     }
-    if (!(wc->opcode & IBV_WC_RECV)) {
-        kind = wc->wr_id == (uintptr_t)q ? -EALREADY : CREDIT_SENT;
-    } else if (wc->wc_flags & IBV_WC_WITH_IMM) {
+    if (wc->opcode & IBV_WC_RECV) {
+        if (!(wc->wc_flags & IBV_WC_WITH_IMM)) {
+            return -EPROTO;
+        }
         kind = credit_arrived(&q->credit, ntohl(wc->imm_data));
-    } else {
-        kind = -EPROTO;
+        if (__builtin_expect(kind < 0, 0)) {
+            return kind;
+        }
+    } else if (wc->wr_id == (uintptr_t)q) {
+        kind = -EALREADY;
     }
-    if (kind >= 0 || kind == -EALREADY) {
-        send_update(q);
-    }
+    update_if_due(q);
     return kind;
 }

@@ -4,144 +4,168 @@
 
 #include "vip.h"
 
-enum { BATCH = 8 };
+enum { BATCH = 16 };
+
+/* ---- what the device completes, if it is as nearly always: the oldest descriptor, and well ----
+ */
+
+/* What fails by itself does so when its turn has come: before the next, or after the last. */
+static COLD void complete_crooked(struct queue *queue, const struct ibv_wc *wc)
+{
+    queue_settle(queue);
+    if (wc)
+        cq_consume(wc);
+}
+
+/* False: it is not so simple, nothing is done. */
+HOT bool complete_straight(const struct queue *queue, const struct entry *entry,
+                           const struct ibv_wc *wc, uint32_t removals)
+{
+    uint32_t flags = atomic_load_explicit(&entry->flags, memory_order_relaxed),
+             length = entry->length;
+    VIP_DESCRIPTOR *descriptor = entry->descriptor;
+
+    if (unlikely(wc->status != IBV_WC_SUCCESS || flags & ENTRY_SOFT ||
+                 entry->removals != removals || was_relinked(descriptor)))
+        return false;
+    if (queue->receives) {
+        if (unlikely(wc->opcode != IBV_WC_RECV))
+            return false;
+        length = wc->byte_len;
+        if (wc->wc_flags & IBV_WC_WITH_IMM) {
+            flags |= VIP_STATUS_IMMEDIATE;
+            descriptor->CS.ImmediateData = ntohl(wc->imm_data);
+        }
+    }
+    descriptor->CS.Length = length;
+    descriptor->CS.Status = flags | VIP_STATUS_DONE;
+    return true;
+}
+
+HOT void complete_all(const struct vi *vi, struct queue *queue, const struct ibv_wc *wc,
+                      unsigned count)
+{
+    uint32_t removals = atomic_load_explicit(&vi->head.nic->removals, memory_order_relaxed);
+    uint32_t posted = atomic_load_explicit(&queue->posted, memory_order_acquire);
+    const struct entry *entry = &queue->ring[queue->done & queue->mask];
+
+    for (const struct ibv_wc *end = wc + count; wc < end; wc++) {
+        if (likely(wc->wr_id == queue_id(queue, queue->done) && queue->done != posted) &&
+            likely(complete_straight(queue, entry, wc, removals)))
+            queue->done++;
+        else
+            complete_crooked(queue, wc);
+        entry = &queue->ring[queue->done & queue->mask];
+    }
+    if (queue->done != posted &&
+        unlikely(atomic_load_explicit(&entry->flags, memory_order_relaxed) & ENTRY_SOFT))
+        complete_crooked(queue, NULL);
+}
 
 /*
- * One completion that comes alone is taken alone, that is fastest. When some were there at the
- * first look, one after the other, several are asked for, and again as long as several come.
+ * Ask the device for the completions of a queue that has a CQ of its own. One that comes alone is
+ * taken alone, that is fastest. When some were there at the first look, one after the other,
+ * several are asked for, and again as long as several come.
  */
-static int poll_some(struct cq *cq)
+static APART void poll_many(const struct vi *vi, struct queue *queue)
 {
-    bool many = cq->streak >= STREAK;
-    int count = cq_poll(cq, many ? BATCH : 1);
+    struct ibv_wc wc[BATCH];
+    int count = ibv_poll_cq(queue->own.verbs, BATCH, wc);
 
-    if (many)
-        cq->streak = count > 1 ? STREAK : 0;
-    else
-        cq->streak = count ? cq->streak + 1 : 0;
-    return count;
+    queue->own.streak = count > 1 ? STREAK : 0;
+    if (count > 0)
+        complete_all(vi, queue, wc, (unsigned)count);
+}
+
+HOT void poll_own(const struct vi *vi, struct queue *queue)
+{
+    struct ibv_wc wc;
+
+    if (queue->own.streak >= STREAK) {
+        poll_many(vi, queue);
+    } else if (ibv_poll_cq(queue->own.verbs, 1, &wc) > 0) {
+        queue->own.streak++;
+        complete_all(vi, queue, &wc, 1);
+    } else {
+        queue->own.streak = 0;
+    }
 }
 
 /* ---- taking one; the lock is held, and let go of at the end ---- */
 
-static VIP_RETURN finish(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_DESCRIPTOR **out)
+/* Who waits for what is left behind is told of it. */
+HOT VIP_RETURN finish(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_DESCRIPTOR **out)
 {
     struct cq *cq = queue->cq;
-    bool more = queue_has_more(queue);
+    bool share =
+        unlikely(atomic_load_explicit(&cq->armed, memory_order_relaxed)) && queue_has_more(queue);
 
     lock_give(&cq->lock);
-    if (unlikely(more) && unlikely(atomic_load_explicit(&cq->armed, memory_order_relaxed)))
+    if (unlikely(share))
         wait_share(cq);
-    if (!descriptor)
+    if (unlikely(!descriptor))
         return VIP_NOT_DONE;
     *out = descriptor;
-    return descriptor->CS.Status & VIP_STATUS_ERROR_MASK ? VIP_DESCRIPTOR_ERROR : VIP_SUCCESS;
+    return unlikely(descriptor->CS.Status & VIP_STATUS_ERROR_MASK) ? VIP_DESCRIPTOR_ERROR
+                                                                   : VIP_SUCCESS;
 }
 
+/* The memory of a descriptor is gone, or nothing is posted. */
 static COLD VIP_RETURN done_at_length(struct queue *queue, VIP_DESCRIPTOR **out)
 {
-    struct cq *cq = queue->cq;
     VIP_DESCRIPTOR *descriptor = queue_take(queue);
 
-    if (!descriptor) {
-        if (queue->done == atomic_load_explicit(&queue->posted, memory_order_acquire)) {
-            lock_give(&cq->lock);
-            *out = NULL;
-            return VIP_DESCRIPTOR_ERROR;
-        }
-        if (cq->only ? poll_some(cq) : cq_poll(cq, INT32_MAX))
-            descriptor = queue_take(queue);
-    }
-    return finish(queue, descriptor, out);
+    if (descriptor || queue->done != atomic_load_explicit(&queue->posted, memory_order_acquire))
+        return finish(queue, descriptor, out);
+    lock_give(&queue->cq->lock);
+    *out = NULL;
+    return VIP_DESCRIPTOR_ERROR;
 }
 
-/* A completion that needs a closer look, or that others follow from. */
-static COLD VIP_RETURN done_crooked(struct queue *queue, const struct ibv_wc *wc,
-                                    VIP_DESCRIPTOR *descriptor, VIP_DESCRIPTOR **out)
+HOT VIP_RETURN hand_out(struct queue *queue, uint32_t taken, VIP_DESCRIPTOR **out)
 {
-    if (descriptor) {
-        queue_settle(queue);
-    } else {
-        cq_consume(wc);
-        descriptor = queue_take(queue);
-    }
-    return finish(queue, descriptor, out);
-}
+    VIP_DESCRIPTOR *descriptor = queue->ring[taken & queue->mask].descriptor;
 
-/* It has its own CQ, and takes one completion at a time; nothing waits to be taken. */
-HOT bool is_straight(const struct queue *queue, uint32_t posted)
-{
-    return queue->own.streak < STREAK && queue->done != posted &&
-           atomic_load_explicit(&queue->taken, memory_order_relaxed) == queue->done;
-}
-
-/*
- * What the device completed is the oldest descriptor, and all is well. NULL: it is not so simple,
- * and done the long way.
- */
-HOT VIP_DESCRIPTOR *take_straight(const struct vi *vi, struct queue *queue, const struct ibv_wc *wc,
-                                  bool receives)
-{
-    uint32_t done = queue->done;
-    const struct entry *entry = &queue->ring[done & queue->mask];
-    uint32_t flags = atomic_load_explicit(&entry->flags, memory_order_relaxed);
-    uint32_t status = receives ? VIP_STATUS_OP_RECEIVE : flags & VIP_STATUS_OP_MASK;
-    VIP_DESCRIPTOR *descriptor = entry->descriptor;
-
-    if (unlikely(wc->wr_id != queue_id(queue, done) || wc->status != IBV_WC_SUCCESS ||
-                 (receives && wc->opcode != IBV_WC_RECV) || removed_since(vi, entry)) ||
-        unlikely(was_relinked(descriptor)))
-        return NULL;
-    if (receives && wc->wc_flags & IBV_WC_WITH_IMM) {
-        status |= VIP_STATUS_IMMEDIATE;
-        descriptor->CS.ImmediateData = ntohl(wc->imm_data);
-    }
-    descriptor->CS.Length = receives ? wc->byte_len : entry->length;
-    descriptor->CS.Status = status | VIP_STATUS_DONE;
-    queue->done = done + 1;
-    atomic_store_explicit(&queue->taken, done + 1, memory_order_release);
-    return descriptor;
-}
-
-/* The next one fails by itself, and its turn has come. */
-HOT bool must_settle(const struct queue *queue, uint32_t done, uint32_t posted)
-{
-    const struct entry *next = &queue->ring[done & queue->mask];
-
-    return done != posted && atomic_load_explicit(&next->flags, memory_order_relaxed) & ENTRY_SOFT;
-}
-
-/* The straight way is that of nearly every message, and does no more than it must. */
-HOT VIP_RETURN queue_done(const struct vi *vi, struct queue *queue, bool receives,
-                          VIP_DESCRIPTOR **out)
-{
-    struct cq *cq = &queue->own;
-    struct ibv_wc wc;
-
-    lock_take(&queue->cq->lock);
-    uint32_t done = queue->done;
-    uint32_t posted = atomic_load_explicit(&queue->posted, memory_order_acquire);
-    if (unlikely(!is_straight(queue, posted)))
+    if (unlikely(!descriptor))
         return done_at_length(queue, out);
-    if (ibv_poll_cq(cq->verbs, 1, &wc) <= 0) {
-        cq->streak = 0;
-        lock_give(&cq->lock);
-        return VIP_NOT_DONE;
-    }
-    cq->streak++;
-    VIP_DESCRIPTOR *descriptor = take_straight(vi, queue, &wc, receives);
-    if (unlikely(!descriptor || must_settle(queue, done + 1, posted)))
-        return done_crooked(queue, &wc, descriptor, out);
-    lock_give(&cq->lock);
-    *out = descriptor;
-    return VIP_SUCCESS;
+    atomic_store_explicit(&queue->taken, taken + 1, memory_order_release);
+    return finish(queue, descriptor, out);
+}
+
+/* Nothing is complete. Apart, so that handing out is no more than it must be. */
+static APART VIP_RETURN done_by_asking(const struct vi *vi, struct queue *queue,
+                                       VIP_DESCRIPTOR **out)
+{
+    uint32_t taken = queue->done;
+
+    if (unlikely(taken == atomic_load_explicit(&queue->posted, memory_order_acquire)))
+        return done_at_length(queue, out);
+    if (likely(queue->cq == &queue->own))
+        poll_own(vi, queue);
+    else
+        cq_poll(queue->cq, INT32_MAX);
+    if (taken != queue->done)
+        return hand_out(queue, taken, out);
+    lock_give(&queue->cq->lock);
+    return VIP_NOT_DONE;
+}
+
+/* What came together is handed out one by one, and the device is not asked again meanwhile. */
+HOT VIP_RETURN queue_done(const struct vi *vi, struct queue *queue, VIP_DESCRIPTOR **out)
+{
+    lock_take(&queue->cq->lock);
+    uint32_t taken = atomic_load_explicit(&queue->taken, memory_order_relaxed);
+
+    if (taken == queue->done)
+        return done_by_asking(vi, queue, out);
+    return hand_out(queue, taken, out);
 }
 
 VIP_RETURN VipSendDone(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR **DescriptorPtr)
 {
     struct vi *vi = vi_of(ViHandle);
 
-    return likely(vi && DescriptorPtr) ? queue_done(vi, &vi->send, false, DescriptorPtr)
+    return likely(vi && DescriptorPtr) ? queue_done(vi, &vi->send, DescriptorPtr)
                                        : VIP_INVALID_PARAMETER;
 }
 
@@ -149,7 +173,7 @@ VIP_RETURN VipRecvDone(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR **DescriptorPtr)
 {
     struct vi *vi = vi_of(ViHandle);
 
-    return likely(vi && DescriptorPtr) ? queue_done(vi, &vi->recv, true, DescriptorPtr)
+    return likely(vi && DescriptorPtr) ? queue_done(vi, &vi->recv, DescriptorPtr)
                                        : VIP_INVALID_PARAMETER;
 }
 
@@ -164,7 +188,7 @@ static VIP_RETURN queue_wait(struct queue *queue, VIP_ULONG timeout, VIP_DESCRIP
 
     for (bool in_time = true;;) {
         uint32_t turn = atomic_load(&nic->wait.turn);
-        VIP_RETURN result = queue_done(queue->vi, queue, queue->receives, out);
+        VIP_RETURN result = queue_done(queue->vi, queue, out);
 
         if (result != VIP_NOT_DONE)
             return result;

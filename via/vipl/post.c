@@ -7,6 +7,9 @@
 
 #include "vip.h"
 
+/* The longest descriptor that the short ways are for: one address segment, one data segment. */
+enum { PLAIN_BYTES = sizeof(VIP_CONTROL_SEGMENT) + 2 * sizeof(VIP_DESCRIPTOR_SEGMENT) };
+
 /* What a request is made of; prepared ones are used again and again. */
 struct work {
     struct ibv_send_wr wr, confirm;
@@ -15,8 +18,8 @@ struct work {
 };
 
 /* Where the descriptor lies, if the NIC may read and write all of it there; else NULL. */
-HOT const struct region *home_of(const struct vi *vi, const VIP_DESCRIPTOR *descriptor,
-                                 VIP_MEM_HANDLE handle)
+static const struct region *home_of(const struct vi *vi, const VIP_DESCRIPTOR *descriptor,
+                                    VIP_MEM_HANDLE handle)
 {
     uintptr_t at = (uintptr_t)descriptor;
     const struct region *region = region_find(vi->head.nic, handle);
@@ -173,8 +176,9 @@ HOT uint32_t refused_by_state(const struct queue *queue, VIP_VI_STATE state)
     return state == VIP_STATE_ERROR || !queue->receives ? VIP_STATUS_DESC_FLUSHED_ERROR : 0;
 }
 
-HOT struct entry *add_entry(const struct vi *vi, struct queue *queue, VIP_DESCRIPTOR *descriptor,
-                            VIP_MEM_HANDLE handle, uint32_t flags, uint32_t length)
+/* The next place of the ring is this descriptor's. */
+HOT void add_entry(const struct vi *vi, struct queue *queue, VIP_DESCRIPTOR *descriptor,
+                   VIP_MEM_HANDLE handle, uint32_t flags, uint32_t length)
 {
     uint32_t posted = atomic_load_explicit(&queue->posted, memory_order_relaxed);
     struct entry *entry = &queue->ring[posted & queue->mask];
@@ -188,7 +192,6 @@ HOT struct entry *add_entry(const struct vi *vi, struct queue *queue, VIP_DESCRI
     atomic_store_explicit(&entry->flags, flags, memory_order_relaxed);
     /* Who takes completions reads the entry after this. */
     atomic_store_explicit(&queue->posted, posted + 1, memory_order_release);
-    return entry;
 }
 
 /* It fails in its turn; on a reliable connection nothing behind it may begin. */
@@ -201,120 +204,178 @@ static void add_failure(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM
     queue_settle_now(queue);
 }
 
-static void refused_by_device(struct queue *queue, struct entry *entry)
+/* The one posted last. */
+static COLD void refused_by_device(struct queue *queue)
 {
-    atomic_fetch_or(&entry->flags, ENTRY_SOFT | VIP_STATUS_TRANSPORT_ERROR);
+    uint32_t place = atomic_load_explicit(&queue->posted, memory_order_relaxed) - 1;
+
+    atomic_fetch_or(&queue->ring[place & queue->mask].flags,
+                    ENTRY_SOFT | VIP_STATUS_TRANSPORT_ERROR);
     queue_settle_now(queue);
 }
 
 /*
- * Room, and a descriptor to look at, which lies in `home`; VIP_NOT_DONE: neither, but the call is
- * over.
+ * Room, and a descriptor that may be looked at; VIP_NOT_DONE: it may not, and the call is over.
  */
-HOT VIP_RETURN admit(struct vi *vi, struct queue *queue, VIP_DESCRIPTOR *descriptor,
-                     VIP_MEM_HANDLE handle, const struct region **home_out, uint64_t *id_out)
+static VIP_RETURN admit(struct vi *vi, struct queue *queue, VIP_DESCRIPTOR *descriptor,
+                        VIP_MEM_HANDLE handle)
 {
     uint32_t posted = atomic_load_explicit(&queue->posted, memory_order_relaxed);
     uint32_t taken = atomic_load_explicit(&queue->taken, memory_order_acquire);
 
-    *id_out = queue_id(queue, posted);
-    if (unlikely(posted - taken > queue->mask)) {
+    if (posted - taken > queue->mask) {
         raise_error(vi->head.nic, VIP_ERROR_VI_OVERRUN, vi, NULL, descriptor,
                     queue->receives ? VIP_STATUS_OP_RECEIVE : VIP_STATUS_OP_SEND);
         return VIP_ERROR_RESOURCE;
     }
-    *home_out = home_of(vi, descriptor, handle);
-    if (unlikely(!*home_out)) {
-        raise_error(vi->head.nic, VIP_ERROR_POST_DESC, vi, NULL, descriptor,
-                    queue->receives ? VIP_STATUS_OP_RECEIVE : VIP_STATUS_OP_SEND);
-        if (vi->reliable)
-            vi_break(vi, 0);
-        return VIP_NOT_DONE;
-    }
-    return VIP_SUCCESS;
+    if (home_of(vi, descriptor, handle))
+        return VIP_SUCCESS;
+    raise_error(vi->head.nic, VIP_ERROR_POST_DESC, vi, NULL, descriptor,
+                queue->receives ? VIP_STATUS_OP_RECEIVE : VIP_STATUS_OP_SEND);
+    if (vi->reliable)
+        vi_break(vi, 0);
+    return VIP_NOT_DONE;
+}
+
+/* Identifies the request that goes to the next place of the ring. */
+HOT uint64_t next_id(const struct queue *queue)
+{
+    return queue_id(queue, atomic_load_explicit(&queue->posted, memory_order_relaxed));
+}
+
+/* ---- the short way of both queues: as nearly always; the long way does all that is not so ---- */
+
+/*
+ * As two words: a device that copies it so would otherwise read, with one load, what two stores
+ * have only just written, and wait for both.
+ */
+HOT void set_piece(struct ibv_sge *piece, uint64_t address, uint32_t length, uint32_t lkey)
+{
+    bool little = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
+    uint64_t rest = little ? (uint64_t)lkey << 32 | length : (uint64_t)length << 32 | lkey;
+
+    piece->addr = address;
+    memcpy((char *)piece + offsetof(struct ibv_sge, length), &rest, sizeof(rest));
 }
 
 /*
- * One piece of data that is all right, as nearly always: it needs no table if it lies in the region
- * that the descriptor lies in. False: the long way finds out what it is.
+ * The region that the descriptor lies in, with an address segment and a data segment at least, on a
+ * VI that is well and has room. NULL: the long way finds out what it is.
  */
-HOT bool take_piece(const struct vi *vi, struct queue *queue, const VIP_DESCRIPTOR *descriptor,
-                    VIP_MEM_HANDLE handle, const struct region *home, uint32_t *length_out)
+HOT const struct region *plain_home(struct vi *vi, struct queue *queue,
+                                    const VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
 {
-    const VIP_DATA_SEGMENT *data = &descriptor->DS[0].Local;
+    uint32_t posted = atomic_load_explicit(&queue->posted, memory_order_relaxed);
+    uint32_t taken = atomic_load_explicit(&queue->taken, memory_order_acquire);
+    uintptr_t at = (uintptr_t)descriptor;
+    const struct region *region = region_first(vi->head.nic, handle);
+
+    if (unlikely(vi_state(vi) != VIP_STATE_CONNECTED || queue->stopped ||
+                 posted - taken > queue->mask))
+        return NULL;
+    if (unlikely(at % VIP_DESCRIPTOR_ALIGNMENT || !region ||
+                 !region_covers(region, vi->ptag, at, PLAIN_BYTES)))
+        return NULL;
+    return region;
+}
+
+/*
+ * One piece of data that is all right, behind `first` address segments: it needs no table if it
+ * lies in the region that the descriptor lies in. Its length; 0: the long way finds out.
+ */
+HOT uint32_t plain_piece(const struct vi *vi, struct queue *queue, const VIP_DESCRIPTOR *descriptor,
+                         unsigned first, VIP_MEM_HANDLE handle, const struct region *home)
+{
+    const VIP_DATA_SEGMENT *data = &descriptor->DS[first].Local;
     uint64_t address = data->Data.AddressBits;
     uint32_t length = data->Length;
 
-    if (unlikely(descriptor->CS.SegCount != 1 || !length))
-        return false;
     if (data->Handle != handle)
-        home = region_find(vi->head.nic, data->Handle);
-    if (unlikely(!home || !region_covers(home, vi->ptag, address, length)))
-        return false;
-    queue->piece = (struct ibv_sge){address, length, home->lkey};
-    *length_out = length;
-    return true;
+        home = region_first(vi->head.nic, data->Handle);
+    if (unlikely(descriptor->CS.SegCount != first + 1 || !home ||
+                 !region_covers(home, vi->ptag, address, length)))
+        return 0;
+    set_piece(&queue->piece, address, length, home->lkey);
+    return length;
 }
 
 /* ---- sends ---- */
 
-static COLD void send_any(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
-                          uint64_t id)
+static COLD VIP_RETURN send_any(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
 {
-    struct vi *vi = queue->vi;
+    struct queue *queue = &vi->send;
     struct ibv_send_wr *bad;
     struct work work;
     uint32_t length;
+    VIP_RETURN result = admit(vi, queue, descriptor, handle);
 
+    if (result)
+        return result;
     uint32_t operation = operation_of(descriptor->CS.Control);
     uint32_t error = refused_by_state(queue, vi_state(vi));
     if (!error)
-        error = make_send(vi, descriptor, id, &work, &length);
-    if (unlikely(error)) {
+        error = make_send(vi, descriptor, next_id(queue), &work, &length);
+    if (error) {
         add_failure(queue, descriptor, handle, operation | error);
-        return;
+        return VIP_SUCCESS;
     }
-    struct entry *entry = add_entry(vi, queue, descriptor, handle, operation, length);
-    if (unlikely(ibv_post_send(vi->qp, &work.wr, &bad)))
-        refused_by_device(queue, entry);
+    add_entry(vi, queue, descriptor, handle, operation, length);
+    if (ibv_post_send(vi->qp, &work.wr, &bad))
+        refused_by_device(queue);
+    return VIP_SUCCESS;
 }
 
-/* A message of one piece, with immediate data or without, on a connection that is well. */
-HOT bool send_plain(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
-                    const struct region *home, uint64_t id)
+/* Nothing about the operation needs a closer look. */
+HOT bool is_plain(const struct vi *vi, unsigned control)
+{
+    if (likely(!(control & ~(unsigned)(VIP_CONTROL_OP_RDMAWRITE | VIP_CONTROL_IMMEDIATE))))
+        return true;
+    return control == VIP_CONTROL_OP_RDMAREAD && vi->reliable;
+}
+
+/* The request that lies ready, for this operation. Returns the operation's status bits. */
+HOT uint32_t plain_request(const VIP_DESCRIPTOR *descriptor, struct ibv_send_wr *wr)
+{
+    unsigned control = descriptor->CS.Control;
+
+    if (control & VIP_CONTROL_IMMEDIATE)
+        wr->imm_data = htonl(descriptor->CS.ImmediateData);
+    if (likely(!(control & VIP_CONTROL_OP_MASK))) {
+        wr->opcode = control ? IBV_WR_SEND_WITH_IMM : IBV_WR_SEND;
+        return VIP_STATUS_OP_SEND;
+    }
+    wr->wr.rdma.remote_addr = descriptor->DS[0].Remote.Data.AddressBits;
+    wr->wr.rdma.rkey = descriptor->DS[0].Remote.Handle;
+    if (control == VIP_CONTROL_OP_RDMAREAD) {
+        wr->opcode = IBV_WR_RDMA_READ;
+        return VIP_STATUS_OP_RDMA_READ;
+    }
+    wr->opcode = control & VIP_CONTROL_IMMEDIATE ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE;
+    return VIP_STATUS_OP_RDMA_WRITE;
+}
+
+/* A message of one piece. False: it is not so simple, nothing is done. */
+HOT bool send_plain(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
 {
     struct queue *queue = &vi->send;
     struct ibv_send_wr *wr = &queue->plain.send, *bad;
-    unsigned control = descriptor->CS.Control;
-    uint32_t length;
+    const struct region *home = plain_home(vi, queue, descriptor, handle);
 
-    if (unlikely(control & ~(unsigned)VIP_CONTROL_IMMEDIATE ||
-                 vi_state(vi) != VIP_STATE_CONNECTED || queue->stopped) ||
-        unlikely(!take_piece(vi, queue, descriptor, handle, home, &length)) ||
-        unlikely(length != descriptor->CS.Length || length > vi->max_plain))
+    if (unlikely(!home || !is_plain(vi, descriptor->CS.Control)))
         return false;
-    wr->wr_id = id;
-    wr->opcode = IBV_WR_SEND;
-    if (control) {
-        wr->opcode = IBV_WR_SEND_WITH_IMM;
-        wr->imm_data = htonl(descriptor->CS.ImmediateData);
-    }
-    wr->send_flags = IBV_SEND_SIGNALED | (length <= vi->max_inline ? IBV_SEND_INLINE : 0);
-    struct entry *entry = add_entry(vi, queue, descriptor, handle, VIP_STATUS_OP_SEND, length);
+    unsigned first = descriptor->CS.Control & VIP_CONTROL_OP_MASK ? 1 : 0;
+    uint32_t length = plain_piece(vi, queue, descriptor, first, handle, home);
+    if (unlikely(!length || length != descriptor->CS.Length || length > vi->max_plain))
+        return false;
+    wr->wr_id = next_id(queue);
+    uint32_t operation = plain_request(descriptor, wr);
+    wr->send_flags = IBV_SEND_SIGNALED;
+    if (length <= vi->max_inline && operation != VIP_STATUS_OP_RDMA_READ)
+        wr->send_flags |= IBV_SEND_INLINE;
+    add_entry(vi, queue, descriptor, handle, operation, length);
     if (unlikely(ibv_post_send(vi->qp, wr, &bad)))
-        refused_by_device(queue, entry);
+        refused_by_device(queue);
     return true;
-}
-
-HOT VIP_RETURN post_send(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
-{
-    const struct region *home;
-    uint64_t id;
-    VIP_RETURN result = admit(vi, &vi->send, descriptor, handle, &home, &id);
-
-    if (likely(!result) && unlikely(!send_plain(vi, descriptor, handle, home, id)))
-        send_any(&vi->send, descriptor, handle, id);
-    return result;
 }
 
 /* ---- receives ---- */
@@ -331,51 +392,41 @@ HOT uint32_t make_recv(const struct vi *vi, const VIP_DESCRIPTOR *descriptor,
                          &total);
 }
 
-static COLD void recv_any(struct queue *queue, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
-                          uint64_t id)
+static COLD VIP_RETURN recv_any(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
 {
-    struct vi *vi = queue->vi;
+    struct queue *queue = &vi->recv;
     struct ibv_sge sge[LIMIT_SEGMENTS];
-    struct ibv_recv_wr wr = {.wr_id = id, .sg_list = sge}, *bad;
-    uint32_t error = refused_by_state(queue, vi_state(vi));
+    struct ibv_recv_wr wr = {.wr_id = next_id(queue), .sg_list = sge}, *bad;
+    VIP_RETURN result = admit(vi, queue, descriptor, handle);
 
+    if (result)
+        return result;
+    uint32_t error = refused_by_state(queue, vi_state(vi));
     if (!error)
         error = make_recv(vi, descriptor, &wr);
-    if (unlikely(error)) {
+    if (error) {
         add_failure(queue, descriptor, handle, VIP_STATUS_OP_RECEIVE | error);
-        return;
+        return VIP_SUCCESS;
     }
-    struct entry *entry = add_entry(vi, queue, descriptor, handle, VIP_STATUS_OP_RECEIVE, 0);
-    if (unlikely(ibv_post_recv(vi->qp, &wr, &bad)))
-        refused_by_device(queue, entry);
+    add_entry(vi, queue, descriptor, handle, VIP_STATUS_OP_RECEIVE, 0);
+    if (ibv_post_recv(vi->qp, &wr, &bad))
+        refused_by_device(queue);
+    return VIP_SUCCESS;
 }
 
-HOT bool recv_plain(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle,
-                    const struct region *home, uint64_t id)
+HOT bool recv_plain(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
 {
     struct queue *queue = &vi->recv;
     struct ibv_recv_wr *wr = &queue->plain.recv, *bad;
-    uint32_t length;
+    const struct region *home = plain_home(vi, queue, descriptor, handle);
 
-    if (unlikely(vi_state(vi) != VIP_STATE_CONNECTED || queue->stopped) ||
-        unlikely(!take_piece(vi, queue, descriptor, handle, home, &length)))
+    if (unlikely(!home || !plain_piece(vi, queue, descriptor, 0, handle, home)))
         return false;
-    wr->wr_id = id;
-    struct entry *entry = add_entry(vi, queue, descriptor, handle, VIP_STATUS_OP_RECEIVE, 0);
+    wr->wr_id = next_id(queue);
+    add_entry(vi, queue, descriptor, handle, VIP_STATUS_OP_RECEIVE, 0);
     if (unlikely(ibv_post_recv(vi->qp, wr, &bad)))
-        refused_by_device(queue, entry);
+        refused_by_device(queue);
     return true;
-}
-
-HOT VIP_RETURN post_recv(struct vi *vi, VIP_DESCRIPTOR *descriptor, VIP_MEM_HANDLE handle)
-{
-    const struct region *home;
-    uint64_t id;
-    VIP_RETURN result = admit(vi, &vi->recv, descriptor, handle, &home, &id);
-
-    if (likely(!result) && unlikely(!recv_plain(vi, descriptor, handle, home, id)))
-        recv_any(&vi->recv, descriptor, handle, id);
-    return result;
 }
 
 bool receive_is_good(const struct vi *vi, const VIP_DESCRIPTOR *descriptor)
@@ -410,8 +461,10 @@ VIP_RETURN VipPostSend(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR *DescriptorPtr,
 
     if (unlikely(!vi || !DescriptorPtr))
         return VIP_INVALID_PARAMETER;
+    VIP_RETURN result = VIP_SUCCESS;
     lock_take(&vi->send.post_lock);
-    VIP_RETURN result = post_send(vi, DescriptorPtr, MemoryHandle);
+    if (unlikely(!send_plain(vi, DescriptorPtr, MemoryHandle)))
+        result = send_any(vi, DescriptorPtr, MemoryHandle);
     lock_give(&vi->send.post_lock);
     return unlikely(result == VIP_NOT_DONE) ? VIP_SUCCESS : result;
 }
@@ -423,8 +476,10 @@ VIP_RETURN VipPostRecv(VIP_VI_HANDLE ViHandle, VIP_DESCRIPTOR *DescriptorPtr,
 
     if (unlikely(!vi || !DescriptorPtr))
         return VIP_INVALID_PARAMETER;
+    VIP_RETURN result = VIP_SUCCESS;
     lock_take(&vi->recv.post_lock);
-    VIP_RETURN result = post_recv(vi, DescriptorPtr, MemoryHandle);
+    if (unlikely(!recv_plain(vi, DescriptorPtr, MemoryHandle)))
+        result = recv_any(vi, DescriptorPtr, MemoryHandle);
     lock_give(&vi->recv.post_lock);
     return unlikely(result == VIP_NOT_DONE) ? VIP_SUCCESS : result;
 }
