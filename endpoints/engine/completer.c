@@ -257,7 +257,7 @@ static enum transport_status nak_status(uint8_t code)
 /* Has there been time for what was sent again to arrive, and to be missed again? */
 static bool may_tell_of_next_try(const struct sender *s, uint64_t now_ns)
 {
-    return s->window.srtt_ns && now_ns - s->gone_back_ns >= s->window.srtt_ns / 2;
+    return s->window.srtt_ns && now_ns - s->gone_back_ns >= s->window.best_ns / 2;
 }
 
 static void take_nak(struct transport *t, uint64_t now_ns, const struct wire_packet *packet)

@@ -118,15 +118,16 @@ enum outcome responder_place_write(struct transport *t, const struct wire_packet
 void responder_deliver(struct transport *t, const struct wire_packet *packet, unsigned traits)
 {
     struct responder *r = &t->responder;
-    struct transport_arrival arrival = {.slot = r->recv.slot,
-                                        .byte_len = r->offset,
-                                        .src_qpn = t->config.dest_qpn,
-                                        .xrc_srqn = r->recv.xrc_srqn};
+    struct transport_arrival arrival;
 
-    if (traits & WIRE_IS_WRITE)
-        arrival.flags |= ARRIVAL_WRITE;
-    if (packet->solicited)
-        arrival.flags |= ARRIVAL_SOLICITED;
+    arrival.slot = r->recv.slot;
+    arrival.status = TRANSPORT_SUCCESS;
+    arrival.byte_len = r->offset;
+    arrival.imm = 0;
+    arrival.src_qpn = t->config.dest_qpn;
+    arrival.xrc_srqn = r->recv.xrc_srqn;
+    arrival.flags =
+        (traits & WIRE_IS_WRITE ? ARRIVAL_WRITE : 0) | (packet->solicited ? ARRIVAL_SOLICITED : 0);
     if (traits & WIRE_HAS_IMM) {
         arrival.flags |= ARRIVAL_IMM;
         arrival.imm = packet->imm;

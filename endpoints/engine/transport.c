@@ -187,13 +187,12 @@ void packet_begin(const struct transport *t, uint8_t operation, uint32_t psn,
 {
     uint8_t service = service_of(t);
 
-    out->headers = (struct wire_packet){
-        .opcode = service | operation,
-        .migrated = true, /* no other path: hardware asks for it */
-        .pkey = t->config.pkey,
-        .dest_qpn = t->config.dest_qpn,
-        .psn = psn,
-    };
+    wire_clear(&out->headers);
+    out->headers.opcode = service | operation;
+    out->headers.migrated = true; /* no other path: hardware asks for it */
+    out->headers.pkey = t->config.pkey;
+    out->headers.dest_qpn = t->config.dest_qpn;
+    out->headers.psn = psn;
     out->part_count = 0;
 }
 

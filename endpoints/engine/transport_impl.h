@@ -29,6 +29,7 @@ struct window {
     uint32_t timed_psn;
     uint64_t timed_at_ns;
     uint64_t srtt_ns, rttvar_ns; /* 0: not measured yet */
+    uint64_t best_ns;            /* the shortest lately, without waiting for anything */
     unsigned backoff;
     uint32_t probes;
     bool twice;                        /* the next packet is to be sent twice */

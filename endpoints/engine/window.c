@@ -17,6 +17,7 @@ enum {
     PROBE_LEAST_NS = 200000,
     PROBE_PATIENT_NS = 4000000, /* the least, once the peer was found to wait for a core at times */
     PROBE_MOST_NS = 100000000,
+    CALM = 1024, /* packets that arrived since the last loss: silence means waiting, not loss */
 };
 
 void window_init(struct window *w, uint32_t max)
@@ -28,13 +29,17 @@ void window_init(struct window *w, uint32_t max)
     w->size = w->max < WINDOW_START ? w->max : WINDOW_START;
     w->slow_until = w->max;
     w->least_ns = PROBE_LEAST_NS;
+    w->delivered = CALM;
 }
 
 void window_acked(struct window *w, uint32_t una, uint32_t count, uint32_t in_flight)
 {
+    /* One probe has mended it: a loss as any other. */
+    if (w->backoff == 1 && w->size_before && w->size < w->slow_until)
+        w->size = w->slow_until;
     w->backoff = 0;
     w->size_before = 0;
-    w->delivered += count;
+    w->delivered += w->delivered < CALM ? count : 0;
     if (w->reduced && !psn_before(una, w->reduced_until))
         w->reduced = false;
     if (in_flight < w->size / 2 && w->size >= WINDOW_START)
@@ -81,6 +86,7 @@ static uint32_t run_of(const struct window *w)
 
 void window_lost(struct window *w, uint32_t una, uint32_t sent)
 {
+    w->least_ns = PROBE_LEAST_NS;
     reduce(w, una, sent, run_of(w));
 }
 
@@ -122,7 +128,8 @@ void window_restore(struct window *w)
     w->size = w->size_before;
     w->slow_until = w->slow_before;
     w->size_before = 0;
-    w->least_ns = 2 * w->least_ns < PROBE_PATIENT_NS ? 2 * w->least_ns : PROBE_PATIENT_NS;
+    if (w->delivered >= CALM)
+        w->least_ns = 2 * w->least_ns < PROBE_PATIENT_NS ? 2 * w->least_ns : PROBE_PATIENT_NS;
 }
 
 void window_time(struct window *w, uint32_t psn, uint64_t now_ns)
@@ -143,6 +150,8 @@ void window_timed(struct window *w, uint32_t una, uint64_t now_ns)
 
     w->timing = false;
     w->least_ns -= (w->least_ns - PROBE_LEAST_NS) / 256;
+    w->best_ns += w->best_ns / 64 + 1;
+    w->best_ns = !w->srtt_ns || rtt < w->best_ns ? rtt : w->best_ns;
     if (!w->srtt_ns) {
         rtt = rtt < FIRST_RTT_MOST_NS ? rtt : FIRST_RTT_MOST_NS;
         w->srtt_ns = rtt ? rtt : 1;

@@ -28,6 +28,7 @@ enum {
     IP4_SIZE = 20,
     IP6_SIZE = 40,
     UDP_SIZE = 8,
+    UDP_PROTOCOL = 17,
     HEADERS_MAX = IP6_SIZE + UDP_SIZE,
 };
 
@@ -147,12 +148,18 @@ static void put16(uint8_t *at, size_t value)
     at[1] = (uint8_t)value;
 }
 
-static uint16_t ip4_checksum(const uint8_t *header)
+/* The sum of IP's checksums, not folded yet. */
+static uint64_t sum_of(const uint8_t *bytes, size_t size)
 {
-    uint32_t sum = 0;
+    uint64_t sum = 0;
 
-    for (unsigned i = 0; i < IP4_SIZE; i += 2)
-        sum += (uint32_t)header[i] << 8 | header[i + 1];
+    for (size_t i = 0; i + 1 < size; i += 2)
+        sum += (uint32_t)bytes[i] << 8 | bytes[i + 1];
+    return size % 2 ? sum + ((uint32_t)bytes[size - 1] << 8) : sum;
+}
+
+static uint16_t fold(uint64_t sum)
+{
     while (sum >> 16)
         sum = (sum & 0xffff) + (sum >> 16);
     return (uint16_t)~sum;
@@ -166,7 +173,7 @@ static size_t put_ip(const struct icrc_path *path, uint8_t traffic_class, uint8_
         at[0] = (uint8_t)(0x60 | traffic_class >> 4);
         at[1] = (uint8_t)(traffic_class << 4);
         put16(at + 4, length);
-        at[6] = 17;
+        at[6] = UDP_PROTOCOL;
         at[7] = hop_limit;
         memcpy(at + 8, path->source, 16);
         memcpy(at + 24, path->target, 16);
@@ -178,15 +185,27 @@ static size_t put_ip(const struct icrc_path *path, uint8_t traffic_class, uint8_
     put16(at + 4, id);
     at[6] = 0x40; /* DF */
     at[8] = hop_limit;
-    at[9] = 17;
+    at[9] = UDP_PROTOCOL;
     memcpy(at + 12, path->source + 12, 4);
     memcpy(at + 16, path->target + 12, 4);
-    put16(at + 10, ip4_checksum(at));
+    put16(at + 10, fold(sum_of(at, IP4_SIZE)));
     return IP4_SIZE;
 }
 
+/* As the kernel makes it: 0 would say that there is none, which IPv6 does not allow. */
+static uint16_t udp_checksum(const struct icrc_path *path, const uint8_t *udp,
+                             const uint8_t *payload, size_t size)
+{
+    unsigned skip = icrc_path_is_v4(path) ? 12 : 0;
+    uint64_t sum = sum_of(path->source + skip, 16 - skip) + sum_of(path->target + skip, 16 - skip) +
+                   UDP_PROTOCOL + UDP_SIZE + size;
+    uint16_t checksum = fold(sum + sum_of(udp, UDP_SIZE) + sum_of(payload, size));
+
+    return checksum ? checksum : 0xffff;
+}
+
 static size_t put_headers(const struct icrc_path *path, uint8_t traffic_class, uint8_t hop_limit,
-                          uint16_t id, size_t size, uint8_t *at)
+                          uint16_t id, const uint8_t *payload, size_t size, uint8_t *at)
 {
     size_t ip = put_ip(path, traffic_class, hop_limit, id, UDP_SIZE + size, at);
 
@@ -194,6 +213,7 @@ static size_t put_headers(const struct icrc_path *path, uint8_t traffic_class, u
     put16(at + ip + 2, path->target_port);
     put16(at + ip + 4, UDP_SIZE + size);
     put16(at + ip + 6, 0);
+    put16(at + ip + 6, udp_checksum(path, at + ip, payload, size));
     return ip + UDP_SIZE;
 }
 
@@ -207,7 +227,7 @@ void pcapng_write(enum pcapng_direction direction, const struct icrc_path *path,
 
     clock_gettime(CLOCK_REALTIME, &now);
     uint64_t ns = (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
-    size_t head = put_headers(path, traffic_class, hop_limit, id, size, headers);
+    size_t head = put_headers(path, traffic_class, hop_limit, id, payload, size, headers);
     uint32_t captured = (uint32_t)(head + size), pad = -captured & 3;
     uint32_t total = 28 + captured + pad + 12 + 4;
     uint32_t front[7] = {

@@ -265,7 +265,7 @@ bool wire_parse(const void *bytes, size_t len, struct wire_packet *out)
 {
     const uint8_t *at = bytes;
 
-    memset(out, 0, sizeof(*out));
+    wire_clear(out);
     if (len < WIRE_BTH_SIZE + WIRE_ICRC_SIZE || at[1] & 0x0f)
         return false;
     parse_bth(at, out);

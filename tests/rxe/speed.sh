@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: MIT
-# In the guest: perftest over our NIC and over the kernel's, on cables of the same kind, taking turns.
+# In the guest: perftest over our NIC and over the kernel's, on cables of one kind, taking turns.
 # Writes the table of docs/performance.md. Not a test: nothing is asserted.
 #
 #   tests/rxe/guest tests/rxe/speed.sh BUILD/bin [ROUNDS [MTU...]]

@@ -192,13 +192,34 @@ static const uint8_t *expect_packet(enum pcapng_direction direction, uint32_t si
     return packet;
 }
 
+static uint32_t sum_of(const uint8_t *bytes, size_t size)
+{
+    uint32_t sum = 0;
+
+    for (size_t i = 0; i < size; i++)
+        sum += (uint32_t)bytes[i] << (i % 2 ? 0 : 8);
+    return sum;
+}
+
+/* The checksum is right if all of it, addresses included, sums up to ones. */
+static void expect_checksum(const uint8_t *udp, const struct icrc_path *path, size_t size)
+{
+    unsigned skip = path == &v4 ? 12 : 0;
+    uint32_t sum = sum_of(path->source + skip, 16 - skip) + sum_of(path->target + skip, 16 - skip);
+
+    sum += 17 + (uint32_t)size + sum_of(udp, size);
+    T_ASSERT(big16(udp + 6) != 0);
+    sum = (sum & 0xffff) + (sum >> 16);
+    T_EQ((sum & 0xffff) + (sum >> 16), 0xffff);
+}
+
 static void expect_udp(const uint8_t *udp, const struct icrc_path *path, const uint8_t *payload,
                        size_t size)
 {
     T_EQ(big16(udp), path->source_port);
     T_EQ(big16(udp + 2), path->target_port);
     T_EQ(big16(udp + 4), 8 + size);
-    T_EQ(big16(udp + 6), 0);
+    expect_checksum(udp, path, 8 + size);
     T_ASSERT(!memcmp(udp + 8, payload, size));
 }
 

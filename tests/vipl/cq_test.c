@@ -17,10 +17,12 @@ static VIP_RETURN next_entry(VIP_CQ_HANDLE cq, VIP_VI_HANDLE *vi, VIP_BOOLEAN *r
     int64_t deadline = t_deadline(SOON_MS);
     VIP_RETURN result;
 
-    do {
+    for (;;) {
         result = VipCQDone(cq, vi, recv);
-    } while (result == VIP_NOT_DONE && !t_expired(deadline));
-    return result;
+        if (result != VIP_NOT_DONE || t_expired(deadline))
+            return result;
+        t_relax();
+    }
 }
 
 /* ---- completion queues ---- */

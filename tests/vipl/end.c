@@ -143,10 +143,12 @@ VIP_RETURN end_take(VIP_VI_HANDLE vi, enum which which, VIP_DESCRIPTOR **out)
     int64_t deadline = t_deadline(SOON_MS);
     VIP_RETURN result;
 
-    do {
+    for (;;) {
         result = which == RECV ? VipRecvDone(vi, out) : VipSendDone(vi, out);
-    } while (result == VIP_NOT_DONE && !t_expired(deadline));
-    return result;
+        if (result != VIP_NOT_DONE || t_expired(deadline))
+            return result;
+        t_relax();
+    }
 }
 
 struct end *end_of(struct t_peer *peer)
@@ -198,11 +200,14 @@ void do_request(void **state, void *arg)
     _Alignas(8) char here[ADDRESS_ROOM], there[ADDRESS_ROOM];
     int64_t deadline = t_deadline(SOON_MS);
 
-    do {
+    for (;;) {
         order->result = VipConnectRequest(end->vi, end_address(end, order->other, here),
                                           host_address(order->host, order->name, there), SOON_MS,
                                           &order->theirs);
-    } while (order->result == VIP_NO_MATCH && !t_expired(deadline));
+        if (order->result != VIP_NO_MATCH || t_expired(deadline))
+            return;
+        t_relax();
+    }
 }
 
 void do_post(void **state, void *arg)
@@ -399,10 +404,13 @@ void expect_state(struct t_peer *end, VIP_VI_STATE state)
     int64_t deadline = t_deadline(SOON_MS);
     struct order order;
 
-    do {
+    for (;;) {
         order = order_run(end, do_query, (struct order){0});
         T_EQ(order.result, VIP_SUCCESS);
-    } while (order.state != state && !t_expired(deadline));
+        if (order.state == state || t_expired(deadline))
+            break;
+        t_relax();
+    }
     T_EQ(order.state, state);
 }
 

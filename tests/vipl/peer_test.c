@@ -53,10 +53,12 @@ static VIP_RETURN peer_result(VIP_VI_HANDLE vi, VIP_VI_ATTRIBUTES *theirs)
     int64_t deadline = t_deadline(SOON_MS);
     VIP_RETURN result;
 
-    do {
+    for (;;) {
         result = VipConnectPeerDone(vi, theirs);
-    } while (result == VIP_NOT_DONE && !t_expired(deadline));
-    return result;
+        if (result != VIP_NOT_DONE || t_expired(deadline))
+            return result;
+        t_relax();
+    }
 }
 
 static void both_ask(const char *first, const char *second, bool b_begins)

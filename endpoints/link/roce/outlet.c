@@ -71,6 +71,7 @@ static bool learn(struct roce_outlet *outlet)
 {
     uint16_t id;
 
+    read_looped(outlet->fd, &id); /* what came too late the last time */
     set_stamping(outlet->fd, SOF_TIMESTAMPING_TX_SCHED);
     bool sent = send_empty(outlet->fd);
     set_stamping(outlet->fd, 0);
@@ -155,7 +156,6 @@ static struct roce_outlet *outlet_new(struct roce_port *port, const uint8_t dgid
         free(outlet);
         return NULL;
     }
-    refusal_watch(&outlet->back, port, outlet, outlet->fd);
     outlet->next = port->outlets;
     port->outlets = outlet;
     outlet_count++;

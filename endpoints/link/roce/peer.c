@@ -13,7 +13,7 @@
 #include "core/process.h"
 #include "link/roce/roce_qp.h"
 
-enum { ROUND_NS = 300000000 };
+enum { ROUND_NS = 300000000, REFUSED_NS = 5000000 };
 
 /* A process elsewhere, by its slot, if it has one of ours; else some part of its host. */
 struct roce_peer {
@@ -27,6 +27,7 @@ struct roce_peer {
 
 static struct roce_peer *peers; /* the receive lock */
 static uint64_t round_ns = TRANSPORT_NEVER;
+static uint64_t look_ns = TRANSPORT_NEVER; /* what was asked may have been refused by now */
 static _Atomic bool lost_due;
 
 /* ---- refused ---- */
@@ -60,20 +61,28 @@ static bool is_believable(const struct roce_port *port, const uint8_t peer[16], 
     return false;
 }
 
+/* Packets that it has heard so far. */
+static uint64_t heard_by(struct roce_qp *wire)
+{
+    struct transport_stats stats;
+
+    spin_lock_word(&wire->qp->pub->busy);
+    transport_get_stats(wire->transport, &stats);
+    spin_unlock_word(&wire->qp->pub->busy);
+    return stats.received;
+}
+
 /*
  * A host where nobody is at all may be one whose program is about to start: that matters only to
  * who has heard from it.
  */
-static bool concerns(const struct roce_qp *wire, uint32_t qpn, enum refusal who)
+static bool concerns(struct roce_qp *wire, uint32_t qpn, enum refusal who)
 {
-    struct transport_stats stats;
-
     if (who == REFUSED_BY_QP)
         return dest_qpn(wire) == qpn;
     if (who == REFUSED_BY_PROCESS)
         return dest_qpn(wire) >> LIMIT_QP_BITS == qpn >> LIMIT_QP_BITS;
-    transport_get_stats(wire->transport, &stats);
-    return stats.received > 0 || wire->peer;
+    return wire->peer || heard_by(wire) > 0;
 }
 
 void roce_qp_unreachable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
@@ -131,8 +140,11 @@ static void peer_drop(struct roce_peer *peer)
 
 void peer_forget(struct roce_qp *wire)
 {
-    if (wire->peer)
-        peer_drop(wire->peer);
+    if (!wire->peer)
+        return;
+    if (wire->peer->turn == wire)
+        wire->peer->turn = NULL;
+    peer_drop(wire->peer);
     wire->peer = NULL;
 }
 
@@ -164,11 +176,10 @@ void roce_watch(struct qp *qp, uint32_t peer_qpn, bool on)
 /* Nothing has come from there since the last round. */
 static bool is_silent(struct roce_qp *wire)
 {
-    struct transport_stats stats;
+    uint64_t heard = heard_by(wire);
+    bool silent = heard - wire->heard <= wire->asked;
 
-    transport_get_stats(wire->transport, &stats);
-    bool silent = stats.received - wire->heard <= wire->asked;
-    wire->heard = stats.received;
+    wire->heard = heard;
     wire->asked = false;
     return silent;
 }
@@ -194,16 +205,32 @@ static void ask(struct roce_qp *wire, uint64_t now)
     spin_unlock_word(&wire->qp->pub->busy);
 }
 
-uint64_t roce_peers_expire(uint64_t now_ns)
+static void ask_all(uint64_t now_ns)
 {
-    if (now_ns < round_ns)
-        return round_ns;
     choose();
     for (struct roce_peer *peer = peers; peer; peer = peer->next)
         if (peer->turn)
             ask(peer->turn, now_ns);
     round_ns = peers ? now_ns + ROUND_NS : TRANSPORT_NEVER;
-    return round_ns;
+    look_ns = peers ? now_ns + REFUSED_NS : TRANSPORT_NEVER;
+}
+
+/* Nobody watches connected sockets. */
+static void look_for_refusals(void)
+{
+    for (struct roce_peer *peer = peers; peer; peer = peer->next)
+        if (peer->turn && peer->turn->path.outlet)
+            refusal_suspect(peer->turn->path.outlet);
+    look_ns = TRANSPORT_NEVER;
+}
+
+uint64_t roce_peers_expire(uint64_t now_ns)
+{
+    if (now_ns >= look_ns)
+        look_for_refusals();
+    if (now_ns >= round_ns)
+        ask_all(now_ns);
+    return look_ns < round_ns ? look_ns : round_ns;
 }
 
 /* ---- gone ---- */
@@ -232,7 +259,7 @@ void roce_peers_after_fork(void)
         free(peer);
     }
     peers = NULL;
-    round_ns = TRANSPORT_NEVER;
+    round_ns = look_ns = TRANSPORT_NEVER;
     atomic_store(&lost_due, false);
     roce_qp_after_fork();
 }

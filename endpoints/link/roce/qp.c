@@ -216,6 +216,10 @@ static void count_tries(struct roce_qp *wire)
     if (__builtin_expect(stats.dropped != wire->counted_dropped, 0))
         counters_add(wire->path.port->nic, COUNTER_DROPPED, stats.dropped - wire->counted_dropped);
     wire->counted_dropped = stats.dropped;
+    if (__builtin_expect(stats.timeouts + stats.probes != wire->counted_silences, 0) &&
+        wire->path.outlet)
+        refusal_suspect(wire->path.outlet);
+    wire->counted_silences = stats.timeouts + stats.probes;
     wire->qp->pub->rnr_waits += (uint32_t)(stats.rnrs_received - wire->counted_rnrs);
     wire->qp->pub->retries += (uint32_t)(retries - wire->counted_retries);
     wire->counted_rnrs = stats.rnrs_received;
@@ -514,7 +518,7 @@ static void take_share(struct roce_qp *wire)
     }
     int all_sending = atomic_load_explicit(&port->sending, memory_order_relaxed);
     transport_set_share(wire->transport,
-                        port->room / (unsigned)(all_sending > 1 ? all_sending : 1));
+                        all_sending > 1 ? port->room / (unsigned)all_sending : port->room);
 }
 
 void roce_qp_push(struct roce_qp *wire, uint64_t now)

@@ -7,7 +7,9 @@
  *   others are, this one died           one of them gets the packet, and sends a notice
  *
  * Both come to the socket that the packet was sent from, with the packet's head. They are believed
- * if that packet is in flight. A notice is no packet of RoCE; who does not know it drops it.
+ * if that packet is in flight. A notice is no packet of RoCE; who does not know it drops it. What
+ * comes to a connected socket is looked for when an answer is overdue: each packet sent by one that
+ * the engine thread watches would ask the kernel whether that thread is to be woken.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -137,13 +139,40 @@ void refusal_note(struct roce_outlet *outlet)
     thread_wake();
 }
 
-/* The kernel has compared addresses and ports of what was refused, and keeps no more of it. */
-static void tell(struct roce_outlet *outlet)
+void refusal_suspect(struct roce_outlet *outlet)
 {
-    if (!atomic_exchange(&outlet->refused, false))
+    if (!atomic_exchange(&outlet->suspect, true))
+        thread_wake();
+}
+
+static int take_socket_error(int fd)
+{
+    socklen_t size = sizeof(int);
+    int error = 0;
+
+    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    return error;
+}
+
+static void take_notices(const struct roce_port *port, int fd)
+{
+    for (int i = 0; i < AT_ONCE && take_notice(port, fd); i++)
+        continue;
+}
+
+/* The kernel has compared addresses and ports of what was refused, and keeps no more of it. */
+static void look_at(struct roce_port *port, struct roce_outlet *outlet)
+{
+    bool refused = atomic_exchange(&outlet->refused, false);
+
+    if (atomic_exchange(&outlet->suspect, false)) {
+        refused = take_socket_error(outlet->fd) == ECONNREFUSED || refused;
+        take_notices(port, outlet->fd);
+    }
+    if (!refused)
         return;
     roce_lock();
-    roce_qp_unreachable(outlet->back.port, outlet->icrc.target, 0, REFUSED_BY_HOST);
+    roce_qp_unreachable(port, outlet->icrc.target, 0, REFUSED_BY_HOST);
     roce_unlock();
 }
 
@@ -151,49 +180,28 @@ void refusal_progress(void)
 {
     for (struct roce_port *port = udp_ports(); port; port = port->next)
         for (struct roce_outlet *outlet = port->outlets; outlet; outlet = outlet->next)
-            tell(outlet);
+            look_at(port, outlet);
 }
 
-/* What was looped back is for who holds the lock; what is left there would wake us for ever. */
-static void drop_looped(struct roce_outlet *outlet)
-{
-    uint8_t byte;
-
-    if (!spin_try(&outlet->lock))
-        return;
-    while (recv(outlet->fd, &byte, 1, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0)
-        continue;
-    spin_unlock(&outlet->lock);
-}
+/* ---- sockets that are not ---- */
 
 static void on_refusal(struct watch *watch)
 {
     const struct roce_sender *sender = (const void *)watch;
-    socklen_t size = sizeof(int);
-    int error = 0;
 
-    for (int i = 0; !sender->outlet && i < AT_ONCE && take_error(sender->port, watch->fd); i++)
+    for (int i = 0; i < AT_ONCE && take_error(sender->port, watch->fd); i++)
         continue;
     /* An error without a message in the queue would wake us again and again. */
-    getsockopt(watch->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    for (int i = 0; i < AT_ONCE && take_notice(sender->port, watch->fd); i++)
-        continue;
-    if (!sender->outlet)
-        return;
-    if (error == ECONNREFUSED)
-        atomic_store(&sender->outlet->refused, true);
-    tell(sender->outlet);
-    drop_looped(sender->outlet);
+    take_socket_error(watch->fd);
+    take_notices(sender->port, watch->fd);
 }
 
-void refusal_watch(struct roce_sender *at, struct roce_port *port, struct roce_outlet *outlet,
-                   int fd)
+void refusal_watch(struct roce_sender *at, struct roce_port *port, int fd)
 {
     int on = 1;
 
-    if (!outlet)
-        setsockopt(fd, port->v4 ? IPPROTO_IP : IPPROTO_IPV6, port->v4 ? IP_RECVERR : IPV6_RECVERR,
-                   &on, sizeof(on));
-    *at = (struct roce_sender){{.fd = fd, .ready = on_refusal}, port, outlet};
+    setsockopt(fd, port->v4 ? IPPROTO_IP : IPPROTO_IPV6, port->v4 ? IP_RECVERR : IPV6_RECVERR, &on,
+               sizeof(on));
+    *at = (struct roce_sender){{.fd = fd, .ready = on_refusal}, port};
     thread_watch(&at->watch); /* without it ACK timeouts must do */
 }

@@ -43,21 +43,18 @@ struct roce_sockaddr {
     };
 };
 
-struct roce_outlet;
-
-/* A socket that sends: what comes back there is refusals. */
+/* A socket that sends to any address: what comes back there is refusals. */
 struct roce_sender {
     struct watch watch; /* its first member */
     struct roce_port *port;
-    struct roce_outlet *outlet; /* NULL: it is not connected */
 };
 
 /* A socket connected to a destination: outlet.c. */
 struct roce_outlet {
     struct spin lock; /* from the number that a packet will have until it is sent */
     struct roce_outlet *next;
-    struct roce_sender back;
     _Atomic bool refused; /* nobody was there; to be told */
+    _Atomic bool suspect; /* an answer is overdue: look for refusals */
     struct icrc_path icrc;
     unsigned sender;
     int fd;
@@ -70,7 +67,7 @@ struct roce_outlet {
 /* A local address, with what is received there and sent from there. Lives as long as the process.
  */
 struct roce_port {
-    struct watch watch; /* its first member; .fd: bound to (address, 4791) */
+    struct watch watch; /* its first member; .fd: bound to (address, 4791); -1: it rests */
     uint8_t gid[16];
     unsigned nic; /* its index */
     bool v4, group;
@@ -80,6 +77,7 @@ struct roce_port {
     unsigned running;     /* calls that received something, one after the other */
     bool crowded;         /* receive several with a call */
     bool sparse;          /* they come one by one */
+    bool marks;           /* and yet the next one's traffic class is told */
     unsigned lone, calls;
     uint32_t interface;
     unsigned mtu;
@@ -124,6 +122,8 @@ struct roce_from {
 /* core_lock held: the local address, opened if it isn't yet; 0 or negative errno. */
 int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out);
 struct roce_port *udp_ports(void);
+/* core_lock held: close what receives, until it is opened again. */
+void udp_port_rest(struct roce_port *port);
 /*
  * core_lock held: receive what is sent to a group of IP on the interfaces of a NIC that its family
  * has; 0 or negative errno.
@@ -169,6 +169,8 @@ void outlets_close(struct roce_port *port);
 typedef int steer_bind(struct roce_port *port, bool first);
 /* core_lock held. */
 int steer_join(struct roce_port *port, steer_bind *bind_socket);
+/* core_lock held. close_socket() passes on what is in it for others. */
+void steer_leave(struct roce_port *port, void (*close_socket)(struct roce_port *port));
 void steer_close(struct roce_port *port);
 /* core_lock held: where others hand over what is ours. */
 int steer_open(void);
@@ -241,9 +243,10 @@ void roce_peers_progress(void); /* the engine thread, core_lock held */
 void roce_peers_after_fork(void);
 
 /* ---- refusal.c: of packets that nobody is there for ---- */
-/* Hear of those that are sent from this socket; `at` stays. Any thread. */
-void refusal_watch(struct roce_sender *at, struct roce_port *port, struct roce_outlet *outlet,
-                   int fd);
+/* Hear of those that are sent from this socket, which is not connected; `at` stays. Any thread. */
+void refusal_watch(struct roce_sender *at, struct roce_port *port, int fd);
+/* An answer to what went out there is overdue: look whether somebody said why. Any thread. */
+void refusal_suspect(struct roce_outlet *outlet);
 /* One that was connected was told, in place of sending. Any thread. */
 void refusal_note(struct roce_outlet *outlet);
 void refusal_progress(void); /* the engine thread */

@@ -16,7 +16,7 @@ struct roce_qp {
     uint32_t rq_head;                       /* receives of an exclusive ring taken so far */
     _Atomic uint64_t deadline_ns;           /* TRANSPORT_NEVER: none */
     uint64_t counted_rnrs, counted_retries; /* of the transport's, in the queue pair's counters */
-    uint64_t counted_timeouts, counted_dropped;
+    uint64_t counted_timeouts, counted_silences, counted_dropped;
     bool touched;                  /* the receive lock: on the list of those to be answered */
     struct roce_qp *touched_next;  /* the receive lock */
     struct roce_qp *next, **place; /* the receive lock: all of the process */

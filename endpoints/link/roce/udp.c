@@ -40,13 +40,14 @@ enum {
     LEAVING_MS = 20, /* the sockets of a process that has just ended may take so long to go */
     ROOM_LEAST = 32, /* packets in flight from a port */
     ROOM_MOST = 512,
-    DATAGRAMS = 16, /* received at a time */
-    CROWD = 4,      /* calls that found one, without a pause: there are more */
-    LONE = 64,      /* packets that came one by one: more of the kind follow */
-    MARKED_CALLS = 16,
+    DATAGRAMS = 16,     /* received at a time */
+    CROWD = 4,          /* calls that found one, without a pause: there are more */
+    LONE = 64,          /* packets that came one by one, or a request with an ACK: more follow */
+    MARKS_EVERY = 1024, /* calls: packets that come one by one are looked at for marks this often */
     LARGE = 8192,
     DATAGRAM_BYTES = 65536,
     CONTROL_BYTES = 128,
+    DRAIN_MOST = 100000,
 };
 
 static _Atomic(struct roce_port *) ports;
@@ -84,18 +85,27 @@ static void set_buffers(int fd)
     set(fd, SOL_SOCKET, SO_SNDBUFFORCE, RECEIVE_BUFFER);
 }
 
+/* Congestion is marked in the traffic class. */
+static void tell_class(int fd, bool v4, bool on)
+{
+    set(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTOS : IPV6_RECVTCLASS, on);
+}
+
+static void tell_hops(int fd, bool v4, bool on)
+{
+    set(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVTTL : IPV6_RECVHOPLIMIT, on);
+}
+
 static void set_family(int fd, bool v4)
 {
+    tell_class(fd, v4, true);
+    tell_hops(fd, v4, true);
     if (v4) {
         set(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
-        set(fd, IPPROTO_IP, IP_RECVTOS, 1);
-        set(fd, IPPROTO_IP, IP_RECVTTL, 1);
         return;
     }
     set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
     set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO);
-    set(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
-    set(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
     set(fd, IPPROTO_UDP, UDP_NO_CHECK6_RX, 1); /* as soft-RoCE and hardware send */
 }
 
@@ -212,7 +222,11 @@ static int open_receiver(struct roce_port *port, bool first)
         sys_close(fd);
         return error;
     }
+    roce_lock();
     port->watch.fd = fd;
+    port->sparse = port->crowded = false;
+    port->lone = 0;
+    roce_unlock();
     return 0;
 }
 
@@ -357,13 +371,43 @@ static void port_remove(struct roce_port *port)
     port_count--;
 }
 
+static int port_reopen(struct roce_port *port)
+{
+    int error = steer_join(port, open_receiver);
+
+    if (!error)
+        roce_port_opened();
+    return error;
+}
+
+/* What is still to come may be for others: the last of it is taken out just before. */
+static void close_receiver(struct roce_port *port)
+{
+    uint64_t now = now_ns();
+
+    roce_lock();
+    if (port->watched)
+        thread_unwatch(&port->watch);
+    port->watched = false;
+    for (int i = 0; i < DRAIN_MOST && udp_receive(port, &now); i++)
+        continue;
+    sys_close(port->watch.fd);
+    port->watch.fd = -1;
+    roce_unlock();
+}
+
+void udp_port_rest(struct roce_port *port)
+{
+    steer_leave(port, close_receiver);
+}
+
 int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out)
 {
     struct roce_port *port = udp_port_find(gid);
 
     if (port) {
         *port_out = port;
-        return 0;
+        return port->watch.fd >= 0 ? 0 : port_reopen(port);
     }
     int error = port_count < ROCE_PORTS_MAX ? port_new(nic, gid, &port) : -ENOSPC;
     if (error)
@@ -522,7 +566,7 @@ static int need_sender(struct roce_port *port, unsigned sender)
     if (!atomic_load(&port->senders[sender]))
         fd = open_sender(port, sender);
     if (fd > 0) {
-        refusal_watch(&port->sender_watches[sender], port, NULL, fd);
+        refusal_watch(&port->sender_watches[sender], port, fd);
         atomic_store_explicit(&port->senders[sender], fd + 1, memory_order_release);
     }
     spin_unlock(&opening);
@@ -641,7 +685,7 @@ static void take_datagram(unsigned i, struct roce_from *from)
         return;
     take_source(&arrivals.sources[i], from);
     take_controls(&message->msg_hdr, from, &segment);
-    from->port->lone = segment ? 0 : from->port->lone + 1;
+    from->port->lone = segment && left > 2 * segment ? 0 : from->port->lone + 1;
     uint16_t *next_id = &from->port->ids[from->icrc.source_port % ROCE_IDS];
     from->id = *next_id;
     for (bool begins = true; left; begins = false) {
@@ -659,8 +703,8 @@ static void take_datagram(unsigned i, struct roce_from *from)
 
 /*
  * While packets come one by one, the kernel puts none together and tells of nothing beside: then
- * the shortest call will do, and only some calls ask for marks of congestion. Who wants to know of
- * each packet more than its bytes, and captures, keep from that.
+ * the shortest call will do, and only now and then a packet's marks of congestion are asked for.
+ * Who wants to know of each packet more than its bytes, and captures, keep from that.
  */
 static bool may_be_sparse(const struct roce_port *port)
 {
@@ -670,8 +714,17 @@ static bool may_be_sparse(const struct roce_port *port)
 static void set_sparse(struct roce_port *port, bool sparse)
 {
     set(port->watch.fd, IPPROTO_UDP, UDP_GRO, !sparse);
+    tell_class(port->watch.fd, port->v4, !sparse);
+    tell_hops(port->watch.fd, port->v4, !sparse);
     port->sparse = sparse;
+    port->marks = false;
     port->lone = 0;
+}
+
+static void set_marks(struct roce_port *port, bool marks)
+{
+    tell_class(port->watch.fd, port->v4, marks);
+    port->marks = marks;
 }
 
 static void nothing_came(struct roce_port *port)
@@ -683,6 +736,8 @@ static void nothing_came(struct roce_port *port)
 
 static void one_came(struct roce_port *port, size_t size)
 {
+    if (port->marks)
+        set_marks(port, false);
     if (++port->running < CROWD)
         return;
     port->crowded = size < LARGE;
@@ -695,7 +750,9 @@ static long receive_first(struct roce_port *port)
 {
     struct roce_sockaddr *source = &arrivals.sources[0];
 
-    if (!port->sparse || ++port->calls % MARKED_CALLS == 0)
+    if (port->sparse && ++port->calls % MARKS_EVERY == 0)
+        set_marks(port, true);
+    if (!port->sparse || port->marks)
         return syscall(SYS_recvmsg, port->watch.fd, &arrivals.headers[0].msg_hdr, MSG_DONTWAIT);
     source->size = sizeof(source->v6);
     arrivals.headers[0].msg_hdr.msg_controllen = 0;
@@ -731,6 +788,8 @@ unsigned udp_receive(struct roce_port *port, uint64_t *now_ns_inout)
 {
     struct roce_from from = {.port = port};
 
+    if (port->watch.fd < 0)
+        return 0;
     if (__builtin_expect(!arrivals.ready, 0))
         prepare();
     unsigned count = receive_some(port);
