@@ -259,6 +259,11 @@ void conn_lost_peer(uint64_t via, uint32_t qpn)
     cma_wake();
 }
 
+bool conn_is_used(void)
+{
+    return machine;
+}
+
 void conn_progress(void)
 {
     if (!machine || cm_deadline(machine) == UINT64_MAX)

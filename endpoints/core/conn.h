@@ -6,6 +6,7 @@
 #ifndef VIADUCT_CORE_CONN_H
 #define VIADUCT_CORE_CONN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,8 @@ void conn_lost(uint64_t name);
 void conn_refused(uint64_t via, const void *bytes, size_t len);
 /* The wire: the peer that has this queue pair is gone. */
 void conn_lost_peer(uint64_t via, uint32_t qpn);
+/* Connections may be asked for here, or be under way. */
+bool conn_is_used(void);
 /* The engine thread: what fell due. */
 void conn_progress(void);
 void conn_after_fork(void);

@@ -85,6 +85,8 @@ void context_close(struct context *context)
     sys_close(context->async_ours);
     unlink_context(context);
     free(context);
+    if (!contexts && !conn_is_used())
+        link_rest();
 }
 
 /* Forget every object; what lay in the arena is the parent's. */

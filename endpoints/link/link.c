@@ -22,6 +22,11 @@ void link_progress(void)
     roce_progress();
 }
 
+void link_rest(void)
+{
+    roce_rest();
+}
+
 void link_after_fork(void)
 {
     shm_after_fork();

@@ -82,6 +82,8 @@ void shm_quiesce(struct qp *qp);
 int link_open(void);
 /* The engine thread: what fell due. */
 void link_progress(void);
+/* No context is open any more: what comes from elsewhere is for nobody here. */
+void link_rest(void);
 /* The child of a fork, or when opening failed: close everything. */
 void link_after_fork(void);
 

@@ -46,6 +46,21 @@ T_CONTRACT_SELF(ud, send)
     pair_close(p);
 }
 
+T_CONTRACT_SELF(ud, device_opened_again)
+{
+    /* A device that was closed, the last of the process perhaps, is as good when it is opened. */
+    for (int i = 0; i < 4; i++) {
+        struct pair *p = pair_open(topology, &ud);
+
+        one_receive(p);
+        e_send(p->a, &(struct post){.id = 2, .op = IBV_WR_SEND, .len = 64});
+        e_done(p->a, 2, IBV_WC_SEND);
+        e_got(p->b, 801, IBV_WC_RECV, GRH + 64);
+        e_same(p->b, p->rx + GRH, 64, p->a, 0);
+        pair_close(p);
+    }
+}
+
 T_CONTRACT_SELF(ud, send_with_immediate)
 {
     /* Immediate data comes as on connections. */

@@ -61,20 +61,28 @@ static bool is_believable(const struct roce_port *port, const uint8_t peer[16], 
     return false;
 }
 
+/* Packets that it has heard so far. */
+static uint64_t heard_by(struct roce_qp *wire)
+{
+    struct transport_stats stats;
+
+    spin_lock_word(&wire->qp->pub->busy);
+    transport_get_stats(wire->transport, &stats);
+    spin_unlock_word(&wire->qp->pub->busy);
+    return stats.received;
+}
+
 /*
  * A host where nobody is at all may be one whose program is about to start: that matters only to
  * who has heard from it.
  */
-static bool concerns(const struct roce_qp *wire, uint32_t qpn, enum refusal who)
+static bool concerns(struct roce_qp *wire, uint32_t qpn, enum refusal who)
 {
-    struct transport_stats stats;
-
     if (who == REFUSED_BY_QP)
         return dest_qpn(wire) == qpn;
     if (who == REFUSED_BY_PROCESS)
         return dest_qpn(wire) >> LIMIT_QP_BITS == qpn >> LIMIT_QP_BITS;
-    transport_get_stats(wire->transport, &stats);
-    return stats.received > 0 || wire->peer;
+    return wire->peer || heard_by(wire) > 0;
 }
 
 void roce_qp_unreachable(const struct roce_port *port, const uint8_t peer[16], uint32_t qpn,
@@ -168,11 +176,10 @@ void roce_watch(struct qp *qp, uint32_t peer_qpn, bool on)
 /* Nothing has come from there since the last round. */
 static bool is_silent(struct roce_qp *wire)
 {
-    struct transport_stats stats;
+    uint64_t heard = heard_by(wire);
+    bool silent = heard - wire->heard <= wire->asked;
 
-    transport_get_stats(wire->transport, &stats);
-    bool silent = stats.received - wire->heard <= wire->asked;
-    wire->heard = stats.received;
+    wire->heard = heard;
     wire->asked = false;
     return silent;
 }

@@ -231,7 +231,7 @@ static void watch_ports(uint64_t now)
     atomic_store(&parked, false);
     for (struct roce_port *port = udp_ports(); port; port = port->next) {
         port->watch.ready = on_readable;
-        if (!port->watched && thread_watch(&port->watch) == 0)
+        if (!port->watched && port->watch.fd >= 0 && thread_watch(&port->watch) == 0)
             port->watched = true;
     }
 }
@@ -296,6 +296,13 @@ void roce_after_fork(void)
     atomic_store(&datagrams_used, false);
     atomic_store(&parked, false);
     spin_unlock(&receive_lock);
+}
+
+void roce_rest(void)
+{
+    for (struct roce_port *port = udp_ports(); port; port = port->next)
+        if (!port->group && port->watch.fd >= 0)
+            udp_port_rest(port);
 }
 
 void roce_port_opened(void)

@@ -63,5 +63,7 @@ void roce_poll(void);
 /* The engine thread, core_lock held. */
 void roce_progress(void);
 void roce_after_fork(void);
+/* core_lock held: as link_rest(). */
+void roce_rest(void);
 
 #endif

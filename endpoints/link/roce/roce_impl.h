@@ -67,7 +67,7 @@ struct roce_outlet {
 /* A local address, with what is received there and sent from there. Lives as long as the process.
  */
 struct roce_port {
-    struct watch watch; /* its first member; .fd: bound to (address, 4791) */
+    struct watch watch; /* its first member; .fd: bound to (address, 4791); -1: it rests */
     uint8_t gid[16];
     unsigned nic; /* its index */
     bool v4, group;
@@ -122,6 +122,8 @@ struct roce_from {
 /* core_lock held: the local address, opened if it isn't yet; 0 or negative errno. */
 int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out);
 struct roce_port *udp_ports(void);
+/* core_lock held: close what receives, until it is opened again. */
+void udp_port_rest(struct roce_port *port);
 /*
  * core_lock held: receive what is sent to a group of IP on the interfaces of a NIC that its family
  * has; 0 or negative errno.
@@ -167,6 +169,8 @@ void outlets_close(struct roce_port *port);
 typedef int steer_bind(struct roce_port *port, bool first);
 /* core_lock held. */
 int steer_join(struct roce_port *port, steer_bind *bind_socket);
+/* core_lock held. close_socket() passes on what is in it for others. */
+void steer_leave(struct roce_port *port, void (*close_socket)(struct roce_port *port));
 void steer_close(struct roce_port *port);
 /* core_lock held: where others hand over what is ours. */
 int steer_open(void);

@@ -32,6 +32,7 @@ enum {
     REMOTE_ID_AT = 48, /* BTH, DETH, the MAD's header, the sender's id */
     REPAIR_EVERY_NS = 100000000,
     REPAIR_AFTER_NS = 5000000,
+    LEAVE_WAIT_NS = 100000000,
 };
 
 /* The file of an address, by which its processes find each other. */
@@ -179,19 +180,24 @@ static bool probes_answered(const struct roce_port *port, unsigned count)
     return true;
 }
 
-/* What comes beside probes is for others, and handed over. */
+/* For a millisecond. What comes beside probes is for others, and handed over. */
+static void probe_serve(struct roce_port *port)
+{
+    struct pollfd readable = {.fd = port->watch.fd, .events = POLLIN};
+
+    if (poll(&readable, 1, 1) <= 0)
+        return;
+    roce_lock();
+    udp_receive(port, &(uint64_t){0});
+    roce_unlock();
+}
+
 static void probe_wait(struct roce_port *port, unsigned count)
 {
     uint64_t end = now_ns() + PROBE_WAIT_MS * 1000000ull;
-    struct pollfd readable = {.fd = port->watch.fd, .events = POLLIN};
 
-    while (!probes_answered(port, count) && now_ns() < end) {
-        if (poll(&readable, 1, 1) <= 0)
-            continue;
-        roce_lock();
-        udp_receive(port, &(uint64_t){0});
-        roce_unlock();
-    }
+    while (!probes_answered(port, count) && now_ns() < end)
+        probe_serve(port);
 }
 
 /* ---- coming ---- */
@@ -220,7 +226,7 @@ static int join(struct roce_port *port, steer_bind *bind_socket)
 
 int steer_join(struct roce_port *port, steer_bind *bind_socket)
 {
-    int error = roster_open(port);
+    int error = port->roster ? 0 : roster_open(port);
 
     if (error)
         return error;
@@ -229,6 +235,53 @@ int steer_join(struct roce_port *port, steer_bind *bind_socket)
     error = join(port, bind_socket);
     flock(port->roster_fd, LOCK_UN);
     return error;
+}
+
+/* ---- going ---- */
+
+/* Who has the lock may wait for our answer to its probe. */
+static bool roster_lock(struct roce_port *port)
+{
+    uint64_t end = now_ns() + LEAVE_WAIT_NS;
+
+    while (flock(port->roster_fd, LOCK_EX | LOCK_NB)) {
+        if (now_ns() > end)
+            return false;
+        probe_serve(port);
+    }
+    return true;
+}
+
+/*
+ * Our place will be the last one's. Its packets come to us from here on, to be handed over, and to
+ * itself as soon as our socket is closed. Where it can't be told that is left to be mended.
+ */
+static void make_way(struct roce_port *port)
+{
+    struct roce_roster *roster = port->roster;
+    uint32_t slot = process_slot();
+    unsigned place = 0;
+
+    atomic_store(&roster->members[slot], 0);
+    unsigned left = roster_count(roster);
+    while (place < left && atomic_load(&roster->places[place]) != slot)
+        place++;
+    if (!left || (place == left && atomic_load(&roster->places[left]) != slot))
+        return;
+    atomic_store(&roster->places[place], atomic_load(&roster->places[left]));
+    atomic_store(&roster->places[left], 0);
+    filter_attach(port, left);
+}
+
+void steer_leave(struct roce_port *port, void (*close_socket)(struct roce_port *port))
+{
+    bool locked = roster_lock(port);
+
+    port->steering = STEER_GOOD;
+    if (locked)
+        make_way(port);
+    close_socket(port);
+    flock(port->roster_fd, LOCK_UN);
 }
 
 void steer_close(struct roce_port *port)
@@ -271,6 +324,8 @@ static void repair_end(struct roce_port *port, uint64_t now)
 void steer_progress(uint64_t now)
 {
     for (struct roce_port *port = udp_ports(); port; port = port->next) {
+        if (port->watch.fd < 0)
+            continue;
         if (port->steering == STEER_WRONG)
             repair_begin(port, now);
         else if (port->steering == STEER_PROBING)

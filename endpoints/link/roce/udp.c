@@ -47,6 +47,7 @@ enum {
     LARGE = 8192,
     DATAGRAM_BYTES = 65536,
     CONTROL_BYTES = 128,
+    DRAIN_MOST = 100000,
 };
 
 static _Atomic(struct roce_port *) ports;
@@ -221,7 +222,11 @@ static int open_receiver(struct roce_port *port, bool first)
         sys_close(fd);
         return error;
     }
+    roce_lock();
     port->watch.fd = fd;
+    port->sparse = port->crowded = false;
+    port->lone = 0;
+    roce_unlock();
     return 0;
 }
 
@@ -366,13 +371,43 @@ static void port_remove(struct roce_port *port)
     port_count--;
 }
 
+static int port_reopen(struct roce_port *port)
+{
+    int error = steer_join(port, open_receiver);
+
+    if (!error)
+        roce_port_opened();
+    return error;
+}
+
+/* What is still to come may be for others: the last of it is taken out just before. */
+static void close_receiver(struct roce_port *port)
+{
+    uint64_t now = now_ns();
+
+    roce_lock();
+    if (port->watched)
+        thread_unwatch(&port->watch);
+    port->watched = false;
+    for (int i = 0; i < DRAIN_MOST && udp_receive(port, &now); i++)
+        continue;
+    sys_close(port->watch.fd);
+    port->watch.fd = -1;
+    roce_unlock();
+}
+
+void udp_port_rest(struct roce_port *port)
+{
+    steer_leave(port, close_receiver);
+}
+
 int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out)
 {
     struct roce_port *port = udp_port_find(gid);
 
     if (port) {
         *port_out = port;
-        return 0;
+        return port->watch.fd >= 0 ? 0 : port_reopen(port);
     }
     int error = port_count < ROCE_PORTS_MAX ? port_new(nic, gid, &port) : -ENOSPC;
     if (error)
@@ -753,6 +788,8 @@ unsigned udp_receive(struct roce_port *port, uint64_t *now_ns_inout)
 {
     struct roce_from from = {.port = port};
 
+    if (port->watch.fd < 0)
+        return 0;
     if (__builtin_expect(!arrivals.ready, 0))
         prepare();
     unsigned count = receive_some(port);
