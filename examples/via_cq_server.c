@@ -96,6 +96,12 @@ static void ask(struct line *lines, VIP_MEM_HANDLE handle)
             vi_sent(lines[c].vi);
         }
     }
+    /* The server leaves when it knows that its last answers are here: then the receives fail. */
+    for (unsigned c = 0; c < CLIENTS; c++) {
+        VIP_DESCRIPTOR *d;
+
+        vi_need(VipRecvWait(lines[c].vi, VIP_INFINITE, &d) == VIP_DESCRIPTOR_ERROR, "the end");
+    }
     printf("client: %d answers, each checked\n", CLIENTS * REQUESTS);
 }
 
