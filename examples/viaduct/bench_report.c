@@ -72,7 +72,7 @@ static unsigned others_of(const struct bench_entry *entry, struct other others_o
     if (entry->verbs > 0)
         others_out[count++] = (struct other){measure_api_names[API_VERBS], entry->verbs};
     if (entry->single > 0)
-        others_out[count++] = (struct other){"verbs, single", entry->single};
+        others_out[count++] = (struct other){"verbs single", entry->single};
     for (unsigned r = 0; r < RIVAL_COUNT; r++) {
         if (entry->rivals[r] > 0)
             others_out[count++] = (struct other){rival_names[r], entry->rivals[r]};

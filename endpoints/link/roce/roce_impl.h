@@ -139,11 +139,9 @@ struct roce_port *udp_port_find(const uint8_t gid[16]);
 /* Any thread: 0 and the path. `entropy` chooses the source port. */
 int udp_path(struct roce_port *port, const uint8_t dgid[16], uint32_t entropy,
              struct roce_path *path_out);
-/*
- * The receive lock held: receive what has come, a batch at most, and hand each packet to
- * roce_dispatch(). How many datagrams there were. The time is read if it is needed and 0.
- */
-unsigned udp_receive(struct roce_port *port, uint64_t *now_ns_inout);
+/* Whether the kernel tells of a packet's traffic class, where congestion is marked; its hops. */
+void udp_tell_class(int fd, bool v4, bool on);
+void udp_tell_hops(int fd, bool v4, bool on);
 /* A socket to send from, bound to a free source port; or negative errno. */
 int udp_open_source(const struct roce_port *port, unsigned salt, uint16_t *number_out);
 void udp_after_fork(void);
@@ -153,6 +151,13 @@ void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roc
 void udp_take_address(const struct roce_sockaddr *address, uint8_t gid[16]);
 /* The largest path MTU that a port's interface carries: 256 .. 4096. */
 unsigned udp_path_mtu(unsigned mtu);
+
+/* ---- receive.c ---- */
+/*
+ * The receive lock held: receive what has come, a batch at most, and hand each packet to
+ * roce_dispatch(). How many datagrams there were. The time is read if it is needed and 0.
+ */
+unsigned udp_receive(struct roce_port *port, uint64_t *now_ns_inout);
 
 /* ---- outlet.c: connected sockets to send from ---- */
 /* core_lock held. NULL: there can't be one. It lives as long as its port. */
