@@ -30,7 +30,7 @@ struct cm_conn {
     uint8_t ack_timeout;
     uint8_t answer_timeout; /* how long the peer may take */
     unsigned tries_left, pleas;
-    unsigned refusals; /* of the request that is being made */
+    unsigned refusals;    /* of the request that is being made */
     uint64_t deadline_ns; /* CM_NEVER: none */
     size_t heap_at;       /* 0: not in the heap */
     struct cm_conn *next; /* in its bucket, by the peer's id */

@@ -210,12 +210,6 @@ int cm_reject(struct cm_conn *conn, uint64_t now_ns, enum cm_reason reason, cons
     return 0;
 }
 
-static void ask_to_end(struct cm_conn *conn, uint64_t now_ns)
-{
-    conn->state = CM_DREQ_SENT;
-    cm_ask(conn, now_ns, &(struct cm_mad){.attribute = CM_DREQ, .qpn = conn->remote_qpn});
-}
-
 int cm_disconnect(struct cm_conn *conn, uint64_t now_ns)
 {
     if (conn->state == CM_DREQ_RCVD) {
@@ -225,45 +219,14 @@ int cm_disconnect(struct cm_conn *conn, uint64_t now_ns)
     }
     if (conn->state != CM_ESTABLISHED && conn->state != CM_REP_SENT)
         return -EINVAL;
-    ask_to_end(conn, now_ns);
+    conn->state = CM_DREQ_SENT;
+    cm_ask(conn, now_ns, &(struct cm_mad){.attribute = CM_DREQ, .qpn = conn->remote_qpn});
     return 0;
 }
 
-void cm_destroy(struct cm_conn *conn, uint64_t now_ns)
+/* As the state asks for. What is being disconnected, or was never begun, stays as it is. */
+static void conclude(struct cm_conn *conn, uint64_t now_ns)
 {
-    conn->orphan = true;
-    switch (conn->state) {
-    case CM_REQ_SENT:
-    case CM_REP_SENT:
-        cm_send_rej(conn, CM_REASON_TIMEOUT, NULL, 0);
-        break;
-    case CM_REQ_RCVD:
-    case CM_REP_RCVD:
-        cm_send_rej(conn, CM_REASON_CONSUMER, NULL, 0);
-        break;
-    case CM_ESTABLISHED:
-        ask_to_end(conn, now_ns);
-        return;
-    case CM_DREQ_SENT:
-        return;
-    case CM_DREQ_RCVD:
-        cm_send_plain(conn, CM_DREP);
-        break;
-    case CM_SIDR_REQ_RCVD:
-        cm_sidr_reply(conn, &(struct cm_mad){.sidr_status = CM_SIDR_REJECTED});
-        break;
-    default:
-        break;
-    }
-    cm_forget(conn);
-}
-
-/* ---- the end of the process ---- */
-
-static void quit(struct cm_conn *conn, uint64_t now_ns)
-{
-    conn->quits = true;
-    conn->answer_timeout = CM_QUIT_TIMEOUT;
     switch (conn->state) {
     case CM_REQ_SENT:
     case CM_REP_SENT:
@@ -273,13 +236,34 @@ static void quit(struct cm_conn *conn, uint64_t now_ns)
     case CM_REP_RCVD:
         cm_reject(conn, now_ns, CM_REASON_CONSUMER, NULL, 0);
         break;
-    case CM_DREQ_SENT:
-        conn->tries_left = CM_RETRIES;
-        cm_arm(conn, now_ns);
-        break;
     default:
         cm_disconnect(conn, now_ns);
         break;
+    }
+}
+
+void cm_destroy(struct cm_conn *conn, uint64_t now_ns)
+{
+    conn->orphan = true;
+    if (conn->state == CM_SIDR_REQ_RCVD)
+        cm_sidr_reply(conn, &(struct cm_mad){.sidr_status = CM_SIDR_REJECTED});
+    else
+        conclude(conn, now_ns);
+    if (conn->state != CM_DREQ_SENT)
+        cm_forget(conn);
+}
+
+/* ---- the end of the process ---- */
+
+static void quit(struct cm_conn *conn, uint64_t now_ns)
+{
+    conn->quits = true;
+    conn->answer_timeout = CM_QUIT_TIMEOUT;
+    if (conn->state == CM_DREQ_SENT) {
+        conn->tries_left = CM_RETRIES;
+        cm_arm(conn, now_ns);
+    } else {
+        conclude(conn, now_ns);
     }
 }
 

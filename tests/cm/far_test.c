@@ -65,6 +65,14 @@ static void end(struct hosts *hosts)
     t_end();
 }
 
+/* One message arrives. */
+static void talk(struct node *from, struct node *to)
+{
+    node_send(from);
+    T_EQ(node_sent(from), IBV_WC_SUCCESS);
+    T_EQ(node_received(to), IBV_WC_SUCCESS);
+}
+
 static void kill_far(struct hosts *hosts)
 {
     node_kill(hosts->far);
@@ -239,12 +247,8 @@ static void dies_after_a_while(bool witnessed)
     struct hosts hosts = begin(witnessed, false);
 
     connect_them(&hosts);
-    node_send(hosts.near);
-    T_EQ(node_sent(hosts.near), IBV_WC_SUCCESS);
-    T_EQ(node_received(hosts.far), IBV_WC_SUCCESS);
-    node_send(hosts.far);
-    T_EQ(node_sent(hosts.far), IBV_WC_SUCCESS);
-    T_EQ(node_received(hosts.near), IBV_WC_SUCCESS);
+    talk(hosts.near, hosts.far);
+    talk(hosts.far, hosts.near);
     kill_far(&hosts);
     node_expect(hosts.near, RDMA_CM_EVENT_DISCONNECTED);
     end(&hosts);
@@ -327,9 +331,7 @@ static void lives_again(bool witnessed)
     node_expect(hosts.near, RDMA_CM_EVENT_DISCONNECTED);
     node_destroy(hosts.near);
     connect_them(&hosts);
-    node_send(hosts.near);
-    T_EQ(node_sent(hosts.near), IBV_WC_SUCCESS);
-    T_EQ(node_received(hosts.far), IBV_WC_SUCCESS);
+    talk(hosts.near, hosts.far);
     kill_far(&hosts);
     node_expect(hosts.near, RDMA_CM_EVENT_DISCONNECTED);
     end(&hosts);

@@ -127,7 +127,7 @@ static int outlet_open(struct roce_port *port, struct roce_outlet *outlet)
 
     if (fd < 0)
         return fd;
-    udp_address(port, outlet->icrc.target, &to);
+    udp_address(port, outlet->icrc.target, WIRE_UDP_PORT, &to);
     if (connect(fd, &to.any, to.size)) {
         int error = -errno;
 

@@ -46,11 +46,7 @@ void refusal_send(const struct roce_from *from, enum refusal who, const uint8_t 
         return;
     last_ns = from->now_ns;
     memcpy(notice.head, bytes, HEAD);
-    udp_address(from->port, from->icrc.source, &to);
-    if (to.any.sa_family == AF_INET)
-        to.v4.sin_port = htons(from->icrc.source_port);
-    else
-        to.v6.sin6_port = htons(from->icrc.source_port);
+    udp_address(from->port, from->icrc.source, from->icrc.source_port, &to);
     (void)!sendto(from->port->watch.fd, &notice, sizeof(notice), MSG_DONTWAIT | MSG_NOSIGNAL,
                   &to.any, to.size);
 }

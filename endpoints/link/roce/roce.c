@@ -200,8 +200,7 @@ void roce_poll(void)
 
 static void park(struct roce_port *port)
 {
-    thread_unwatch(&port->watch);
-    port->watched = false;
+    udp_unwatch(port);
     atomic_store(&parked, true);
 }
 

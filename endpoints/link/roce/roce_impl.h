@@ -122,6 +122,8 @@ struct roce_from {
 /* core_lock held: the local address, opened if it isn't yet; 0 or negative errno. */
 int udp_port_open(const struct nic *nic, const uint8_t gid[16], struct roce_port **port_out);
 struct roce_port *udp_ports(void);
+/* The engine thread hears no more of what comes there, if it did. */
+void udp_unwatch(struct roce_port *port);
 /* core_lock held: close what receives, until it is opened again. */
 void udp_port_rest(struct roce_port *port);
 /*
@@ -145,8 +147,9 @@ void udp_tell_hops(int fd, bool v4, bool on);
 /* A socket to send from, bound to a free source port; or negative errno. */
 int udp_open_source(const struct roce_port *port, unsigned salt, uint16_t *number_out);
 void udp_after_fork(void);
-/* Port 4791 of an address that is reached from this one. */
-void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roce_sockaddr *out);
+/* A UDP port of an address that is reached from this one. */
+void udp_address(const struct roce_port *port, const uint8_t gid[16], uint16_t number,
+                 struct roce_sockaddr *out);
 /* The address in it. */
 void udp_take_address(const struct roce_sockaddr *address, uint8_t gid[16]);
 /* The largest path MTU that a port's interface carries: 256 .. 4096. */

@@ -153,7 +153,7 @@ static void probe_send(const struct roce_port *port, unsigned count)
     struct probe probe = {.opcode = PROBE_OPCODE};
     struct roce_sockaddr to;
 
-    udp_address(port, port->gid, &to);
+    udp_address(port, port->gid, WIRE_UDP_PORT, &to);
     for (unsigned place = 0; place < count; place++) {
         atomic_store(&port->roster->places[place], 0);
         probe.place[0] = (uint8_t)(place >> 8);

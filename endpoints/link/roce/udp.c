@@ -147,9 +147,10 @@ void udp_take_address(const struct roce_sockaddr *address, uint8_t gid[16])
     }
 }
 
-void udp_address(const struct roce_port *port, const uint8_t gid[16], struct roce_sockaddr *out)
+void udp_address(const struct roce_port *port, const uint8_t gid[16], uint16_t number,
+                 struct roce_sockaddr *out)
 {
-    fill_address(gid, WIRE_UDP_PORT, port->interface, out);
+    fill_address(gid, number, port->interface, out);
 }
 
 static int bind_to(int fd, const struct roce_port *port, uint16_t number)
@@ -371,15 +372,20 @@ static int port_reopen(struct roce_port *port)
     return error;
 }
 
+void udp_unwatch(struct roce_port *port)
+{
+    if (port->watched)
+        thread_unwatch(&port->watch);
+    port->watched = false;
+}
+
 /* What is still to come may be for others: the last of it is taken out just before. */
 static void close_receiver(struct roce_port *port)
 {
     uint64_t now = now_ns();
 
     roce_lock();
-    if (port->watched)
-        thread_unwatch(&port->watch);
-    port->watched = false;
+    udp_unwatch(port);
     for (int i = 0; i < DRAIN_MOST && udp_receive(port, &now); i++)
         continue;
     sys_close(port->watch.fd);
@@ -535,9 +541,7 @@ void udp_group_leave(uint32_t interface, const uint8_t mgid[16])
         return;
     roce_lock();
     port_remove(port);
-    if (port->watched)
-        thread_unwatch(&port->watch);
-    port->watched = false;
+    udp_unwatch(port);
     int fd = port->watch.fd;
     port->watch.fd = -1;
     roce_unlock();
